@@ -1,0 +1,126 @@
+# Everything that one does with this repository; CI runs these same targets.
+# Needed beforehand: make, and Python 3.11 or newer. The rest is installed into .venv and node_modules.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+VENV := .venv
+BIN := $(VENV)/bin
+NEWEST := .venv-newest# the newest Django on the newest Python that is here
+STATIC := taskapi/static
+PYTEST_ARGS ?=# e.g. make test-python PYTEST_ARGS="-k smoke"
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1 \2/p' $(MAKEFILE_LIST) | awk '{ n = $$1; $$1 = ""; printf "  %-14s%s\n", n, $$0 }'
+
+# Using it
+
+.PHONY: demo
+demo: $(VENV)/.demo ## Serve the demo at http://127.0.0.1:8000/ (another port: make demo PORT=9000)
+	@$(BIN)/python -m demo $(if $(PORT),--port $(PORT))
+
+.PHONY: bench
+bench: $(VENV)/.dev ## Measure latency and throughput on this machine
+	@$(BIN)/python -m benchmarks
+
+# Testing it
+
+.PHONY: test
+test: test-frontend test-python test-newest ## Run every test
+
+.PHONY: test-frontend
+test-frontend: frontend/node_modules/.installed ## Type check and test the frontend; is the committed build what its sources give?
+	cd frontend && ../tools/with-node npm run typecheck
+	cd frontend && ../tools/with-node npm test
+	cd frontend && ../tools/with-node npm run check
+
+.PHONY: test-python
+test-python: $(VENV)/.dev ## Run the Python tests: unit, integration, browser
+	@$(BIN)/python -m tools.chromium >/dev/null
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-newest
+test-newest: ## Run the unit and integration tests with the newest Django, where a Python for it is installed
+	@python=$$(tools/find-python 14 13 12) || { \
+	    echo "No Python 3.12, 3.13 or 3.14 is installed here: the tests with the newest Django are skipped."; exit 0; }; \
+	$(MAKE) --no-print-directory NEWEST_PYTHON="$$python" $(NEWEST)/.installed && \
+	echo "$(NEWEST)/bin/python -m pytest --ignore=tests/browser $(PYTEST_ARGS)" && \
+	$(NEWEST)/bin/python -m pytest --ignore=tests/browser $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: types ## Check style, formatting, layers and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	cd frontend && ../tools/with-node npm run lint
+
+.PHONY: types
+types: $(VENV)/.dev frontend/node_modules/.installed ## Check the types of Python and TypeScript
+	$(BIN)/mypy
+	cd frontend && ../tools/with-node npm run typecheck
+
+# Changing it
+
+.PHONY: format
+format: $(VENV)/.dev ## Format the Python sources and sort their imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: frontend
+frontend: frontend/node_modules/.installed ## Build taskapi/static/ from frontend/ (commit the result)
+	cd frontend && ../tools/with-node npm run build
+
+.PHONY: docs
+docs: $(VENV)/.dev ## Build the documentation into site/; a link that leads nowhere is an error
+	$(BIN)/mkdocs build --quiet --strict
+
+# Locked for every Python and platform at once. `make lock UV_FLAGS=--upgrade` takes newer versions.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --custom-compile-command "make lock" $(UV_FLAGS)
+.PHONY: lock
+lock: $(VENV)/.dev ## Write requirements/*.txt anew from pyproject.toml
+	$(COMPILE) --python-version 3.11 -c requirements/lts.in --extra dev pyproject.toml -o requirements/dev.txt
+	$(COMPILE) --python-version 3.11 -c requirements/dev.txt --extra demo pyproject.toml -o requirements/demo.txt
+	$(COMPILE) --python-version 3.12 --extra test pyproject.toml -o requirements/newest.txt
+	$(COMPILE) --python-version 3.11 requirements/node.in -o requirements/node.txt
+
+.PHONY: clean
+clean: ## Remove everything that these targets made, save the committed build
+	rm -rf $(VENV) $(NEWEST) frontend/node_modules build dist site demo/var
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What is installed. Each stamp is younger than the files that it was made from.
+
+$(VENV)/.made:
+	@python=$$(tools/find-python 11 12 13 14) || { \
+	    echo "Python 3.11 or newer is needed, with its venv module (on Debian: apt-get install python3 python3-venv)." >&2; \
+	    exit 1; }; \
+	echo "Making $(VENV) with $$python"; \
+	"$$python" -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made requirements/demo.txt pyproject.toml
+	@echo "Installing what the demo needs into $(VENV)"
+	@$(BIN)/python -m pip install -qq -r requirements/demo.txt
+	@$(BIN)/python -m pip install -qq --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made requirements/dev.txt pyproject.toml
+	@echo "Installing what development needs into $(VENV)"
+	@$(BIN)/python -m pip install -qq -r requirements/dev.txt
+	@$(BIN)/python -m pip install -qq --no-deps --editable .
+	@touch $@
+
+$(NEWEST)/.installed: requirements/newest.txt pyproject.toml
+	@echo "Installing the newest Django into $(NEWEST) with $(NEWEST_PYTHON)"
+	@"$(NEWEST_PYTHON)" -m venv --clear $(NEWEST)
+	@$(NEWEST)/bin/python -m pip install -qq -r requirements/newest.txt
+	@$(NEWEST)/bin/python -m pip install -qq --no-deps --editable .
+	@touch $@
+
+frontend/node_modules/.installed: frontend/package.json frontend/package-lock.json | $(VENV)/.made
+	cd frontend && ../tools/with-node npm ci
+	@touch $@
