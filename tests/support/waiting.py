@@ -1,0 +1,20 @@
+"""Waiting for a state, with a limit: what tests do in place of sleeping."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LIMIT = 20.0  # seconds; a machine that is busy with other things gets there all the same
+INTERVAL = 0.01  # seconds between two looks
+
+
+def wait_for(look: Callable[[], T | None], limit: float = LIMIT) -> T:
+    """Call `look` until what it returns is true, and return that; fail after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{look} was still {found!r} after {limit} s")
+        time.sleep(INTERVAL)
+    return found
