@@ -1,0 +1,79 @@
+"""The settings of the project, read where they are used, so that `override_settings` is followed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.utils.module_loading import import_string
+from rest_framework.settings import api_settings
+
+DEFAULT_BACKEND = "taskapi.backends.arq.ArqBackend"
+DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
+DEFAULT_RETENTION = timedelta(days=7)
+DEFAULT_EVENT_INTERVAL = 0.05  # seconds between two `progress` events of a run
+
+CHANNEL_LAYER_ALIASES = ("taskapi", "default")  # in the order in which they are looked for
+
+
+class Settings:
+    """Every TASK_API_* setting by its name in lower case, without the prefix."""
+
+    @property
+    def backend(self) -> str:
+        path: str = self._get("BACKEND", DEFAULT_BACKEND)
+        return path
+
+    @property
+    def background_tasks(self) -> Sequence[Any]:
+        """Dotted paths or Task classes, of both the setting's names in the 1.x documentation."""
+        entries: list[Any] = []
+        for name in ("BACKGROUND_TASKS", "BACKGROUND_CLASSES"):
+            entries += [entry for entry in self._get(name, ()) if entry not in entries]
+        return entries
+
+    @property
+    def authentication_classes(self) -> list[Any]:
+        return self._classes("AUTHENTICATION_CLASSES", api_settings.DEFAULT_AUTHENTICATION_CLASSES)
+
+    @property
+    def permissions_classes(self) -> list[Any]:
+        return self._classes("PERMISSIONS_CLASSES", api_settings.DEFAULT_PERMISSION_CLASSES)
+
+    @property
+    def throttle_classes(self) -> list[Any]:
+        return self._classes("THROTTLE_CLASSES", api_settings.DEFAULT_THROTTLE_CLASSES)
+
+    @property
+    def redis_url(self) -> str:
+        url: str = self._get("REDIS_URL", None) or os.environ.get("REDIS_URL") or DEFAULT_REDIS_URL
+        return url
+
+    @property
+    def event_interval(self) -> float:
+        return float(self._get("EVENT_INTERVAL", DEFAULT_EVENT_INTERVAL))
+
+    @property
+    def retention(self) -> timedelta | float | None:
+        retention: timedelta | float | None = self._get("RETENTION", DEFAULT_RETENTION)
+        return retention
+
+    def channel_layer_alias(self) -> str | None:
+        """The alias of the layer that events travel over; None: one of our own at TASK_API_REDIS_URL."""
+        layers: Mapping[str, Any] = getattr(django_settings, "CHANNEL_LAYERS", {})
+        return next((alias for alias in CHANNEL_LAYER_ALIASES if alias in layers), None)
+
+    def _get(self, name: str, default: Any) -> Any:
+        return getattr(django_settings, f"TASK_API_{name}", default)
+
+    def _classes(self, name: str, default: Sequence[Any]) -> list[Any]:
+        entries = self._get(name, None)
+        if entries is None:
+            return list(default)
+        return [import_string(entry) if isinstance(entry, str) else entry for entry in entries]
+
+
+settings = Settings()

@@ -1,0 +1,138 @@
+"""The record: what happened to each run, and what it said.
+
+The methods by which users act on a run (`info.result()` and so on) belong to `taskapi.runs`, which stands
+above the models. The app config, which stands above both, hands them down once, in `ready()`: that is the
+one knot in the layers, and it is tied there.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any, ClassVar, Protocol
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+from taskapi.states import FINAL, Status
+
+
+class JSONTextField(models.TextField):  # type: ignore[type-arg]  # the stubs' generic is not subscriptable at run time
+    """Any JSON value, kept as its text.
+
+    Text and not the database's JSON type: that one refuses NUL characters (PostgreSQL), reorders keys
+    (PostgreSQL, MySQL) and rounds numbers (MySQL), so that a task's value could fail to be recorded.
+    """
+
+    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
+        return None if value is None else json.loads(value)
+
+    def to_python(self, value: Any) -> Any:
+        return value
+
+    def get_prep_value(self, value: Any) -> str | None:
+        return None if value is None else json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+    def value_to_string(self, obj: models.Model) -> Any:
+        return self.value_from_object(obj)
+
+
+class Doors(Protocol):
+    """What `taskapi.runs` does for a TaskInfo."""
+
+    def result(self, info: TaskInfo, timeout: float | None) -> dict[str, Any]: ...
+
+    async def aresult(self, info: TaskInfo, timeout: float | None) -> dict[str, Any]: ...
+
+
+class TaskInfo(models.Model):
+    """One run of a task."""
+
+    doors: ClassVar[Doors]
+
+    uuid = models.UUIDField(unique=True, default=uuid.uuid4, editable=False)
+    task = models.CharField(max_length=255)
+    status = models.CharField(
+        max_length=16, choices=[(status.value, status.value) for status in Status], default=Status.PENDING.value
+    )
+    queue = models.CharField(max_length=128, default="default")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="+"
+    )
+    inputs = JSONTextField(default=dict)
+    outputs = JSONTextField(null=True, blank=True)
+    error = JSONTextField(null=True, blank=True)  # {"code", "message"}
+    traceback = models.TextField(blank=True, default="")  # for staff
+    target = models.BigIntegerField(null=True, blank=True)
+    progress = models.BigIntegerField(null=True, blank=True)
+    message_count = models.PositiveIntegerField(default=0)
+    attempt = models.PositiveIntegerField(default=0)  # executions so far; 1 during the first
+    seq = models.BigIntegerField(default=0)  # of the last report; see taskapi.protocol
+    cancel_requested = models.BooleanField(default=False)
+    idempotency = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 - NULLs may repeat under unique, "" may not
+    run_at = models.DateTimeField(null=True, blank=True)  # not before this moment
+    created = models.DateTimeField(default=timezone.now)
+    started = models.DateTimeField(null=True, blank=True)
+    finished = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = "run"
+        ordering = ("-id",)
+        indexes = (
+            # unfinished runs, oldest first: few, however many runs have been (not partial: MySQL has no such)
+            models.Index(fields=["status", "id"], name="taskapi_status"),
+            # retention's query
+            models.Index(fields=["finished"], name="taskapi_finished"),
+            # a user's runs, newest first
+            models.Index(fields=["user", "-id"], name="taskapi_user_newest"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.uuid}"
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+    @property
+    def messages(self) -> list[Any]:
+        """Every message so far, in order."""
+        return self.messages_after(0)
+
+    def messages_after(self, count: int) -> list[Any]:
+        """The messages past the first `count`, up to the `message_count` of this instance.
+
+        Bounded by it, so that an instance and its messages are of one moment: messages are only appended.
+        """
+        if self.message_count <= count:
+            return []
+        log = self.log.filter(index__gte=count, index__lt=self.message_count)
+        return list(log.order_by("index").values_list("body", flat=True))
+
+    def result(self, timeout: float | None = None) -> dict[str, Any]:
+        """The outputs, once the run has ended: TaskFailed or TaskCancelled where it has none.
+
+        Waits for at most `timeout` seconds (None: for ever), then raises TimeoutError.
+        """
+        return self.doors.result(self, timeout)
+
+    async def aresult(self, timeout: float | None = None) -> dict[str, Any]:
+        """As `result`, for async code."""
+        return await self.doors.aresult(self, timeout)
+
+
+class TaskMessage(models.Model):
+    """One message of a run. The log is append-only, and its index has no gap."""
+
+    run = models.ForeignKey(TaskInfo, on_delete=models.CASCADE, related_name="log", db_index=False)
+    index = models.PositiveIntegerField()
+    attempt = models.PositiveIntegerField()
+    seq = models.BigIntegerField()
+    body = JSONTextField(null=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["run", "index"], name="taskapi_message_index"),)
+
+    def __str__(self) -> str:
+        return f"{self.run_id} [{self.index}]"
