@@ -1,0 +1,69 @@
+"""The channel layer: where reports of runs are published, for whoever follows them.
+
+A layer delivers at most once, and an event is only a hint: see taskapi.subscriptions for what a follower
+does about the ones that are lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from channels.layers import get_channel_layer
+from channels_redis.pubsub import RedisPubSubChannelLayer
+from django.core.signals import setting_changed
+
+from taskapi.conf import settings
+from taskapi.protocol import Event, Report
+from taskapi.redis import channel_layer_host
+
+logger = logging.getLogger(__name__)
+
+GROUP_PREFIX = "taskapi.run."  # then the run's uuid in hex: within the 100 characters that Channels allows
+MESSAGE_TYPE = "taskapi.report"
+PREFIX = "taskapi"  # of the Redis keys of a layer of our own
+
+
+@cache
+def _own_layer(url: str) -> RedisPubSubChannelLayer:
+    return RedisPubSubChannelLayer(hosts=[channel_layer_host(url)], prefix=PREFIX)
+
+
+def get_layer() -> Any:
+    """The layer named `taskapi` in CHANNEL_LAYERS, else `default`, else one of our own at TASK_API_REDIS_URL."""
+    alias = settings.channel_layer_alias()
+    return _own_layer(settings.redis_url) if alias is None else get_channel_layer(alias)
+
+
+def group(uuid: UUID) -> str:
+    """The name of the group of those who follow the run."""
+    return GROUP_PREFIX + uuid.hex
+
+
+async def publish(uuid: UUID, report: Report) -> None:
+    """Send the report to those who follow the run. A layer that is away is a line in the log, and no error."""
+    message = {
+        "type": MESSAGE_TYPE,
+        "uuid": uuid.hex,
+        "report": [*report[:3], [list(event) for event in report.events]],
+    }
+    try:
+        await get_layer().group_send(group(uuid), message)
+    except Exception as error:  # noqa: BLE001 - each layer has errors of its own, and none of them may end a run
+        logger.warning("An event of run %s could not be published: %r", uuid, error)
+
+
+def read(message: dict[str, Any]) -> tuple[UUID, Report]:
+    """The run and the report that a message of the layer holds."""
+    known, messages, finished, events = message["report"]
+    return UUID(message["uuid"]), Report(known, messages, finished, [Event(*event) for event in events])
+
+
+def _forget(*, setting: str, **kwargs: object) -> None:
+    if setting == "TASK_API_REDIS_URL":
+        _own_layer.cache_clear()
+
+
+setting_changed.connect(_forget)

@@ -1,0 +1,106 @@
+"""The thread on which a worker writes its runs' rows: many writes in one transaction where many wait.
+
+Leases, status and progress never queue behind a task's own code or queries: this thread runs nothing else.
+A transaction costs about the same for one write as for twenty (on SQLite and on PostgreSQL alike the commit
+is what takes long), so the writes that arrive while one is under way share the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+from django.db import InterfaceError, OperationalError, connections, router, transaction
+
+from taskapi.database import keep_connections
+from taskapi.models import TaskInfo
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MOST_WRITES = 100  # in one transaction: bounds how long it holds SQLite's one write lock
+FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0  # seconds between two tries while the database is away; doubling
+
+
+class _Write(NamedTuple):
+    function: Callable[[], Any]
+    done: asyncio.Future[Any]
+
+
+class _Outcome(NamedTuple):
+    result: Any
+    error: Exception | None
+
+
+class Ledger:
+    """Group commit, for one event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="taskapi-ledger")
+        self._waiting: list[_Write] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def write(self, function: Callable[[], T]) -> T:
+        """Call `function` on the ledger's thread, inside a transaction, and return what it returns.
+
+        It may be called a second time, after a rollback, where a neighbour in the transaction failed.
+        """
+        write = _Write(function, self._loop.create_future())
+        self._waiting.append(write)
+        if self._writing is None or self._writing.done():
+            self._writing = self._loop.create_task(self._drain())
+        result: T = await write.done
+        return result
+
+    async def close(self) -> None:
+        """Finish what waits, then close the thread and its connections."""
+        if self._writing is not None:
+            await self._writing
+        await self._loop.run_in_executor(self._thread, connections.close_all)
+        self._thread.shutdown()
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:MOST_WRITES], self._waiting[MOST_WRITES:]
+            outcomes = await self._commit(batch)
+            for write, (result, error) in zip(batch, outcomes, strict=True):
+                if write.done.done():
+                    continue  # whoever waited was cancelled; the write holds all the same
+                if error is None:
+                    write.done.set_result(result)
+                else:
+                    write.done.set_exception(error)
+
+    async def _commit(self, batch: list[_Write]) -> list[_Outcome]:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await self._loop.run_in_executor(self._thread, _commit, batch)
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("The database does not take writes (%s); next try in %.1f s.", error, pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE)
+
+
+def _commit(batch: list[_Write]) -> list[_Outcome]:
+    """The result or the error of each write. All in one transaction; each in its own where that fails.
+
+    Raises the database's own word where it is away, or busy for longer than it should be.
+    """
+    keep_connections()
+    database = router.db_for_write(TaskInfo)
+    try:
+        with transaction.atomic(database):
+            return [_Outcome(write.function(), None) for write in batch]
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:  # noqa: BLE001 - it goes to whoever wrote
+        if len(batch) == 1:
+            return [_Outcome(None, error)]
+        logger.warning("Writing %d runs together failed (%s); writing each alone.", len(batch), error)
+    return [outcome for write in batch for outcome in _commit([write])]

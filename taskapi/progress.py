@@ -1,0 +1,107 @@
+"""What a running attempt says: calls that store and return, for an executor that collects.
+
+The one thing here that has to be fast is the call: a task may report each of ten million items. So a call
+writes an attribute, and only the first one since the last collection wakes the event loop.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from django.core.serializers.json import DjangoJSONEncoder
+
+from taskapi.exceptions import Interrupted
+from taskapi.protocol import SAFE_INTEGER
+
+
+class Said(NamedTuple):
+    """What an attempt has said since the last collection: the latest numbers, and each message."""
+
+    target: int | None
+    progress: int | None
+    messages: list[Any]
+
+
+class Speaker:
+    """The task's side and the executor's side of one attempt's progress.
+
+    No lock: CPython switches threads between two of the statements here but not within
+    ``speaker.progress += n``, and the order of statements makes up for the rest (see `collect`).
+    """
+
+    __slots__ = ("_interrupted", "_messages", "_wake", "pending", "progress", "target")
+
+    def __init__(self, target: int | None, progress: int | None, wake: Callable[[], object]) -> None:
+        self.target = target
+        self.progress = progress
+        self.pending = False  # something was said that nobody has collected
+        self._messages: deque[Any] = deque()
+        self._wake = wake  # called from the task's thread
+        self._interrupted = False
+
+    def set_target(self, target: float | None) -> None:
+        self.target = None if target is None else _integer(target)
+        if not self.pending:
+            self.changed()
+
+    def set_progress(self, progress: float) -> None:
+        self.progress = progress if type(progress) is int else _integer(progress)
+        if not self.pending:
+            self.changed()
+
+    def inc_progress(self, n: float = 1) -> None:
+        self.progress = (self.progress or 0) + (n if type(n) is int else _integer(n))
+        if not self.pending:
+            self.changed()
+
+    def add_message(self, message: Any) -> None:
+        # As JSON at once: what cannot be sent fails in the task's own line, and what is changed afterwards
+        # stays as it was said.
+        self._messages.append(json.loads(_encoder.encode(message)))
+        if not self.pending:
+            self.changed()
+
+    def check_interrupted(self) -> None:
+        """Raise Interrupted where the attempt has to stop."""
+        if self._interrupted:
+            raise Interrupted
+
+    def changed(self) -> None:
+        """Ask to be collected; in the calls above only when nobody was asked yet."""
+        self.check_interrupted()
+        self.pending = True
+        self._wake()
+
+    def interrupt(self) -> None:
+        """Make the task's next call raise Interrupted."""
+        self._interrupted = True
+        self.pending = False
+
+    def collect(self) -> Said:
+        """What was said since the last collection.
+
+        `pending` falls before anything is read, and a call raises it after it has written: what is said
+        during a collection is in it, or wakes the next one.
+        """
+        self.pending = False
+        messages = []
+        while self._messages:
+            messages.append(self._messages.popleft())
+        return Said(_bounded(self.target), _bounded(self.progress), messages)
+
+
+_encoder = DjangoJSONEncoder(allow_nan=False)
+
+
+def _integer(value: Any) -> int:
+    """A number without its fraction, as in 1.x; TypeError for what is no number."""
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"expected a number, got {value!r}")
+    return int(value)
+
+
+def _bounded(value: int | None) -> int | None:
+    return None if value is None else max(-SAFE_INTEGER, min(value, SAFE_INTEGER))

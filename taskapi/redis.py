@@ -1,0 +1,108 @@
+"""Redis (or Valkey) by its address: `redis://`, `rediss://`, `unix://`, or Sentinel.
+
+Sentinel is written ``sentinel://[user:password@]host:port,host:port/service[/database]``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import redis
+import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
+
+SENTINEL_PORT = 26379
+CONNECT_TIMEOUT = 1.0  # seconds: a server that is there answers at once
+COMMAND_TIMEOUT = 5.0  # seconds, for commands that do not wait
+
+SCHEMES = ("redis", "rediss", "unix", "sentinel")
+
+
+class Sentinel(NamedTuple):
+    """What a `sentinel://` address says."""
+
+    hosts: tuple[tuple[str, int], ...]
+    service: str
+    database: int
+    username: str | None
+    password: str | None
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """The options of the connections to the master."""
+        return {"db": self.database, "username": self.username, "password": self.password}
+
+
+def check_url(url: str) -> None:
+    """Raise ValueError, with a sentence, for an address that no client could be made from."""
+    if not isinstance(url, str):
+        raise ValueError(f"expected an address such as redis://127.0.0.1:6379/0, got {url!r}")
+    scheme = urlsplit(url).scheme
+    if scheme not in SCHEMES:
+        raise ValueError(f"expected an address that begins with one of {', '.join(SCHEMES)}, got {url!r}")
+    if scheme == "sentinel":
+        parse_sentinel(url)
+    else:
+        redis.ConnectionPool.from_url(url)
+
+
+def parse_sentinel(url: str) -> Sentinel | None:
+    """The parts of a `sentinel://` address; None for another scheme."""
+    parts = urlsplit(url)
+    if parts.scheme != "sentinel":
+        return None
+    credentials, _, addresses = parts.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    service, _, database = parts.path.strip("/").partition("/")
+    if not addresses or not service:
+        raise ValueError(f"expected sentinel://host:port,host:port/service, got {url!r}")
+    hosts = []
+    for address in addresses.split(","):
+        host, _, port = address.partition(":")
+        hosts.append((host, int(port or SENTINEL_PORT)))
+    return Sentinel(tuple(hosts), service, int(database or 0), unquote(username) or None, unquote(password) or None)
+
+
+@cache
+def sync_client(url: str) -> redis.Redis:
+    """The process's client for threads: its pool is safe to share, and needs no event loop."""
+    options: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "socket_timeout": COMMAND_TIMEOUT,
+        "health_check_interval": 30,
+    }
+    sentinel = parse_sentinel(url)
+    if sentinel is None:
+        return redis.Redis.from_url(url, **options)
+    sentinels = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # redis-py's own gap
+        list(sentinel.hosts), sentinel_kwargs=options
+    )
+    client: redis.Redis = sentinels.master_for(  # type: ignore[no-untyped-call]
+        sentinel.service, **sentinel.connection, **options
+    )
+    return client
+
+
+def async_client(url: str) -> redis.asyncio.Redis:
+    """A client for the running event loop; whoever makes it closes it. No limit on how long a command waits."""
+    options: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT}
+    sentinel = parse_sentinel(url)
+    if sentinel is None:
+        made: redis.asyncio.Redis = redis.asyncio.Redis.from_url(url, **options)
+        return made
+    sentinels = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+        list(sentinel.hosts), sentinel_kwargs=options
+    )
+    client: redis.asyncio.Redis = sentinels.master_for(sentinel.service, **sentinel.connection, **options)
+    return client
+
+
+def channel_layer_host(url: str) -> dict[str, Any] | str:
+    """The address as an entry of a channels_redis layer's `hosts`."""
+    sentinel = parse_sentinel(url)
+    if sentinel is None:
+        return url
+    return {"sentinels": list(sentinel.hosts), "master_name": sentinel.service, **sentinel.connection}
