@@ -1,0 +1,204 @@
+"""Who may do what: DRF's authentication, permission and throttle classes, for every front door alike.
+
+A DRF view is what these classes judge with, so a view is what each door makes: the REST views are
+subclasses of `TaskAPIView`, and the WebSocket consumer makes one for a frame (see `Caller`), with the
+request that the handshake was and the method of the REST call which would do the same.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from io import BytesIO
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from django.conf import settings as django_settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, HttpResponse
+from django.http.request import split_domain_port, validate_host
+from rest_framework import exceptions, status
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.throttling import BaseThrottle
+from rest_framework.views import APIView
+
+from taskapi import runs
+from taskapi.conf import settings
+from taskapi.exceptions import IdempotencyConflict, InvalidInputs, ProtocolError, TaskAPIError, UnknownTask
+from taskapi.models import TaskInfo
+from taskapi.registry import get_task
+from taskapi.runs import Submission
+from taskapi.tasks import Task
+
+# Where ALLOWED_HOSTS is empty and DEBUG is on, as in Django's own HttpRequest.get_host
+LOCAL_HOSTS = [".localhost", "127.0.0.1", "[::1]"]
+
+
+class TaskAPIView(APIView):
+    """A view that is guarded by the project's classes, and by those of the task that it turns out to be about."""
+
+    task: type[Task] | None = None
+
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        return [authentication() for authentication in settings.authentication_classes]
+
+    def get_permissions(self) -> list[BasePermission]:
+        classes = [*settings.permissions_classes, *(self.task.permission_classes if self.task else ())]
+        return [permission() for permission in classes]
+
+    def get_throttles(self) -> list[BaseThrottle]:
+        # Asked once, when a run is started, and the task is known: DRF's own call, before that, finds none.
+        if self.task is None:
+            return []
+        return [throttle() for throttle in (*settings.throttle_classes, *self.task.throttle_classes)]
+
+    def handle_exception(self, exc: Exception) -> Any:
+        return super().handle_exception(as_api_exception(exc))
+
+    def start_run(self, task: str, inputs: Any, **options: Any) -> Submission:
+        """Start a run for the caller, who must be allowed to; options as of `runs.submit`."""
+        self.task = get_task(task)
+        self.check_permissions(self.request)
+        self.check_throttles(self.request)
+        return runs.submit(self.task, inputs, user=self.request.user, **options)
+
+    def find_run(self, uuid: UUID) -> TaskInfo:
+        """A run that the caller may see, or NotFound: his own; any, for staff; one that was started anonymously."""
+        info = TaskInfo.objects.filter(uuid=uuid).first()
+        if info is None or not _may_see(self.request.user, info):
+            raise exceptions.NotFound
+        try:
+            self.task = get_task(info.task)
+        except UnknownTask:
+            self.task = None
+        else:
+            self.check_permissions(self.request)
+        self.check_object_permissions(self.request, info)
+        return info
+
+
+def _may_see(user: Any, info: TaskInfo) -> bool:
+    if info.user_id is None:
+        return True
+    return user is not None and (user.pk == info.user_id or bool(getattr(user, "is_staff", False)))
+
+
+# Refusals
+
+
+class Conflict(exceptions.APIException):
+    """A used idempotency key came with other inputs."""
+
+    status_code = status.HTTP_422_UNPROCESSABLE_ENTITY
+    default_code = "conflict"
+
+
+def as_api_exception(error: Exception) -> Exception:
+    """The refusal as DRF answers it; any other exception as it is."""
+    if isinstance(error, InvalidInputs):
+        return exceptions.ValidationError({"inputs": error.detail}, code="invalid_inputs")
+    if isinstance(error, UnknownTask):
+        return exceptions.ValidationError({"task": [str(error)]}, code="unknown_task")
+    if isinstance(error, IdempotencyConflict):
+        return Conflict(str(error))
+    return error
+
+
+_CODES: dict[type[Exception], str] = {
+    InvalidInputs: "invalid_inputs",
+    UnknownTask: "unknown_task",
+    IdempotencyConflict: "conflict",
+    exceptions.NotAuthenticated: "not_authenticated",
+    exceptions.AuthenticationFailed: "authentication_failed",
+    exceptions.PermissionDenied: "permission_denied",
+    exceptions.NotFound: "not_found",
+    exceptions.Throttled: "throttled",
+}
+
+Refused = (TaskAPIError, exceptions.APIException)
+
+
+def as_protocol_error(error: Exception, ref: str | None) -> ProtocolError:
+    """The refusal as an `error` frame says it: its code, and as `detail` what REST would have answered."""
+    if isinstance(error, ProtocolError):
+        return error
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "invalid_frame")
+    answer = as_api_exception(error)
+    detail = answer.detail if isinstance(answer, exceptions.APIException) else str(answer)
+    return ProtocolError(code, detail, ref)
+
+
+# WebSocket
+
+
+def origin_allowed(scope: dict[str, Any]) -> bool:
+    """Whether a handshake comes from a page of ALLOWED_HOSTS, or from no browser: that one sends no Origin."""
+    origin = _header(scope, b"origin")
+    if origin is None:
+        return True
+    allowed = django_settings.ALLOWED_HOSTS or (LOCAL_HOSTS if django_settings.DEBUG else [])
+    domain, _ = split_domain_port(urlsplit(origin).netloc.lower())
+    return validate_host(domain, allowed)
+
+
+def _header(scope: dict[str, Any], name: bytes) -> str | None:
+    return next((value.decode("latin1") for key, value in scope["headers"] if key == name), None)
+
+
+class Caller:
+    """Who is at the other end of a socket, and what they may do. Its methods use the database."""
+
+    def __init__(self, scope: dict[str, Any]) -> None:
+        self._http = _http_request(scope)
+        self._known: BaseAuthentication | None = None
+
+    def authenticate(self) -> None:
+        """Find out who it is, by the handshake; AuthenticationFailed where its credentials are wrong."""
+        request = TaskAPIView().initialize_request(self._http)
+        user = request.user
+        # without authenticators there is none to know, and DRF answers "forbidden" and not "who are you?"
+        self._known = _Known(user, request.auth, request) if request.authenticators else None
+
+    def view(self, method: str) -> TaskAPIView:
+        """A view for one frame, which the project's permissions let through."""
+        http = copy(self._http)
+        http.method = method
+        view = TaskAPIView()
+        view.request = Request(http, authenticators=[self._known] if self._known else [])
+        view.args, view.kwargs, view.headers = (), {}, {}
+        view.check_permissions(view.request)
+        return view
+
+
+class _Known(BaseAuthentication):
+    """What the handshake's authentication found, for the frames that follow."""
+
+    def __init__(self, user: Any, auth: Any, request: Request) -> None:
+        self._found = (user, auth) if request.successful_authenticator is not None else None
+
+    def authenticate(self, request: Request) -> tuple[Any, Any] | None:
+        return self._found
+
+
+def _http_request(scope: dict[str, Any]) -> HttpRequest:
+    """The handshake as a request, with its session and the user of that."""
+    scheme = "https" if scope.get("scheme") == "wss" else "http"
+    request = ASGIRequest({**scope, "type": "http", "method": "GET", "scheme": scheme}, BytesIO())
+    if "session" in scope:
+        request.session = scope["session"]
+    else:
+        SessionMiddleware(_no_response).process_request(request)
+    AuthenticationMiddleware(_no_response).process_request(request)
+    if "user" in scope:
+        request.user = scope["user"]
+    # A browser cannot be made to send a token with a handshake: the Origin check takes CSRF's place.
+    request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]  # noqa: SLF001 - Django's own switch
+    return request
+
+
+def _no_response(request: HttpRequest) -> HttpResponse:
+    return HttpResponse()

@@ -1,0 +1,306 @@
+"""Runs one task: from a run's uuid to its recorded outcome.
+
+An Executor belongs to one event loop. Async tasks run on that loop, sync ones in threads of their own, and
+rows are written on the ledger's thread, so that none of them waits for another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+from asgiref.sync import iscoroutinefunction
+from django.conf import settings as django_settings
+from django.db import close_old_connections
+from rest_framework.exceptions import ValidationError
+
+from taskapi import events, protocol, runs
+from taskapi.conf import settings
+from taskapi.exceptions import Interrupted, TaskError, UnknownTask
+from taskapi.ledger import Ledger
+from taskapi.models import TaskInfo, TaskMessage
+from taskapi.params import dump_values, parse_inputs
+from taskapi.progress import Said, Speaker
+from taskapi.protocol import SEQ_PROGRESS, SEQ_STATE, SEQ_STATUS, SEQ_TARGET, Event, Report
+from taskapi.registry import get_task
+from taskapi.runs import Outcome
+from taskapi.states import ErrorCode, Status
+from taskapi.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SAVE_INTERVAL = 1.0  # seconds between two writes of a run's progress; messages are written with the next report
+
+
+class Interruption(Enum):
+    """Why a running attempt was told to stop."""
+
+    TIMEOUT = "timeout"
+    HANDED_BACK = "handed back"
+
+
+class Attempt:
+    """One execution of a run: what it says, on its way to the row and to the followers.
+
+    Everything but the speaker's `wake` happens on the executor's loop. Reports leave in order: one at a
+    time is made and written (`_reporting`), and one at a time is published (`_outbox`).
+    """
+
+    def __init__(self, info: TaskInfo, ledger: Ledger) -> None:
+        loop = asyncio.get_running_loop()
+        self.info = info
+        self.interruption: Interruption | None = None
+        self.speaker = Speaker(info.target, info.progress, wake=lambda: loop.call_soon_threadsafe(self._woken))
+        self._loop = loop
+        self._ledger = ledger
+        self._seq = info.seq
+        self._target, self._progress = info.target, info.progress  # as last reported
+        self._saved_at = loop.time()
+        self._reporting = asyncio.Lock()
+        self._pump: asyncio.Task[None] | None = None
+        self._outbox: asyncio.Queue[Report | None] = asyncio.Queue()
+        self._publisher = loop.create_task(self._publish())
+        self._stop: Callable[[], object] = lambda: None
+        status = protocol.status_event(info.uuid, info.attempt, info.seq + SEQ_STATUS, info.status)
+        self._outbox.put_nowait(Report(info.message_count, 0, False, [status]))
+
+    def interrupt(self, why: Interruption) -> None:
+        """Stop the task: an async one is cancelled, a sync one stops at its next progress call."""
+        if self.interruption is None:
+            self.interruption = why
+            self.speaker.interrupt()
+            self._stop()
+
+    def on_interrupt(self, stop: Callable[[], object]) -> None:
+        """What else `interrupt` has to do."""
+        self._stop = stop
+        if self.interruption is not None:
+            stop()
+
+    async def finish(self, outcome: Outcome) -> None:
+        """Write the last words and the outcome, and publish them."""
+        async with self._reporting:
+            if self._pump is not None:
+                self._pump.cancel()  # it sleeps, or waits for its turn: a report under way is not cut off
+            said = self._monotonic(self.speaker.collect())
+            messages = self._rows(said.messages)
+            seq = self._seq + len(messages) + SEQ_STATE
+            write = partial(runs.finish, self.info, outcome, seq=seq, **self._state(said), messages=messages)
+            final = await self._ledger.write(write)
+            if final is None:
+                logger.warning("Run %s went on without attempt %d.", self.info.uuid, self.info.attempt)
+            else:
+                self._outbox.put_nowait(self._report(said, messages, seq, final))
+        self._outbox.put_nowait(None)
+        await self._publisher
+
+    async def abandon(self) -> None:
+        """Hand the run back although its task still runs, in a thread that cannot be ended."""
+        await self.finish(Outcome(Status.PENDING))
+
+    # Reporting what the task says
+
+    def _woken(self) -> None:
+        if self._pump is None or self._pump.done():
+            self._pump = self._loop.create_task(self._report_changes())
+
+    async def _report_changes(self) -> None:
+        """Report at once, and then once an interval for as long as there is something to say."""
+        saved = False
+        while self.speaker.pending or not saved:
+            async with self._reporting:
+                saved = await self._report_once()
+            await asyncio.sleep(settings.event_interval)
+
+    async def _report_once(self) -> bool:
+        """Publish what changed; whether the row has all of it now."""
+        said = self._monotonic(self.speaker.collect())
+        due = self._loop.time() - self._saved_at >= SAVE_INTERVAL
+        messages = self._rows(said.messages)
+        seq = self._seq + len(messages) + SEQ_STATE
+        changed = (said.target, said.progress) != (self._target, self._progress)
+        if messages or due:
+            write = partial(runs.record, self.info, seq=seq, **self._state(said), messages=messages)
+            if not await self._ledger.write(write):
+                self.interrupt(Interruption.HANDED_BACK)
+                return True
+            self._saved_at = self._loop.time()
+        if messages or changed:
+            self._outbox.put_nowait(self._report(said, messages, seq, None))
+        return bool(messages or due)
+
+    def _monotonic(self, said: Said) -> Said:
+        """Progress never goes backwards within an attempt."""
+        if self._progress is not None and (said.progress is None or said.progress < self._progress):
+            return said._replace(progress=self._progress)
+        return said
+
+    def _state(self, said: Said) -> dict[str, int | None]:
+        return {"target": said.target, "progress": said.progress}
+
+    def _rows(self, messages: list[Any]) -> list[TaskMessage]:
+        info, first = self.info, self.info.message_count
+        return [
+            TaskMessage(run_id=info.pk, index=first + n, attempt=info.attempt, seq=self._seq + 1 + n, body=body)
+            for n, body in enumerate(messages)
+        ]
+
+    def _report(self, said: Said, messages: list[TaskMessage], seq: int, final: TaskInfo | None) -> Report:
+        """What followers are told of a write, and remember that they were."""
+        uuid, attempt = self.info.uuid, self.info.attempt
+        told: list[Event] = [protocol.message_event(uuid, attempt, row.seq, row.index, row.body) for row in messages]
+        if said.target != self._target:
+            told.append(protocol.target_event(uuid, attempt, seq + SEQ_TARGET, said.target))
+        if said.progress != self._progress:
+            told.append(protocol.progress_event(uuid, attempt, seq + SEQ_PROGRESS, said.progress, said.target))
+        finished = final is not None and final.is_final
+        if final is not None:
+            told.append(protocol.finished_event(final) if finished else _status(final, seq))
+        known = self.info.message_count
+        self.info.message_count += len(messages)
+        self._seq, self._target, self._progress = seq, said.target, said.progress
+        return Report(known, len(messages), finished, told)
+
+    async def _publish(self) -> None:
+        while (report := await self._outbox.get()) is not None:
+            await events.publish(self.info.uuid, report)
+
+
+def _status(info: TaskInfo, seq: int) -> Event:
+    # A status is the last thing said here, after the progress: in the slot that `finished` has otherwise.
+    return protocol.status_event(info.uuid, info.attempt, seq, info.status)
+
+
+class Executor:
+    """Executes runs, at most `concurrency` at once, on the running event loop."""
+
+    def __init__(self, concurrency: int) -> None:
+        self.attempts: dict[UUID, Attempt] = {}
+        self._loop = asyncio.get_running_loop()
+        self._ledger = Ledger()
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="taskapi-task")
+
+    async def execute(self, uuid: UUID) -> None:
+        """Take the run up, run its task and record how it ended; nothing where somebody else has it."""
+        info = await self._ledger.write(partial(runs.begin, uuid))
+        if info is None:
+            logger.debug("Run %s is not pending; nothing to do.", uuid)
+            return
+        attempt = self.attempts[uuid] = Attempt(info, self._ledger)
+        try:
+            await attempt.finish(await self._run(attempt))
+        finally:
+            del self.attempts[uuid]
+
+    async def close(self) -> bool:
+        """Close threads and connections; False where a task's thread is still busy."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._ledger.close()
+        return not self.attempts
+
+    async def _run(self, attempt: Attempt) -> Outcome:
+        try:
+            definition = get_task(attempt.info.task)
+        except UnknownTask as error:
+            return Outcome.failed(ErrorCode.UNKNOWN_TASK, str(error))
+        timer = None
+        if definition.timeout is not None:
+            timer = self._loop.call_later(definition.timeout, attempt.interrupt, Interruption.TIMEOUT)
+        task = definition()
+        task.info = attempt.info
+        task._speaker = attempt.speaker  # noqa: SLF001 - hidden from the subclasses that users write, not from here
+        try:
+            if iscoroutinefunction(task.run):
+                return await self._run_async(task, attempt)
+            return await self._in_thread(partial(_run_sync, task, attempt))
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _run_async(self, task: Task, attempt: Attempt) -> Outcome:
+        # A task of its own, which `interrupt` cancels. Conversions go to a thread: a long list takes a while.
+        async def work() -> Outcome:
+            try:
+                result = await task.run(**await self._in_thread(partial(_parse, task)))
+                return await self._in_thread(partial(_succeed, task, result))
+            except BaseException as error:  # noqa: BLE001
+                return _fail(attempt, error)
+
+        running = self._loop.create_task(work())
+        attempt.on_interrupt(running.cancel)
+        await asyncio.wait({running})
+        # cancelled: before it began, so that nothing inside it could catch that
+        return _fail(attempt, asyncio.CancelledError()) if running.cancelled() else running.result()
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(self._threads, _with_connections, function)
+
+
+def _with_connections(function: Callable[[], T]) -> T:
+    """Call `function` as Django calls a view: stale connections are closed before and after."""
+    close_old_connections()
+    try:
+        return function()
+    finally:
+        close_old_connections()
+
+
+# How an attempt ends. BaseException: a task's own code ends here, whatever it raises (`sys.exit()` too).
+
+
+def _run_sync(task: Task, attempt: Attempt) -> Outcome:
+    try:
+        return _succeed(task, task.run(**_parse(task)))
+    except BaseException as error:  # noqa: BLE001
+        return _fail(attempt, error)
+
+
+def _parse(task: Task) -> dict[str, Any]:
+    try:
+        return parse_inputs(task.inputs, task.info.inputs)
+    except ValidationError as error:
+        raise TaskError(f"The inputs no longer fit the task: {_sentence(error)}") from None
+
+
+def _succeed(task: Task, result: Any) -> Outcome:
+    """The outcome of a `run` that returned: its outputs as JSON, where they are what the task declares."""
+    spec = task.outputs
+    if not spec:
+        return Outcome(Status.SUCCEEDED, {})
+    if len(spec) == 1 and not (isinstance(result, Mapping) and result.keys() == spec.keys()):
+        result = dict.fromkeys(spec, result)
+    try:
+        return Outcome(Status.SUCCEEDED, dump_values(spec, result))
+    except ValidationError as error:
+        logger.error("Task %s returned invalid outputs: %s", task.name, _sentence(error))
+        return Outcome.failed(ErrorCode.INVALID_OUTPUTS, f"The task returned invalid outputs. {_sentence(error)}")
+
+
+def _fail(attempt: Attempt, error: BaseException) -> Outcome:
+    """The outcome of a `run` that raised."""
+    if isinstance(error, (Interrupted, asyncio.CancelledError)):
+        if attempt.interruption is Interruption.HANDED_BACK:
+            return Outcome(Status.PENDING)
+        if attempt.interruption is Interruption.TIMEOUT:
+            return Outcome.failed(ErrorCode.TIMEOUT, "The task took longer than it may.")
+    if isinstance(error, TaskError):
+        return Outcome.failed(ErrorCode.TASK_ERROR, str(error))
+    logger.error("Task %s failed in run %s.", attempt.info.task, attempt.info.uuid, exc_info=error)
+    message = f"{type(error).__name__}: {error}" if django_settings.DEBUG else "The task failed."
+    return Outcome.failed(ErrorCode.EXCEPTION, message, "".join(traceback.format_exception(error)))
+
+
+def _sentence(error: ValidationError) -> str:
+    """The details of a ValidationError as text: ``name: sentence sentence; name: …``."""
+    if not isinstance(error.detail, dict):
+        return " ".join(map(str, error.detail))
+    return "; ".join(f"{name}: {' '.join(map(str, details))}" for name, details in error.detail.items())
