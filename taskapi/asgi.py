@@ -1,0 +1,26 @@
+"""The whole ``asgi.py`` of a project that has none::
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
+application = get_asgi_application()
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.core.asgi import get_asgi_application as get_django_application
+from django.urls import path
+
+
+def get_asgi_application(prefix: str = "") -> Any:
+    """HTTP by Django, and the WebSocket at ``{prefix}tasks/ws/``.
+
+    `prefix` is where ``include("taskapi.urls")`` is mounted: ``"api/"`` for ``path("api/", include(…))``.
+    """
+    http = get_django_application()  # sets Django up; what follows needs its models
+    from taskapi.routing import websocket_urlpatterns
+
+    inner: Any = URLRouter(websocket_urlpatterns)
+    route: Any = path(prefix.lstrip("/"), inner)  # Channels routes with Django's `path`, to applications
+    return ProtocolTypeRouter({"http": http, "websocket": URLRouter([route])})

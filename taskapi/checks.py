@@ -1,0 +1,289 @@
+"""System checks: what is wrong with the settings and tasks, each with its remedy, before a user finds out."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core import checks
+from django.core.checks import CheckMessage
+from django.db import connections
+from django.utils.module_loading import import_string
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.fields import empty
+from rest_framework.permissions import BasePermission, OperandHolder, SingleOperandHolder
+from rest_framework.throttling import BaseThrottle
+
+from taskapi.backends import Backend, get_backend
+from taskapi.conf import CHANNEL_LAYER_ALIASES, settings
+from taskapi.params import Parameter
+from taskapi.redis import check_url
+from taskapi.registry import load
+from taskapi.tasks import Task
+
+IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
+BUSY_TIMEOUT = 5  # seconds: sqlite3's own default, which Django keeps; less is too little with several processes
+
+
+def register() -> None:
+    checks.register(check_tasks, "taskapi")
+    checks.register(check_settings, "taskapi")
+    checks.register(check_channel_layer, "taskapi")
+    checks.register(check_sqlite, "taskapi", checks.Tags.database)
+
+
+# Tasks
+
+
+def check_tasks(**kwargs: Any) -> list[CheckMessage]:
+    """Every entry of TASK_API_BACKGROUND_TASKS is a task that can be run."""
+    messages: list[CheckMessage] = []
+    by_name: dict[str, type[Task]] = {}
+    for entry in settings.background_tasks:
+        try:
+            task = load(entry)
+        except (ImportError, TypeError) as error:
+            messages.append(
+                checks.Error(
+                    f"TASK_API_BACKGROUND_TASKS: the entry {entry!r} cannot be used: {error}",
+                    hint="Name a subclass of taskapi.tasks.Task by its dotted path, or give the class.",
+                    id="taskapi.E001",
+                )
+            )
+            continue
+        messages += _check_task(task)
+        other = by_name.setdefault(task.name, task)
+        if task.name and other is not task:
+            messages.append(
+                checks.Error(
+                    f"TASK_API_BACKGROUND_TASKS: two tasks are named {task.name!r}: {_path(other)} and {_path(task)}.",
+                    hint="Give one of them another `name`: clients call a task by it.",
+                    obj=task,
+                    id="taskapi.E003",
+                )
+            )
+    return messages
+
+
+def _check_task(task: type[Task]) -> Iterator[CheckMessage]:
+    if not task.name:
+        yield checks.Error(
+            f"The task {_path(task)} has no name.",
+            hint="Set `name`, the string by which clients call it.",
+            obj=task,
+            id="taskapi.E002",
+        )
+    for kind in ("inputs", "outputs"):
+        spec = getattr(task, kind)
+        if not isinstance(spec, dict) or not all(isinstance(parameter, Parameter) for parameter in spec.values()):
+            yield checks.Error(
+                f"The `{kind}` of the task {_path(task)} are not a dict of parameters.",
+                hint=f"Write it as `{kind} = {{'name': StringParameter()}}`, with an instance for each.",
+                obj=task,
+                id="taskapi.E004",
+            )
+            return
+    yield from _check_run(task)
+
+
+def _check_run(task: type[Task]) -> Iterator[CheckMessage]:
+    run = getattr(task, "run", None)
+    if not callable(run):
+        yield checks.Error(
+            f"The task {_path(task)} has no `run`.",
+            hint=f"Write `def run({_signature(task)}):`.",
+            obj=task,
+            id="taskapi.E005",
+        )
+        return
+    static = isinstance(inspect.getattr_static(task, "run"), staticmethod)
+    parameters = list(inspect.signature(run).parameters.values())[0 if static or inspect.ismethod(run) else 1 :]
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    named = {
+        parameter.name: parameter
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    problems = []
+    for name, parameter in task.inputs.items():
+        if name not in named:
+            if not takes_any:
+                problems.append(f"it does not accept the input {name!r}")
+        elif named[name].default is inspect.Parameter.empty and not parameter.required and not _has_default(parameter):
+            problems.append(f"the input {name!r} is optional, and `run` has no default for it")
+    for name, argument in named.items():
+        if name not in task.inputs and argument.default is inspect.Parameter.empty:
+            problems.append(f"it needs the argument {name!r}, which is no input")
+    for problem in problems:
+        yield checks.Error(
+            f"The `run` of the task {_path(task)} does not fit its inputs: {problem}.",
+            hint=f"Write `def run({_signature(task)}):`.",
+            obj=task,
+            id="taskapi.E006",
+        )
+
+
+def _has_default(parameter: Parameter) -> bool:
+    return parameter.default is not empty
+
+
+def _signature(task: type[Task]) -> str:
+    optional = [name for name, parameter in task.inputs.items() if not parameter.required]
+    required = [name for name in task.inputs if name not in optional]
+    return ", ".join(["self", *required, *(f"{name}=None" for name in optional)])
+
+
+def _path(task: type) -> str:
+    return f"{task.__module__}.{task.__qualname__}"
+
+
+# Settings
+
+
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """Every TASK_API_* setting has a value that can be used."""
+    problems = [
+        *_check_backend(),
+        *_check_classes("AUTHENTICATION_CLASSES", BaseAuthentication),
+        *_check_classes("PERMISSIONS_CLASSES", BasePermission),
+        *_check_classes("THROTTLE_CLASSES", BaseThrottle),
+        *_check_redis_url(),
+        *_check_event_interval(),
+        *_check_retention(),
+    ]
+    return [checks.Error(f"{setting}: {problem}", hint=hint, id="taskapi.E010") for setting, problem, hint in problems]
+
+
+Problem = tuple[str, str, str]  # the setting, what is wrong with it, what to do
+
+
+def _value(name: str) -> Any:
+    return getattr(django_settings, f"TASK_API_{name}", None)
+
+
+def _check_backend() -> Iterator[Problem]:
+    path = settings.backend
+    hint = "Name a backend by its dotted path, such as 'taskapi.backends.arq.ArqBackend'."
+    try:
+        backend = import_string(path)
+    except (ImportError, AttributeError, TypeError) as error:
+        yield "TASK_API_BACKEND", f"{path!r} cannot be imported: {error}", hint
+        return
+    if not (inspect.isclass(backend) and issubclass(backend, Backend)):
+        yield "TASK_API_BACKEND", f"{path!r} is not a subclass of taskapi.backends.Backend.", hint
+
+
+def _check_classes(name: str, base: type) -> Iterator[Problem]:
+    value = _value(name)
+    if value is None:
+        return
+    setting = f"TASK_API_{name}"
+    hint = f"Give a list of subclasses of {base.__module__}.{base.__name__}, or of their dotted paths."
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        yield setting, f"expected a list, got {value!r}.", hint
+        return
+    for entry in value:
+        try:
+            found = import_string(entry) if isinstance(entry, str) else entry
+        except ImportError as error:
+            yield setting, f"{entry!r} cannot be imported: {error}", hint
+            continue
+        combined = isinstance(found, (OperandHolder, SingleOperandHolder))  # `IsAdminUser | ReadOnly`
+        if not combined and not (inspect.isclass(found) and issubclass(found, base)):
+            yield setting, f"{entry!r} is not a subclass of {base.__name__}.", hint
+
+
+def _check_redis_url() -> Iterator[Problem]:
+    try:
+        check_url(settings.redis_url)
+    except ValueError as error:
+        hint = "Write it as redis://127.0.0.1:6379/0; it may also come from the environment's REDIS_URL."
+        yield "TASK_API_REDIS_URL", f"{error}.", hint
+
+
+def _check_event_interval() -> Iterator[Problem]:
+    value = _value("EVENT_INTERVAL")
+    if value is not None and not _is_seconds(value):
+        yield "TASK_API_EVENT_INTERVAL", f"expected seconds, 0 or more, got {value!r}.", "0.05 is the default."
+
+
+def _check_retention() -> Iterator[Problem]:
+    value = _value("RETENTION")
+    if value is not None and not isinstance(value, timedelta) and not _is_seconds(value):
+        hint = "None keeps finished runs for ever."
+        yield "TASK_API_RETENTION", f"expected seconds, a timedelta or None, got {value!r}.", hint
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+# Channel layer
+
+
+def check_channel_layer(**kwargs: Any) -> list[CheckMessage]:
+    """Events reach the processes that serve sockets."""
+    layers = getattr(django_settings, "CHANNEL_LAYERS", {})
+    alias = settings.channel_layer_alias()
+    if alias is None:
+        return []
+    path = layers[alias].get("BACKEND", "")
+    try:
+        import_string(path)
+    except ImportError as error:
+        return [
+            checks.Error(
+                f"CHANNEL_LAYERS[{alias!r}]: the backend {path!r} cannot be imported: {error}",
+                hint="Use 'channels_redis.pubsub.RedisPubSubChannelLayer', or take the layer out: events then travel "
+                "over one of our own, at TASK_API_REDIS_URL.",
+                id="taskapi.E020",
+            )
+        ]
+    if path == IN_MEMORY_LAYER and _other_processes():
+        return [
+            checks.Error(
+                f"CHANNEL_LAYERS[{alias!r}] is in memory, and tasks run in other processes: no event would arrive.",
+                hint="Use 'channels_redis.pubsub.RedisPubSubChannelLayer' with your Redis in CONFIG['hosts'], for "
+                f"this alias or for {CHANNEL_LAYER_ALIASES[0]!r}; or take the layer out: events then travel over "
+                "one of our own, at TASK_API_REDIS_URL.",
+                id="taskapi.E021",
+            )
+        ]
+    return []
+
+
+def _other_processes() -> bool:
+    try:
+        return get_backend().other_processes
+    except Exception:  # noqa: BLE001 - check_settings says what is wrong with it
+        return False
+
+
+# SQLite
+
+
+def check_sqlite(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """A SQLite that several processes write to waits for its lock, and does not lock out readers."""
+    messages: list[CheckMessage] = []
+    for alias in databases or ():
+        connection = connections[alias]
+        if connection.vendor != "sqlite" or connection.is_in_memory_db():  # type: ignore[attr-defined]  # sqlite's own
+            continue
+        with connection.cursor() as cursor:
+            (mode,) = cursor.execute("PRAGMA journal_mode").fetchone()
+            (timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+        if mode.lower() != "wal" or timeout < BUSY_TIMEOUT * 1000:
+            messages.append(
+                checks.Warning(
+                    f"DATABASES[{alias!r}] is SQLite with journal_mode={mode} and busy_timeout={timeout} ms: a worker "
+                    "and a server that write at once will see “database is locked”.",
+                    hint="Set OPTIONS = {'timeout': 20, 'transaction_mode': 'IMMEDIATE', 'init_command': "
+                    "'PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL'}.",
+                    id="taskapi.W001",
+                )
+            )
+    return messages

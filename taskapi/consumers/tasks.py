@@ -1,0 +1,174 @@
+"""The consumer of ``tasks/ws/``: frames in, answers and events out. docs/protocol.md is its specification."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+from channels.consumer import AsyncConsumer
+from channels.exceptions import StopConsumer
+from rest_framework.exceptions import APIException
+
+from taskapi import protocol
+from taskapi.access import Caller, Refused, as_protocol_error, origin_allowed
+from taskapi.database import in_database
+from taskapi.models import TaskInfo
+from taskapi.protocol import Ping, Run, Subscribe, Unsubscribe
+from taskapi.subscriptions import Subscription, get_hub
+
+logger = logging.getLogger(__name__)
+
+CLOSE_SUBPROTOCOL = 4406  # the client names subprotocols, and none of ours
+
+
+class TaskConsumer(AsyncConsumer):
+    """One socket, which carries any number of runs.
+
+    It has no channel in the channel layer: the process has one (taskapi.subscriptions.Hub), and the events
+    of a run are passed on from there, as the text that their publisher encoded.
+    """
+
+    channel_layer_alias = None  # type: ignore[assignment]  # Channels' way to say: none
+
+    def __init__(self) -> None:
+        self._subscriptions: dict[UUID, Subscription] = {}
+        self._open = False
+        self._handlers: dict[type, Callable[[Any], Awaitable[None]]] = {
+            Run: self._run,
+            Subscribe: self._subscribe,
+            Unsubscribe: self._unsubscribe,
+            Ping: self._ping,
+        }
+        self._dispatchers = {
+            "websocket.connect": self._connect,
+            "websocket.receive": self._receive,
+            "websocket.disconnect": self._disconnect,
+        }
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        # Channels' own hops to a thread before each message, to close connections; ours look after themselves.
+        await self._dispatchers[message["type"]](message)
+
+    # The socket
+
+    async def _connect(self, message: dict[str, Any]) -> None:
+        scope: dict[str, Any] = {**self.scope}
+        if not origin_allowed(scope):
+            origin = dict(scope["headers"]).get(b"origin", b"").decode("latin1")
+            logger.warning("Refused a WebSocket from the origin %r: its host is not in ALLOWED_HOSTS.", origin)
+            await self.send({"type": "websocket.close"})
+            return
+        self._caller = await in_database(Caller, scope)
+        try:
+            await in_database(self._caller.authenticate)
+        except APIException as error:
+            logger.warning("Refused a WebSocket, whose credentials are wrong: %s", error)
+            await self.send({"type": "websocket.close"})
+            return
+        offered = self.scope.get("subprotocols") or []
+        chosen = protocol.SUBPROTOCOL if protocol.SUBPROTOCOL in offered else None
+        self._open = True
+        get_hub().open()
+        await self.send({"type": "websocket.accept", "subprotocol": chosen})
+        if offered and chosen is None:
+            await self.send({"type": "websocket.close", "code": CLOSE_SUBPROTOCOL})
+
+    async def _receive(self, message: dict[str, Any]) -> None:
+        ref = None
+        try:
+            frame = protocol.parse(message.get("text"))
+            ref = frame.ref
+            await self._handlers[type(frame)](frame)
+        except Refused as error:
+            refusal = as_protocol_error(error, ref)
+            await self._answer("error", refusal.ref, code=refusal.code, detail=refusal.detail)
+        except Exception:
+            logger.exception("A frame could not be served.")
+            sentence = "The server could not do this now. Try again later."
+            await self._answer("error", ref, code="unavailable", detail=sentence)
+
+    async def _disconnect(self, message: dict[str, Any]) -> None:
+        for uuid in list(self._subscriptions):
+            self._drop(uuid)
+        if self._open:
+            self._open = False
+            await get_hub().close()
+        raise StopConsumer
+
+    # Frames
+
+    async def _run(self, frame: Run) -> None:
+        # The group is joined before the run exists, so that there is no event to miss.
+        subscription = await self._follow(uuid4())
+        try:
+            submission = await in_database(self._start, frame, subscription.uuid)
+        except BaseException:
+            self._drop(subscription.uuid)
+            raise
+        info = submission.info
+        if submission.created:
+            rep = protocol.represent(info, [])
+            await subscription.start(info, protocol.encode(protocol.reply("accepted", frame.ref, task=rep)))
+        else:
+            self._drop(subscription.uuid)
+            await self._show("accepted", frame.ref, info.uuid, frame.after)
+
+    async def _subscribe(self, frame: Subscribe) -> None:
+        await self._show("snapshot", frame.ref, frame.uuid, frame.after)
+
+    async def _unsubscribe(self, frame: Unsubscribe) -> None:
+        await in_database(self._caller.view, "GET")
+        self._drop(frame.uuid)
+        await self._answer("unsubscribed", frame.ref, uuid=str(frame.uuid))
+
+    async def _ping(self, frame: Ping) -> None:
+        await self._answer("pong", frame.ref)
+
+    def _start(self, frame: Run, uuid: UUID) -> Any:
+        view = self._caller.view("POST")
+        return view.start_run(frame.task, frame.inputs, idempotency_key=frame.idempotency_key, uuid=uuid)
+
+    # Subscriptions
+
+    async def _show(self, kind: str, ref: str | None, uuid: UUID, after: int) -> None:
+        """Answer with the run as it is, and go on with what happens to it from there."""
+        self._drop(uuid)  # a second subscription takes the place of the first
+        subscription = await self._follow(uuid)
+        try:
+            info, messages = await in_database(self._find, uuid, after)
+        except BaseException:
+            self._drop(uuid)
+            raise
+        frame = protocol.reply(kind, ref, task=protocol.represent(info, messages))
+        await subscription.start(info, protocol.encode(frame))
+        if subscription.ended:
+            self._drop(uuid)
+
+    def _find(self, uuid: UUID, after: int) -> tuple[TaskInfo, list[Any]]:
+        info = self._caller.view("GET").find_run(uuid)
+        return info, info.messages_after(after)
+
+    async def _follow(self, uuid: UUID) -> Subscription:
+        """Hear of the run; nothing is sent before the subscription is started."""
+        for known, subscription in list(self._subscriptions.items()):
+            if subscription.ended:
+                self._drop(known)
+        subscription = self._subscriptions[uuid] = Subscription(uuid, self._send_text)
+        await get_hub().add(subscription)
+        return subscription
+
+    def _drop(self, uuid: UUID) -> None:
+        subscription = self._subscriptions.pop(uuid, None)
+        if subscription is not None:
+            get_hub().remove(subscription)
+
+    # Sending
+
+    async def _answer(self, kind: str, ref: str | None, **fields: Any) -> None:
+        await self._send_text(protocol.encode(protocol.reply(kind, ref, **fields)))
+
+    async def _send_text(self, text: str) -> None:
+        if self._open:
+            await self.send({"type": "websocket.send", "text": text})

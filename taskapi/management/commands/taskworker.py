@@ -1,0 +1,69 @@
+"""``manage.py taskworker``: execute runs until told to stop."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from taskapi.backends import get_backend
+from taskapi.backends.arq import ArqBackend
+from taskapi.tasks import Task
+from taskapi.workers.engine import DEFAULT_CONCURRENCY, DEFAULT_GRACE, Worker
+from taskapi.workers.supervisor import Supervisor
+
+
+def _positive(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise ArgumentTypeError(f"expected a number of 1 or more, got {value!r}")
+    return int(value)
+
+
+class Command(BaseCommand):
+    help = "Executes the runs of tasks: the worker of Django Task API."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--queue",
+            action="append",
+            metavar="NAME",
+            dest="queues",
+            help=f"a queue to take runs from; repeat it for several, the first first (default: {Task.queue})",
+        )
+        parser.add_argument(
+            "--concurrency",
+            type=_positive,
+            default=DEFAULT_CONCURRENCY,
+            metavar="N",
+            help="runs at once in each process (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--processes", type=_positive, default=1, metavar="N", help="worker processes (default: %(default)s)"
+        )
+        parser.add_argument("--burst", action="store_true", help="end when no run is due")
+        parser.add_argument(
+            "--grace",
+            type=float,
+            default=DEFAULT_GRACE,
+            metavar="SECONDS",
+            help="how long running tasks may take to finish after SIGTERM or Ctrl-C, before their runs are handed "
+            "back to other workers (default: %(default)g)",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not isinstance(get_backend(), ArqBackend):
+            raise CommandError(
+                "TASK_API_BACKEND does not use this worker. Start the worker of the backend that it names, or "
+                "set it to 'taskapi.backends.arq.ArqBackend'."
+            )
+        worker = {
+            "queues": options["queues"] or [Task.queue],
+            "concurrency": options["concurrency"],
+            "burst": options["burst"],
+            "grace": options["grace"],
+        }
+        if options["processes"] == 1:
+            Worker(**worker).run()
+        else:
+            Supervisor(options["processes"], worker).run()

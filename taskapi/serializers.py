@@ -1,0 +1,43 @@
+"""How REST reads and writes JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import JSONParser
+from rest_framework.renderers import BaseRenderer
+
+from taskapi.protocol import TASK_LENGTH, encode
+
+
+class RunRequest(serializers.Serializer[Any]):
+    """The body of ``POST tasks/``."""
+
+    task = serializers.CharField(max_length=TASK_LENGTH)
+    inputs = serializers.JSONField(default=dict, allow_null=True)  # its shape is the task's to judge
+
+
+class Parser(JSONParser):
+    """DRF's, which answers JSON that is nested too deeply with 500."""
+
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
+        try:
+            return super().parse(stream, media_type, parser_context)
+        except RecursionError:
+            raise ParseError("The JSON is nested too deeply.") from None
+
+
+class Renderer(BaseRenderer):
+    """The wire's own JSON, which has a form for every string that a task may send."""
+
+    media_type = "application/json"
+    format = "json"
+    charset = None
+
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
+    ) -> bytes:
+        return b"" if data is None else encode(data).encode()

@@ -1,0 +1,65 @@
+"""The REST front door."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.urls import reverse
+from rest_framework import status
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from taskapi.access import TaskAPIView
+from taskapi.models import TaskInfo
+from taskapi.protocol import KEY_LENGTH, represent
+from taskapi.serializers import Parser, Renderer, RunRequest
+
+RETRY_AFTER = "1"  # seconds
+
+
+class View(TaskAPIView):
+    """JSON in, JSON out, and nothing from a cache."""
+
+    parser_classes = (Parser,)
+    renderer_classes = (Renderer,)
+
+    def represented(self, info: TaskInfo, after: int = 0, **options: Any) -> Response:
+        """The representation, with the messages past the first `after`."""
+        response = Response(represent(info, info.messages_after(after)), **options)
+        response["Cache-Control"] = "no-store"
+        if not info.is_final:
+            response["Retry-After"] = RETRY_AFTER
+        return response
+
+
+class RunsView(View):
+    """``tasks/``"""
+
+    def post(self, request: Request) -> Response:
+        """Start a run."""
+        body = RunRequest(data=request.data)
+        body.is_valid(raise_exception=True)
+        key = request.headers.get("Idempotency-Key")
+        if key is not None and not 0 < len(key) <= KEY_LENGTH:
+            raise ValidationError({"Idempotency-Key": [f"Expected 1 to {KEY_LENGTH} characters."]})
+        info, created = self.start_run(**body.validated_data, idempotency_key=key)
+        location = request.build_absolute_uri(reverse("taskapi:run", args=[info.uuid]))
+        code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
+        return self.represented(info, status=code, headers={"Location": location})
+
+
+class RunView(View):
+    """``tasks/{uuid}/``"""
+
+    def get(self, request: Request, uuid: UUID) -> Response:
+        """The representation; ``?after=N`` leaves out the first N messages."""
+        return self.represented(self.find_run(uuid), _after(request))
+
+
+def _after(request: Request) -> int:
+    value = request.query_params.get("after", "0")
+    if not (value.isascii() and value.isdecimal() and len(value) < 16):
+        raise ValidationError({"after": ["Expected how many messages are known: an integer of 0 or more."]})
+    return int(value)
