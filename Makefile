@@ -46,7 +46,7 @@ test-python: $(VENV)/.dev ## Run the Python tests: unit, integration, browser
 test-newest: ## Run the unit and integration tests with the newest Django, where a Python for it is installed
 	@python=$$(tools/find-python 14 13 12) || { \
 	    echo "No Python 3.12, 3.13 or 3.14 is installed here: the tests with the newest Django are skipped."; exit 0; }; \
-	$(MAKE) --no-print-directory NEWEST_PYTHON="$$python" $(NEWEST)/.installed && \
+	$(MAKE) --silent --no-print-directory NEWEST_PYTHON="$$python" $(NEWEST)/.installed && \
 	echo "$(NEWEST)/bin/python -m pytest --ignore=tests/browser $(PYTEST_ARGS)" && \
 	$(NEWEST)/bin/python -m pytest --ignore=tests/browser $(PYTEST_ARGS)
 

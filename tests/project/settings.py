@@ -14,7 +14,15 @@ ROOT_URLCONF = "tests.project.urls"
 ASGI_APPLICATION = "tests.project.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # slow ones protect nobody here
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
+}
 STATIC_URL = "static/"
+TIME_ZONE = "UTC"
 USE_TZ = True
 
 INSTALLED_APPS = [
@@ -69,4 +77,5 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.project.tasks.AsyncHold",
     "tests.project.tasks.Refuse",
     "tests.project.tasks.Crash",
+    "tests.project.tasks.Stamp",
 ]

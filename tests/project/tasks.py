@@ -1,10 +1,11 @@
 """The tasks that the integration tests run: each shows one thing that a task can do."""
 
 import asyncio
+import time
 from pathlib import Path
 
 from taskapi.exceptions import TaskError
-from taskapi.params import IntParameter, ListParameter, NumberParameter, StringParameter
+from taskapi.params import FloatParameter, IntParameter, ListParameter, NumberParameter, StringParameter
 from taskapi.tasks import Task
 
 
@@ -100,3 +101,13 @@ class Crash(Task):
 
     def run(self):
         raise RuntimeError("the password is swordfish")
+
+
+class Stamp(Task):
+    """Say when it began: what the benchmarks measure the way to a worker by."""
+
+    name = "stamp"
+    outputs = {"began": FloatParameter()}
+
+    def run(self):
+        return time.time()

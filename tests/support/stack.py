@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -68,7 +69,7 @@ class Stack:
         self.directory = directory
         self.valkey = ValkeyServer(port=free_port(), data_dir=directory / "valkey", persist=True)
         self.port = 0  # of daphne; the system's choice until it has made one
-        self.processes: dict[str, Process] = {}  # the running ones by name
+        self.processes: dict[str, Process] = {}  # by name: "worker", "web", and what a test adds
 
     def __enter__(self) -> Self:
         try:
@@ -82,11 +83,10 @@ class Stack:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
+        with ExitStack() as ending:  # each is ended, whatever becomes of the others; the last started first
+            ending.callback(self.valkey.terminate)
             for name in list(self.processes):
-                self.stop(name)
-        finally:
-            self.valkey.terminate()
+                ending.callback(self.stop, name)
 
     @property
     def url(self) -> str:
@@ -111,8 +111,8 @@ class Stack:
             command, env=self.environment, check=True, stdout=subprocess.PIPE, text=True, timeout=60
         ).stdout
 
-    def start_worker(self, *arguments: str) -> None:
-        self._start("worker", "django", "taskworker", *arguments)
+    def start_worker(self, *arguments: str, name: str = "worker") -> None:
+        self._start(name, "django", "taskworker", *arguments).wait_for_output("takes runs from")
 
     def start_web(self) -> None:
         """Start daphne: on a port of the system's choice, later on the same one, to which clients come back."""
@@ -120,10 +120,11 @@ class Stack:
         self.port = int(web.wait_for_output(r"Listening on TCP address 127\.0\.0\.1:(\d+)")[1])
 
     def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> int:
-        """End the "web" or the "worker" process by that signal; return what it exited with."""
+        """End the process by that signal; return what it exited with."""
         return self.processes.pop(name).stop(number)
 
     def _start(self, name: str, *module: str) -> Process:
+        assert name not in self.processes, f"there is a {name!r} already"
         command = [sys.executable, "-m", *module]
         self.processes[name] = Process(name, command, self.environment, self.directory / f"{name}.log")
         return self.processes[name]
