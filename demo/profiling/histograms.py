@@ -1,0 +1,84 @@
+"""How values spread: bars of round widths for numbers, of calendar units for dates."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+MAX_BINS = 40  # bars in a histogram: as many as a phone's width shows apart
+ROUNDING = 1e-9  # of a bar's width: 2.4 / 0.1 is 23.999…, and belongs to the bar that begins at 2.4
+SMALLEST_WIDTH = 1e-300  # of a bar; below it floating point numbers run out of digits
+
+
+def bar_limit(values: int) -> int:
+    """How many bars that many values fill: twice the cube root (the Rice rule), within MAX_BINS."""
+    return min(MAX_BINS, math.ceil(2 * math.cbrt(values)))
+
+
+def histogram(numbers: Sequence[float], *, integers: bool) -> list[dict[str, float]]:
+    """Bars of one round width that hold all the numbers; each from `from` up to but without `to`."""
+    lowest, highest = min(numbers), max(numbers)
+    step = round_step((highest - lowest) / bar_limit(len(numbers)))
+    if integers:
+        step = max(1, step)
+    first = math.floor(lowest / step + ROUNDING)
+    counts = Counter(math.floor(number / step + ROUNDING) - first for number in numbers)
+    return [
+        {"from": tidy((first + i) * step), "to": tidy((first + i + 1) * step), "count": counts[i]}
+        for i in range(max(counts) + 1)
+    ]
+
+
+def round_step(width: float) -> float:
+    """The smallest of 1, 2, 2.5, 5 and 10 times a power of ten that is at least `width`; 1 for next to no width."""
+    if width < SMALLEST_WIDTH:
+        return 1
+    power = 10.0 ** math.floor(math.log10(width))
+    return next(step * power for step in (1, 2, 2.5, 5, 10, 20) if step * power >= width)
+
+
+def tidy(number: float) -> float:
+    """0.30000000000000004 is 0.3."""
+    return float(f"{number:.12g}")
+
+
+def date_histogram(dates: Counter[date]) -> list[dict[str, Any]]:
+    """A bar for each day, week, month, year or decade from the first date to the last: the finest of few bars."""
+    limit = bar_limit(dates.total())
+    for bucket in (day_bucket, week_bucket, month_bucket, year_bucket, decade_bucket):
+        first, last = bucket(min(dates))[0], bucket(max(dates))[0]
+        if last - first < limit:
+            break
+    counts: Counter[int] = Counter()
+    labels = {}
+    for day, count in dates.items():
+        index, label = bucket(day)
+        counts[index] += count
+        labels[index] = label
+    return [
+        {"from": labels.get(i, "none"), "to": labels.get(i, "none"), "count": counts[i]} for i in range(first, last + 1)
+    ]
+
+
+def day_bucket(day: date) -> tuple[int, str]:
+    return day.toordinal(), day.isoformat()
+
+
+def week_bucket(day: date) -> tuple[int, str]:
+    monday = day.toordinal() - day.weekday()
+    return monday // 7, f"week of {date.fromordinal(max(1, monday)).isoformat()}"
+
+
+def month_bucket(day: date) -> tuple[int, str]:
+    return day.year * 12 + day.month - 1, f"{day:%Y-%m}"
+
+
+def year_bucket(day: date) -> tuple[int, str]:
+    return day.year, str(day.year)
+
+
+def decade_bucket(day: date) -> tuple[int, str]:
+    return day.year // 10, f"{day.year // 10 * 10}s"

@@ -1,0 +1,29 @@
+"""The demo's one page."""
+
+from functools import cache
+from importlib.metadata import version
+from inspect import getsource
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.csrf import ensure_csrf_cookie
+
+from demo.background import AIRPORTS, ProfileCsv, SumNumbers, WaitTask
+
+
+@ensure_csrf_cookie  # what the JavaScript client sends back where a visitor is logged in
+def page(request: HttpRequest) -> HttpResponse:
+    return render(request, "demo/page.html", context())
+
+
+@cache
+def context() -> dict[str, Any]:
+    """What the page shows of the code and the data: read from them, so that it cannot go stale."""
+    with AIRPORTS.open("rb") as lines:
+        airports = sum(1 for _ in lines) - 1  # the first line names the columns
+    return {
+        "airports": f"{airports:,}",
+        "airports_version": version("airportsdata"),
+        "sources": {task.__name__: getsource(task) for task in (ProfileCsv, SumNumbers, WaitTask)},
+    }
