@@ -1,0 +1,84 @@
+/**
+ * Builds the script for {% static %} and the npm package; with --check, only says whether the committed script and its
+ * map are what the sources give.
+ */
+
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const { version } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
+const SCRIPT = join(here, "../taskapi/static/django-task-api.min.js");
+
+const common = {
+  absWorkingDir: here, // paths in the output are relative to it, so that they are the same on every machine
+  bundle: true,
+  charset: "utf8",
+  logLevel: "warning",
+  target: "es2019",
+};
+
+/** The script and its map, as [path, bytes]. */
+async function script() {
+  const { outputFiles } = await build({
+    ...common,
+    entryPoints: ["src/global.ts"],
+    format: "iife",
+    minify: true,
+    sourcemap: "linked",
+    banner: { js: `/*! Django Task API ${version} | MIT License */` },
+    outfile: SCRIPT,
+    write: false,
+  });
+  return outputFiles.map(({ path, contents }) => [path, Buffer.from(contents)]);
+}
+
+/** dist/: an ES module and a CommonJS module, each with its declarations. */
+async function npmPackage() {
+  rmSync(join(here, "dist"), { recursive: true, force: true });
+  const entryPoints = ["src/index.ts"];
+  await build({ ...common, entryPoints, format: "esm", outfile: "dist/esm/index.js" });
+  await build({
+    ...common,
+    entryPoints,
+    format: "cjs",
+    outfile: "dist/cjs/index.js",
+    // `require` gives the client itself, as in 1.x, and what the ES module exports by name
+    footer: { js: "module.exports = Object.assign(module.exports.default, module.exports);" },
+  });
+  writeFileSync(join(here, "dist/cjs/package.json"), '{ "type": "commonjs" }\n');
+  const tsc = join(here, "node_modules/typescript/bin/tsc");
+  for (const format of ["esm", "cjs"]) {
+    execFileSync(process.execPath, [tsc, "-p", "tsconfig.build.json", "--outDir", `dist/${format}`], {
+      cwd: here,
+      stdio: "inherit",
+    });
+  }
+}
+
+function isCurrent([path, bytes]) {
+  try {
+    return readFileSync(path).equals(bytes);
+  } catch {
+    return false;
+  }
+}
+
+const outputs = await script();
+if (process.argv.includes("--check")) {
+  const stale = outputs.filter((output) => !isCurrent(output)).map(([path]) => basename(path));
+  if (stale.length > 0) {
+    console.error(
+      `Not what the sources give: ${stale.join(", ")} in taskapi/static/. Run "make frontend", and commit it.`,
+    );
+    process.exit(1);
+  }
+  console.log("taskapi/static/ is what the sources give.");
+} else {
+  mkdirSync(dirname(SCRIPT), { recursive: true });
+  for (const [path, bytes] of outputs) writeFileSync(path, bytes);
+  await npmPackage();
+}

@@ -1,0 +1,135 @@
+/** The runs of one server: which transport carries each, what a failure means for it, and when it is done. */
+
+import { backoff, mayRetry } from "./backoff.js";
+import { RequestError } from "./errors.js";
+import type { Caller } from "./handle.js";
+import { hasWebSocket } from "./platform.js";
+import { PollingTransport } from "./polling.js";
+import type { TaskEvent, TaskInfo } from "./protocol.js";
+import type { Change, Run } from "./run.js";
+import type { Transport } from "./transport.js";
+import { type SocketListener, WebSocketTransport } from "./websocket.js";
+
+/** A run, who waits for it, and what carries it. */
+interface Passenger {
+  readonly run: Run;
+  readonly caller: Caller;
+  carrier: Transport | null;
+  /** Its carriage is REST, whatever the options say: no frame can bring what it needs. */
+  restOnly: boolean;
+  /** Of its requests, in a row. */
+  failures: number;
+  retry: ReturnType<typeof setTimeout> | undefined;
+}
+
+export class Connection implements SocketListener {
+  private readonly passengers = new Map<Run, Passenger>();
+  private readonly socket: WebSocketTransport;
+  private readonly polling: PollingTransport;
+
+  /** `base` is the absolute address of the REST API. */
+  constructor(base: string) {
+    this.socket = new WebSocketTransport(`${base.replace(/^http/, "ws")}ws/`, this);
+    this.polling = new PollingTransport(base, this);
+  }
+
+  /** Starts a run and follows it until its caller has its answer. */
+  add(run: Run, caller: Caller): void {
+    const passenger: Passenger = { run, caller, carrier: null, restOnly: false, failures: 0, retry: undefined };
+    this.passengers.set(run, passenger);
+    this.place(passenger);
+    this.socket.review(); // a polled run may want the socket tried again
+  }
+
+  // What the transports tell
+
+  answered(transport: Transport, run: Run, info: TaskInfo, after: number): void {
+    this.heard(transport, run, () => run.answer(info, after));
+  }
+
+  happened(transport: Transport, run: Run, event: TaskEvent): void {
+    this.heard(transport, run, () => run.event(event));
+  }
+
+  failed(transport: Transport, run: Run, error: Error): void {
+    const passenger = this.passengers.get(run);
+    if (passenger === undefined) return;
+    const status = error instanceof RequestError ? error.status : null;
+    passenger.failures += 1;
+    if (status === 413 && transport === this.socket && passenger.run.order.options.transport === "auto") {
+      passenger.restOnly = true; // a frame may be bound tighter than a request: REST has the last word
+      return this.place(passenger);
+    }
+    if (status !== null && mayRetry(status, run.uuid !== null, passenger.failures)) {
+      clearTimeout(passenger.retry);
+      passenger.retry = setTimeout(() => passenger.carrier?.follow(run), backoff(passenger.failures - 1));
+      return;
+    }
+    const change = run.conclude();
+    if (change.changed) return this.tell(passenger, change);
+    this.drop(passenger);
+    passenger.caller.failed(error);
+  }
+
+  wantsSocket(): boolean {
+    for (const passenger of this.passengers.values()) if (mayUseSocket(passenger)) return hasWebSocket();
+    return false;
+  }
+
+  availabilityChanged(): void {
+    for (const passenger of [...this.passengers.values()]) this.place(passenger);
+  }
+
+  private heard(transport: Transport, run: Run, merge: () => Change): void {
+    const passenger = this.passengers.get(run);
+    if (passenger === undefined) return;
+    passenger.failures = 0;
+    passenger.caller.carriedBy(transport.name);
+    this.tell(passenger, merge());
+  }
+
+  private tell(passenger: Passenger, change: Change): void {
+    const { run, caller } = passenger;
+    if (run.state === "finished") this.drop(passenger);
+    if (run.uuid !== null) caller.accepted(run.uuid);
+    caller.changed(change, () => run.current());
+    switch (run.state) {
+      case "finished":
+        return caller.ended(() => run.current());
+      case "behind":
+        return passenger.carrier?.follow(run);
+      case "ending":
+        passenger.restOnly = true;
+    }
+    this.place(passenger);
+  }
+
+  /** Puts a run on the transport that should carry it. */
+  private place(passenger: Passenger): void {
+    const { run, carrier } = passenger;
+    const next = mayUseSocket(passenger) && this.socketServes(run) ? this.socket : this.polling;
+    if (carrier === next) return;
+    if (carrier === this.polling && run.uuid === null) return; // its start is under way; it moves up after the answer
+    clearTimeout(passenger.retry);
+    carrier?.unfollow(run);
+    passenger.carrier = next;
+    next.follow(run);
+  }
+
+  private socketServes(run: Run): boolean {
+    return run.order.options.transport === "websocket" || this.socket.available;
+  }
+
+  private drop({ run, carrier, retry }: Passenger): void {
+    clearTimeout(retry);
+    this.passengers.delete(run);
+    carrier?.unfollow(run);
+    this.socket.review();
+  }
+}
+
+/** A token goes into a header, which a browser's WebSocket cannot set. */
+function mayUseSocket({ run, restOnly }: Passenger): boolean {
+  const { transport, token } = run.order.options;
+  return !restOnly && transport !== "polling" && !token;
+}

@@ -1,0 +1,60 @@
+/** What a promise rejects with: a run that ended without outputs, or a request that was refused. */
+
+import { isObject, type TaskInfo } from "./protocol.js";
+
+/** An error that has every field of the run's representation. */
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the constructor assigns every field that is merged in
+export class TaskEnded extends Error {
+  constructor(sentence: string, info: TaskInfo) {
+    super(sentence);
+    Object.assign(this, info);
+  }
+}
+export interface TaskEnded extends TaskInfo {}
+
+/** The run failed; `error` has its code and message. */
+export class TaskFailed extends TaskEnded {
+  override readonly name = "TaskFailed";
+
+  constructor(info: TaskInfo) {
+    super(info.error?.message ?? "The task failed.", info);
+  }
+}
+
+/** The run was cancelled. */
+export class TaskCancelled extends TaskEnded {
+  override readonly name = "TaskCancelled";
+
+  constructor(info: TaskInfo) {
+    super("The task was cancelled.", info);
+  }
+}
+
+/** The request was refused; `status` and `detail` are REST's, whichever transport carried it. */
+export class RequestError extends Error {
+  override readonly name = "RequestError";
+
+  /** `status` is 0 where there was no answer at all. */
+  constructor(
+    readonly status: number,
+    readonly detail: unknown,
+  ) {
+    super(sentenceOf(detail) || `The server answered ${status}.`);
+  }
+}
+
+/** The first sentence in a refusal's detail, after the names that lead to it: "inputs.numbers: This field is …". */
+function sentenceOf(detail: unknown): string {
+  if (typeof detail === "string") return detail;
+  if (Array.isArray(detail)) return sentenceOf(detail[0]);
+  if (!isObject(detail)) return "";
+  const path: string[] = [];
+  let value: unknown = detail;
+  while (isObject(value)) {
+    const [name] = Object.keys(value);
+    if (name === undefined) return "";
+    path.push(name);
+    value = value[name];
+  }
+  return `${path.join(".")}: ${sentenceOf(value)}`;
+}

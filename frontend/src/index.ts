@@ -1,0 +1,29 @@
+/** What the npm package exports: a client of its own as default, and its parts by name. */
+
+import { Client } from "./client.js";
+
+export type { Client } from "./client.js";
+export { RequestError, TaskCancelled, TaskFailed } from "./errors.js";
+export type { Callbacks, HandleEvents, TaskHandle, TransportEvent } from "./handle.js";
+export type { Options, TransportChoice } from "./options.js";
+export type {
+  JSONObject,
+  JSONValue,
+  Status,
+  SucceededTask,
+  TaskErrorInfo,
+  TaskEvent,
+  TaskFinishedEvent,
+  TaskInfo,
+  TaskMessageEvent,
+  TaskProgressEvent,
+  TaskStatusEvent,
+  TaskTargetEvent,
+} from "./protocol.js";
+export type { TransportName } from "./transport.js";
+
+const tasks = new Client();
+
+export const run = tasks.run;
+export const options = tasks.options;
+export default tasks;

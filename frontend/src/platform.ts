@@ -1,0 +1,62 @@
+/** Everything that depends on where the script runs: page, worker or Node; secure context or not. */
+
+declare const process: { versions?: { node?: string } } | undefined;
+
+/** True in Node and its like, where an open socket keeps the process alive. */
+export const isNode = (): boolean => typeof process === "object" && process.versions?.node !== undefined;
+
+export const hasWebSocket = (): boolean => typeof WebSocket === "function";
+
+/** The absolute address of `baseURL`, with a slash at its end; TypeError with a sentence where there is none. */
+export function resolveBase(baseURL: string): string {
+  const page =
+    typeof document === "object" ? document.baseURI : typeof location === "object" ? location.href : undefined;
+  let url: URL;
+  try {
+    url = new URL(baseURL, page);
+  } catch {
+    throw new TypeError(
+      `TaskAPI.options.baseURL is ${JSON.stringify(baseURL)}; where there is no page, it has to be absolute.`,
+    );
+  }
+  return url.href.endsWith("/") ? url.href : `${url.href}/`;
+}
+
+/** The value of a cookie of this page, or null. */
+export function readCookie(name: string): string | null {
+  if (typeof document !== "object") return null;
+  for (const pair of document.cookie.split(";")) {
+    const [key, ...value] = pair.trim().split("=");
+    if (key === name) return decode(value.join("="));
+  }
+  return null;
+}
+
+function decode(value: string): string {
+  try {
+    return decodeURIComponent(value);
+  } catch {
+    return value; // a stray "%": the cookie was not written encoded
+  }
+}
+
+/** A new UUID (version 4), also where the context is not secure and `crypto.randomUUID` is missing. */
+export function newKey(): string {
+  if (typeof crypto === "object" && typeof crypto.randomUUID === "function") return crypto.randomUUID();
+  const bytes = new Uint8Array(16);
+  if (typeof crypto === "object") crypto.getRandomValues(bytes);
+  else
+    bytes.forEach((_, index) => {
+      bytes[index] = Math.floor(Math.random() * 256);
+    });
+  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40; // version 4
+  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80; // RFC 9562's variant
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+}
+
+/** Tells the console (and `window.onerror`) of an error in a caller's own function. */
+export function report(error: unknown): void {
+  if (typeof reportError === "function") reportError(error);
+  else console.error(error);
+}

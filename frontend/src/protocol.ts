@@ -1,0 +1,250 @@
+/** The wire: the types of representations, events and frames, and the guards that let only those in. Pure. */
+
+// Representations
+
+export type JSONValue = null | boolean | number | string | JSONValue[] | JSONObject;
+export interface JSONObject {
+  [name: string]: JSONValue;
+}
+
+const STATUSES = ["pending", "running", "succeeded", "failed", "cancelled"] as const;
+export type Status = (typeof STATUSES)[number];
+
+const FINAL: ReadonlySet<Status> = new Set<Status>(["succeeded", "failed", "cancelled"]);
+export const isFinal = (status: Status): boolean => FINAL.has(status);
+
+/** Why a run failed; later servers may know more codes. */
+export interface TaskErrorInfo {
+  code: string;
+  message: string;
+}
+
+/** The representation of a run: what REST answers, and what callbacks and promises get. Times are ISO 8601. */
+export interface TaskInfo<Outputs = JSONObject> {
+  uuid: string;
+  task: string;
+  status: Status;
+  progress: number | null;
+  target: number | null;
+  inputs: JSONValue;
+  outputs: Outputs | null;
+  /** Every message so far, in order. */
+  messages: JSONValue[];
+  message_count: number;
+  error: TaskErrorInfo | null;
+  attempt: number;
+  seq: number;
+  cancel_requested: boolean;
+  created: string;
+  started: string | null;
+  finished: string | null;
+}
+
+/** A run that has its outputs. */
+export interface SucceededTask<Outputs = JSONObject> extends TaskInfo<Outputs> {
+  status: "succeeded";
+  outputs: Outputs;
+}
+
+// Events
+
+interface OfRun {
+  uuid: string;
+  attempt: number;
+  /** Strictly increasing over a run's life. */
+  seq: number;
+}
+
+export interface TaskStatusEvent extends OfRun {
+  type: "status";
+  status: Status;
+}
+export interface TaskTargetEvent extends OfRun {
+  type: "target";
+  target: number | null;
+}
+export interface TaskProgressEvent extends OfRun {
+  type: "progress";
+  progress: number | null;
+  target: number | null;
+}
+export interface TaskMessageEvent extends OfRun {
+  type: "message";
+  /** 0, 1, 2 … without a gap. */
+  index: number;
+  message: JSONValue;
+}
+/** The last event of a run; its representation leaves `messages` out. */
+export interface TaskFinishedEvent extends OfRun {
+  type: "finished";
+  status: Status;
+  task: Omit<TaskInfo, "messages">;
+}
+
+export type TaskEvent = TaskStatusEvent | TaskTargetEvent | TaskProgressEvent | TaskMessageEvent | TaskFinishedEvent;
+
+// Server frames
+
+/** The answer to `run` or to `subscribe`, with the messages that were asked for. */
+export interface StateFrame {
+  type: "accepted" | "snapshot";
+  ref: string;
+  task: TaskInfo;
+}
+export interface PongFrame {
+  type: "pong";
+  ref?: string;
+}
+/** A refusal: of the frame with that `ref`, or of the subscription to that `uuid`, or of the whole socket. */
+export interface ErrorFrame {
+  type: "error";
+  ref?: string;
+  uuid?: string;
+  code: string;
+  /** The HTTP status of the same refusal over REST, where the server says it. */
+  status?: number;
+  detail: unknown;
+}
+
+export type ServerFrame = StateFrame | PongFrame | ErrorFrame | TaskEvent;
+
+/** The frame that `data` holds, or null for anything that this client does not know. */
+export function parseServerFrame(data: unknown): ServerFrame | null {
+  const frame = typeof data === "string" ? parseJSON(data) : null;
+  return isServerFrame(frame) ? frame : null;
+}
+
+/** The value of a JSON text; undefined, which no JSON text has, where it is none. */
+export function parseJSON(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return undefined;
+  }
+}
+
+export function isServerFrame(frame: unknown): frame is ServerFrame {
+  if (!isObject(frame)) return false;
+  switch (frame.type) {
+    case "accepted":
+    case "snapshot":
+      return isString(frame.ref) && isTaskInfo(frame.task);
+    case "pong":
+      return isOptional(frame.ref, isString);
+    case "error":
+      return (
+        isString(frame.code) &&
+        "detail" in frame &&
+        isOptional(frame.ref, isString) &&
+        isOptional(frame.uuid, isString) &&
+        isOptional(frame.status, isNumber)
+      );
+    case "status":
+      return isOfRun(frame) && isStatus(frame.status);
+    case "target":
+      return isOfRun(frame) && isNullable(frame.target, isNumber);
+    case "progress":
+      return isOfRun(frame) && isNullable(frame.progress, isNumber) && isNullable(frame.target, isNumber);
+    case "message":
+      return isOfRun(frame) && isNumber(frame.index) && "message" in frame;
+    case "finished":
+      return isOfRun(frame) && isStatus(frame.status) && isTaskRecord(frame.task);
+    default:
+      return false;
+  }
+}
+
+/** True for a whole representation. */
+export const isTaskInfo = (value: unknown): value is TaskInfo => isTaskRecord(value) && Array.isArray(value.messages);
+
+/** True for a representation, with its messages or without. */
+function isTaskRecord(value: unknown): value is Record<string, unknown> {
+  return (
+    isObject(value) &&
+    isString(value.uuid) &&
+    isString(value.task) &&
+    isStatus(value.status) &&
+    isNullable(value.progress, isNumber) &&
+    isNullable(value.target, isNumber) &&
+    isNumber(value.message_count) &&
+    isNumber(value.attempt) &&
+    isNumber(value.seq)
+  );
+}
+
+export const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+const isString = (value: unknown): boolean => typeof value === "string";
+const isNumber = (value: unknown): boolean => typeof value === "number";
+const isStatus = (value: unknown): boolean => STATUSES.some((status) => status === value);
+const isOptional = (value: unknown, is: (value: unknown) => boolean): boolean => value === undefined || is(value);
+const isNullable = (value: unknown, is: (value: unknown) => boolean): boolean => value === null || is(value);
+const isOfRun = (frame: Record<string, unknown>): boolean =>
+  isString(frame.uuid) && isNumber(frame.attempt) && isNumber(frame.seq);
+
+// Client frames
+
+export const SUBPROTOCOL = "taskapi.v1";
+
+export interface RunFrame {
+  type: "run";
+  ref: string;
+  task: string;
+  inputs: JSONValue;
+  idempotency_key: string;
+}
+export interface SubscribeFrame {
+  type: "subscribe";
+  ref: string;
+  uuid: string;
+  after: number;
+}
+export interface PingFrame {
+  type: "ping";
+  ref: string;
+}
+
+export type ClientFrame = RunFrame | SubscribeFrame | PingFrame;
+
+export const runFrame = (ref: string, task: string, inputs: JSONValue, key: string): RunFrame => ({
+  type: "run",
+  ref,
+  task,
+  inputs,
+  idempotency_key: key,
+});
+
+export const subscribeFrame = (ref: string, uuid: string, after: number): SubscribeFrame => ({
+  type: "subscribe",
+  ref,
+  uuid,
+  after,
+});
+
+export const pingFrame = (ref: string): PingFrame => ({ type: "ping", ref });
+
+// Refusals
+
+const HTTP_STATUS: ReadonlyMap<string, number> = new Map([
+  ["invalid_json", 400],
+  ["invalid_frame", 400],
+  ["unknown_type", 400],
+  ["unknown_task", 400],
+  ["invalid_inputs", 400],
+  ["not_authenticated", 401],
+  ["authentication_failed", 401],
+  ["permission_denied", 403],
+  ["not_found", 404],
+  ["too_large", 413],
+  ["conflict", 422],
+  ["throttled", 429],
+  ["too_many", 429],
+  ["unavailable", 503],
+]);
+
+/** The status with which REST would have refused. */
+export const statusOf = (frame: ErrorFrame): number => frame.status ?? HTTP_STATUS.get(frame.code) ?? 400;
+
+/** What a refusal says: its sentence where it has only that, as REST's `{"detail": …}`, else its fields. */
+export const detailOf = (body: unknown): unknown => (isObject(body) && isString(body.detail) ? body.detail : body);

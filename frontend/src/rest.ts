@@ -1,0 +1,79 @@
+/** The REST calls, each answered with a representation or with a RequestError. */
+
+import { RequestError } from "./errors.js";
+import type { Options } from "./options.js";
+import { readCookie } from "./platform.js";
+import { detailOf, isTaskInfo, parseJSON, type TaskInfo } from "./protocol.js";
+import type { Order } from "./run.js";
+import { timing } from "./timing.js";
+
+/** Starts a run, or finds the one that an earlier try with the same key has started. */
+export function startRun(base: string, order: Order, signal: AbortSignal): Promise<TaskInfo> {
+  const { csrfHeaderName, csrfCookieName } = order.options;
+  const headers: Record<string, string> = { "Content-Type": "application/json", "Idempotency-Key": order.key };
+  const csrf = readCookie(csrfCookieName);
+  if (csrf !== null) headers[csrfHeaderName] = csrf;
+  const body = JSON.stringify({ task: order.task, inputs: order.inputs });
+  return send(base, { method: "POST", headers, body }, order.options, signal);
+}
+
+/** Reads a run, with its messages past the first `after`. */
+export function readRun(
+  base: string,
+  uuid: string,
+  after: number,
+  options: Options,
+  signal: AbortSignal,
+): Promise<TaskInfo> {
+  return send(`${base}${uuid}/?after=${after}`, { method: "GET", headers: {} }, options, signal);
+}
+
+interface Call {
+  method: string;
+  headers: Record<string, string>;
+  body?: string;
+}
+
+async function send(url: string, call: Call, options: Options, signal: AbortSignal): Promise<TaskInfo> {
+  const headers: Record<string, string> = { Accept: "application/json", ...call.headers };
+  if (options.token) headers.Authorization = options.token.includes(" ") ? options.token : `Token ${options.token}`;
+  const { status, reason, text } = await exchange(
+    url,
+    {
+      ...call,
+      headers,
+      mode: options.corsMode,
+      credentials: options.corsMode === "cors" ? "include" : "same-origin",
+      cache: "no-store",
+    },
+    signal,
+  );
+  const body = parseJSON(text);
+  if (status < 200 || status > 299) {
+    throw new RequestError(status, body === undefined ? reason : detailOf(body));
+  }
+  if (!isTaskInfo(body)) throw new RequestError(status, "The answer is not the representation of a task.");
+  return body;
+}
+
+/** One exchange, ended when `signal` says so or when it takes too long. */
+async function exchange(
+  url: string,
+  init: RequestInit,
+  signal: AbortSignal,
+): Promise<{ status: number; reason: string; text: string }> {
+  const controller = new AbortController();
+  const request = new Request(url, { ...init, signal: controller.signal }); // a wrong header or address throws here
+  const abort = () => controller.abort();
+  const timer = setTimeout(abort, timing.request);
+  signal.addEventListener("abort", abort);
+  try {
+    const response = await fetch(request);
+    return { status: response.status, reason: response.statusText, text: await response.text() };
+  } catch {
+    throw new RequestError(0, "The server did not answer.");
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", abort);
+  }
+}

@@ -1,0 +1,172 @@
+/** One run as its answers and events make it: merged, never backwards, never twice. Pure. */
+
+import type { Options } from "./options.js";
+import {
+  isFinal,
+  type JSONValue,
+  type TaskEvent,
+  type TaskFinishedEvent,
+  type TaskInfo,
+  type TaskMessageEvent,
+  type TaskProgressEvent,
+  type TaskStatusEvent,
+  type TaskTargetEvent,
+} from "./protocol.js";
+
+/** What was asked for. The key makes it safe to ask again when nobody knows whether the first try arrived. */
+export interface Order {
+  readonly task: string;
+  readonly inputs: JSONValue;
+  readonly key: string;
+  readonly options: Options;
+}
+
+/** What an answer or an event has changed, told as events: the same, whichever transport brought it. */
+export interface Change {
+  readonly changed: boolean;
+  readonly events: readonly TaskEvent[];
+}
+
+const NOTHING: Change = { changed: false, events: [] };
+
+/**
+ * - starting: no answer yet
+ * - following: its representation is known
+ * - behind: an event showed that messages are missing; a snapshot has to bring them
+ * - ending: it has finished, and messages are missing; an answer has to bring them
+ * - finished: its final representation and every message are known; nothing changes any more
+ */
+export type RunState = "starting" | "following" | "behind" | "ending" | "finished";
+
+/** All fields but the messages, which only grow. */
+type Facts = Omit<TaskInfo, "messages">;
+
+// The fields of which a change is told, though no event says it.
+const TOLD = ["attempt", "cancel_requested", "started", "finished"] as const;
+
+export class Run {
+  state: RunState = "starting";
+  private facts: Facts | null = null;
+  private outcome: Facts | null = null; // what `finished` said, while messages are missing
+  private readonly messages: JSONValue[] = [];
+
+  constructor(readonly order: Order) {}
+
+  get uuid(): string | null {
+    return this.facts === null ? null : this.facts.uuid;
+  }
+
+  /** How many messages are known. */
+  get known(): number {
+    return this.messages.length;
+  }
+
+  /** The representation as far as it is known, for whoever asks to keep. There is none before the first answer. */
+  current(): TaskInfo {
+    if (this.facts === null) throw new Error("The run has not been answered yet.");
+    const message_count = Math.max(this.facts.message_count, this.known);
+    return { ...this.facts, messages: [...this.messages], message_count };
+  }
+
+  /** Takes a representation that has the messages past the first `after`. */
+  answer(info: TaskInfo, after: number): Change {
+    if (this.state === "finished") return NOTHING;
+    const { messages, ...facts } = info;
+    const events = messages.slice(Math.max(0, this.known - after)).map(
+      (message, offset): TaskMessageEvent => ({
+        ...this.stamp(facts),
+        type: "message",
+        index: this.known + offset,
+        message,
+      }),
+    );
+    for (const event of events) this.messages.push(event.message);
+    const change = this.adopt(facts);
+    if (isFinal(facts.status)) this.state = "finished";
+    else if (this.state !== "ending") this.state = "following";
+    return { changed: change.changed || events.length > 0, events: [...events, ...change.events] };
+  }
+
+  /** Takes an event of the stream. */
+  event(event: TaskEvent): Change {
+    if (this.facts === null || this.state === "finished") return NOTHING;
+    if (event.type === "message") return this.append(event);
+    if (event.type === "finished") return this.finish(event);
+    if (event.seq <= this.facts.seq) return NOTHING;
+    if (event.type === "status" && isFinal(event.status)) return NOTHING; // `finished` says so, with the outcome
+    const fresh = event.attempt > this.facts.attempt ? { progress: null, target: null } : {};
+    return this.adopt({ ...this.facts, ...fresh, attempt: event.attempt, seq: event.seq, ...said(event) });
+  }
+
+  /** Ends a run whose missing messages cannot be had: what it came to is known. */
+  conclude(): Change {
+    if (this.state !== "ending" || this.outcome === null) return NOTHING;
+    this.state = "finished";
+    return this.adopt(this.outcome);
+  }
+
+  /** A message's index says where it belongs, whatever its `seq`: a snapshot may be of an earlier moment. */
+  private append(event: TaskMessageEvent): Change {
+    if (event.index < this.known || this.facts === null) return NOTHING;
+    if (event.index > this.known) {
+      if (this.state === "following") this.state = "behind";
+      return NOTHING;
+    }
+    this.messages.push(event.message);
+    this.facts = { ...this.facts, seq: Math.max(this.facts.seq, event.seq) };
+    const change = { changed: true, events: [event] };
+    if (this.state !== "ending" || this.outcome === null || this.known < this.outcome.message_count) return change;
+    const end = this.conclude();
+    return { changed: true, events: [event, ...end.events] };
+  }
+
+  private finish(event: TaskFinishedEvent): Change {
+    this.outcome = event.task;
+    this.state = "ending";
+    return this.known < event.task.message_count ? NOTHING : this.conclude();
+  }
+
+  /** Takes newer facts and tells the difference; a final status is always newer. */
+  private adopt(facts: Facts): Change {
+    const before = this.facts;
+    if (before !== null && facts.seq < before.seq && !isFinal(facts.status)) return NOTHING;
+    const sameAttempt = before !== null && before.attempt === facts.attempt;
+    const now: Facts = {
+      ...facts,
+      // A row is written less often than events are sent, so that it may lag.
+      progress: sameAttempt ? furthest(before.progress, facts.progress) : facts.progress,
+      seq: Math.max(before?.seq ?? 0, facts.seq),
+    };
+    this.facts = now;
+    const events: TaskEvent[] = [];
+    if (!sameAttempt || before.status !== now.status) {
+      events.push({ ...this.stamp(now), type: "status", status: now.status });
+    }
+    if (now.target !== (before?.target ?? null))
+      events.push({ ...this.stamp(now), type: "target", target: now.target });
+    if (now.progress !== (before?.progress ?? null)) {
+      events.push({ ...this.stamp(now), type: "progress", progress: now.progress, target: now.target });
+    }
+    const changed = before === null || events.length > 0 || TOLD.some((name) => before[name] !== now[name]);
+    return { changed, events };
+  }
+
+  private stamp({ uuid, attempt, seq }: Facts): { uuid: string; attempt: number; seq: number } {
+    return { uuid, attempt, seq };
+  }
+}
+
+/** The facts that an event states. */
+function said(event: TaskStatusEvent | TaskTargetEvent | TaskProgressEvent): Partial<Facts> {
+  switch (event.type) {
+    case "status":
+      return { status: event.status };
+    case "target":
+      return { target: event.target };
+    case "progress":
+      return { progress: event.progress, target: event.target };
+  }
+}
+
+const furthest = (before: number | null, now: number | null): number | null =>
+  before === null ? now : now === null ? before : Math.max(before, now);

@@ -1,0 +1,20 @@
+/** How long the client waits for what: all of its times, in milliseconds, in one place that tests may shorten. */
+
+import { isNode } from "./platform.js";
+
+export const timing = {
+  /** A WebSocket handshake: many round trips; past it a proxy swallows the handshake. */
+  handshake: 4_000,
+  /** The answer to a frame, which takes a server milliseconds: past it, or twice it at most, the socket is dead. */
+  answer: 10_000,
+  /** The answer to a REST call: servers and proxies give up at 30 to 60 s themselves. */
+  request: 30_000,
+  /** A socket that lived so long was sound: its end is no further failure in a row. */
+  minUptime: 5_000,
+  /** Between a socket's last run and its end: a page's next run finds it open, a script may end when it is done. */
+  idle: isNode() ? 500 : 30_000,
+  /** The first step of the backoff: a server that restarts is back within a few. */
+  firstDelay: 500,
+  /** The last step of the backoff: how late, at worst, a client notices that a server is back. */
+  lastDelay: 30_000,
+};

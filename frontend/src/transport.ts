@@ -1,0 +1,31 @@
+/** What every transport is to the connection, and the connection to it. */
+
+import type { TaskEvent, TaskInfo } from "./protocol.js";
+import type { Run } from "./run.js";
+
+export type TransportName = "websocket" | "sse" | "polling";
+
+/** Carries runs and decides nothing: what it hears, it tells the listener. */
+export interface Transport {
+  readonly name: TransportName;
+
+  /**
+   * Carries a run from now on: starts it where it has no uuid yet, by its order's key so that this may be done twice,
+   * and else follows it from the messages that are known. For a run that it carries already: asks again.
+   */
+  follow(run: Run): void;
+
+  /** Carries it no longer, and says nothing more about it. */
+  unfollow(run: Run): void;
+}
+
+export interface Listener {
+  /** A representation came, with the messages past the first `after`. */
+  answered(transport: Transport, run: Run, info: TaskInfo, after: number): void;
+
+  /** An event came. */
+  happened(transport: Transport, run: Run, event: TaskEvent): void;
+
+  /** Asking for this run failed: a RequestError is the server's word (or its silence), any other is our own fault. */
+  failed(transport: Transport, run: Run, error: Error): void;
+}

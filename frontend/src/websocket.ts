@@ -1,0 +1,265 @@
+/** Carries runs over one WebSocket that is opened when a run wants it, and opened again when it drops. */
+
+import { backoff, jittered } from "./backoff.js";
+import { RequestError } from "./errors.js";
+import { hasWebSocket } from "./platform.js";
+import {
+  type ClientFrame,
+  detailOf,
+  type ErrorFrame,
+  parseServerFrame,
+  pingFrame,
+  runFrame,
+  type StateFrame,
+  SUBPROTOCOL,
+  statusOf,
+  subscribeFrame,
+  type TaskEvent,
+} from "./protocol.js";
+import type { Run } from "./run.js";
+import { timing } from "./timing.js";
+import type { Listener, Transport } from "./transport.js";
+
+const TRIES = 4; // failures in a row, of a socket that has worked before, until runs go elsewhere: some 2 to 4 s
+const FRAME_TOO_LARGE = 4413; // the server's close code
+
+export interface SocketListener extends Listener {
+  /** Whether any run would be carried by the socket if it could. */
+  wantsSocket(): boolean;
+
+  /** `available` may have changed. */
+  availabilityChanged(): void;
+}
+
+/**
+ * - idle: no socket, and nobody wants one
+ * - waiting: no socket until the timer ends
+ * - connecting: the handshake is under way
+ * - open: the handshake went well, but the server has not said anything yet
+ * - live: it has
+ */
+type State = "idle" | "waiting" | "connecting" | "open" | "live";
+
+/** A frame that has to be answered; a ping has no run. */
+interface Question {
+  readonly run: Run | null;
+  readonly after: number;
+  readonly size: number;
+  /** A health check has seen it wait. */
+  seen: boolean;
+}
+
+export class WebSocketTransport implements Transport {
+  readonly name = "websocket";
+  private state: State = "idle";
+  private socket: WebSocket | null = null;
+  private timer: ReturnType<typeof setTimeout> | undefined; // connecting: its limit; waiting: its end; open: idleness
+  private health: ReturnType<typeof setInterval> | undefined;
+  private readonly runs = new Set<Run>();
+  private readonly questions = new Map<string, Question>(); // by `ref`; in the order of asking
+  private lastRef = 0;
+  private failures = 0; // in a row
+  private hasWorked = false;
+  private openedAt = 0;
+  private retryAt = 0;
+
+  constructor(
+    private readonly url: string,
+    private readonly listener: SocketListener,
+  ) {}
+
+  /**
+   * Whether runs should be given to it: it works, or may be expected to.
+   *
+   * A socket that never worked is given up after its first failure (a WSGI server, a proxy), and one that did after a
+   * few. From then on only a server that speaks counts: there are proxies that open a socket and swallow its frames.
+   */
+  get available(): boolean {
+    return hasWebSocket() && (this.state === "live" || this.failures < (this.hasWorked ? TRIES : 1));
+  }
+
+  follow(run: Run): void {
+    this.runs.add(run);
+    if (this.state === "open" || this.state === "live") this.askFor(run);
+    this.review();
+  }
+
+  unfollow(run: Run): void {
+    this.runs.delete(run);
+    this.review();
+  }
+
+  /** Opens a socket where one is wanted, and lets go of one that nobody has wanted for a while. */
+  review(): void {
+    const wanted = this.listener.wantsSocket();
+    switch (this.state) {
+      case "idle":
+        if (wanted) this.connectIn(this.available ? 0 : this.retryAt - now());
+        return;
+      case "waiting":
+        if (!wanted) this.rest();
+        return;
+      case "open":
+      case "live":
+        clearTimeout(this.timer);
+        if (!wanted) this.timer = setTimeout(() => this.rest(), timing.idle);
+    }
+  }
+
+  private connectIn(delay: number): void {
+    if (delay <= 0) return this.connect();
+    this.state = "waiting";
+    this.timer = setTimeout(() => this.connect(), delay);
+  }
+
+  private connect(): void {
+    this.state = "connecting";
+    let socket: WebSocket;
+    try {
+      socket = new WebSocket(this.url, SUBPROTOCOL);
+    } catch {
+      return this.dropped(); // the page's own policy forbids it
+    }
+    this.socket = socket;
+    socket.onerror = () => {}; // `close` follows, and says all
+    socket.onopen = () => this.opened();
+    socket.onmessage = (event: MessageEvent<unknown>) => this.received(event.data);
+    socket.onclose = (event) => this.dropped(event.code);
+    this.timer = setTimeout(() => this.dropped(), timing.handshake);
+  }
+
+  private opened(): void {
+    clearTimeout(this.timer);
+    this.state = "open";
+    this.openedAt = now();
+    this.health = setInterval(() => this.checkHealth(), timing.answer);
+    this.ping();
+    for (const run of this.runs) this.askFor(run);
+    this.review();
+  }
+
+  /** The socket has ended, or ends now: the handshake took too long, or an answer did (`silent`). */
+  private dropped(code?: number, silent = false): void {
+    const sound = this.state === "live" && !silent && now() - this.openedAt >= timing.minUptime;
+    const questions = [...this.questions.values()];
+    this.release();
+    this.failures = sound ? 1 : this.failures + 1;
+    const delay = this.available ? backoff(this.failures - 1) : jittered(timing.lastDelay);
+    this.retryAt = now() + delay;
+    this.connectIn(delay);
+    if (code === FRAME_TOO_LARGE) this.blame(questions);
+    this.listener.availabilityChanged();
+    this.review();
+  }
+
+  private rest(): void {
+    this.release();
+    this.state = "idle";
+  }
+
+  private release(): void {
+    clearTimeout(this.timer);
+    clearInterval(this.health);
+    this.questions.clear();
+    const socket = this.socket;
+    this.socket = null;
+    if (socket === null) return;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close(1000);
+  }
+
+  /** Of the frames that were not answered, the server closed over the largest, if over any. */
+  private blame(questions: Question[]): void {
+    const [largest] = questions.sort((a, b) => b.size - a.size);
+    if (largest?.run) this.listener.failed(this, largest.run, new RequestError(413, "The inputs are too large."));
+  }
+
+  /** Every frame has its answer: where one that an earlier check saw still waits, the socket is dead. */
+  private checkHealth(): void {
+    for (const question of this.questions.values()) {
+      if (question.seen) return this.dropped(undefined, true);
+      question.seen = true;
+    }
+    this.ping();
+  }
+
+  private ping(): void {
+    this.ask(pingFrame(this.newRef()), null, 0);
+  }
+
+  /** Starts the run or subscribes to it, unless the answer to that is under way. */
+  private askFor(run: Run): void {
+    for (const question of this.questions.values()) if (question.run === run) return;
+    const ref = this.newRef();
+    const { task, inputs, key } = run.order;
+    if (run.uuid === null) this.ask(runFrame(ref, task, inputs, key), run, 0);
+    else this.ask(subscribeFrame(ref, run.uuid, run.known), run, run.known);
+  }
+
+  private ask(frame: ClientFrame, run: Run | null, after: number): void {
+    const text = JSON.stringify(frame);
+    this.questions.set(frame.ref, { run, after, size: text.length, seen: false });
+    this.socket?.send(text);
+  }
+
+  private newRef(): string {
+    this.lastRef += 1;
+    return String(this.lastRef);
+  }
+
+  private received(data: unknown): void {
+    const frame = parseServerFrame(data);
+    if (frame === null) return;
+    if (this.state === "open") this.proven();
+    switch (frame.type) {
+      case "accepted":
+      case "snapshot":
+        return this.answered(frame);
+      case "error":
+        return this.refused(frame);
+      case "pong":
+        this.take(frame.ref);
+        return;
+      default:
+        return this.passOn(frame);
+    }
+  }
+
+  private proven(): void {
+    this.state = "live";
+    this.hasWorked = true;
+    this.listener.availabilityChanged();
+  }
+
+  private answered(frame: StateFrame): void {
+    const question = this.take(frame.ref);
+    if (!question?.run || !this.runs.has(question.run)) return;
+    this.listener.answered(this, question.run, frame.task, question.after);
+  }
+
+  private refused(frame: ErrorFrame): void {
+    const error = new RequestError(statusOf(frame), detailOf(frame.detail));
+    const run = this.take(frame.ref)?.run;
+    if (run) return this.fail(run, error);
+    for (const other of [...this.runs])
+      if (frame.uuid !== undefined && other.uuid === frame.uuid) this.fail(other, error);
+    if (frame.uuid === undefined) console.warn(`TaskAPI: ${frame.code}: ${error.message}`);
+  }
+
+  private fail(run: Run, error: RequestError): void {
+    if (this.runs.has(run)) this.listener.failed(this, run, error);
+  }
+
+  private passOn(event: TaskEvent): void {
+    for (const run of [...this.runs]) if (run.uuid === event.uuid) this.listener.happened(this, run, event);
+  }
+
+  private take(ref: string | undefined): Question | undefined {
+    const question = ref === undefined ? undefined : this.questions.get(ref);
+    if (ref !== undefined) this.questions.delete(ref);
+    return question;
+  }
+}
+
+/** Milliseconds on a clock that nobody sets. */
+const now = (): number => performance.now();

@@ -1,0 +1,53 @@
+/** When to try again, and whether. */
+
+import { expect, test, vi } from "vitest";
+import { backoff, mayRetry } from "../src/backoff.js";
+
+const least = () => 0;
+const most = () => 1;
+
+test("delays double up to the cap, and half of each is by chance", () => {
+  const steps = [0, 1, 2, 3, 4, 5, 6, 7, 100, 2000];
+  expect(steps.map((failures) => backoff(failures, most))).toEqual([
+    500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000, 30_000,
+  ]);
+  expect(steps.map((failures) => backoff(failures, least))).toEqual([
+    250, 500, 1000, 2000, 4000, 8000, 15_000, 15_000, 15_000, 15_000,
+  ]);
+});
+
+test("clients of one server do not all come back at once", () => {
+  const delays = new Set(Array.from({ length: 20 }, () => backoff(3)));
+  expect(delays.size).toBeGreaterThan(10);
+});
+
+test("a timer takes every delay", () => {
+  vi.useFakeTimers();
+  const fired = vi.fn();
+  setTimeout(fired, backoff(1000));
+  vi.advanceTimersByTime(30_000);
+  expect(fired).toHaveBeenCalledOnce();
+  vi.useRealTimers();
+});
+
+test.each([
+  // [status, started, failures, tried again]
+  [0, false, 1000, true], // no answer is no verdict
+  [0, true, 1000, true],
+  [500, false, 4, true],
+  [500, false, 5, false],
+  [503, true, 1000, true],
+  [408, false, 1, true],
+  [429, false, 1, false], // throttled: the caller should know
+  [429, true, 1000, true], // a proxy's limit on polls
+  [400, false, 1, false],
+  [401, true, 1, false],
+  [403, true, 1, false],
+  [404, true, 1, false],
+  [413, false, 1, false],
+  [422, false, 1, false],
+  [200, false, 4, true], // a login page in place of a representation
+  [200, true, 5, false],
+])("status %i, started %s, failure %i: tried again %s", (status, started, failures, again) => {
+  expect(mayRetry(status, started, failures)).toBe(again);
+});

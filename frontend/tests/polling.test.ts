@@ -1,0 +1,216 @@
+/** Runs by REST alone, against a real server, with its faults. */
+
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import type { Client } from "../src/client.js";
+import type { RequestError } from "../src/errors.js";
+import { clientOf, setWebSocket } from "./support/client.js";
+import { json, TestServer } from "./support/server.js";
+
+let server: TestServer;
+let client: Client;
+
+beforeEach(async () => {
+  setWebSocket(false); // as in Node 20
+  server = await TestServer.start();
+  client = clientOf(server);
+});
+
+afterEach(async () => {
+  await server.stop();
+});
+
+test("without a WebSocket a run is started by REST and polled for what is new", async () => {
+  const handle = client.run("sum", { numbers: [1, 2] });
+  const transports: string[] = [];
+  const messages: unknown[] = [];
+  handle.on("transport", ({ transport }) => transports.push(transport));
+  handle.on("message", ({ index, message }) => messages.push([index, message]));
+  await handle.uuid;
+  const { run } = server;
+  run.running();
+  run.message("a");
+  run.message("b");
+  await vi.waitFor(() => expect(messages).toHaveLength(2));
+  run.message("c");
+  run.finish({ outputs: { sum: 3 } });
+  await expect(handle).resolves.toMatchObject({ outputs: { sum: 3 }, messages: ["a", "b", "c"] });
+  expect(messages).toEqual([
+    [0, "a"],
+    [1, "b"],
+    [2, "c"],
+  ]);
+  expect(transports).toEqual(["polling"]);
+  const [start] = server.callsOf("POST");
+  expect(start?.headers).toMatchObject({ "content-type": "application/json", accept: "application/json" });
+  expect(JSON.parse(start?.body ?? "")).toEqual({ task: "sum", inputs: { numbers: [1, 2] } });
+  expect(server.callsOf("GET").at(-1)?.url).toBe(`/tasks/${run.info.uuid}/?after=2`);
+});
+
+test("polling stops with the run", async () => {
+  const handle = client.run("sum", {});
+  await handle.uuid;
+  server.run.finish({ outputs: {} });
+  await handle;
+  const calls = server.calls.length;
+  await new Promise((resolve) => setTimeout(resolve, 50)); // five polls' time
+  expect(server.calls).toHaveLength(calls);
+});
+
+test("a server without WebSockets is polled at once, and asked for a socket seldom", async () => {
+  setWebSocket(true);
+  server.handshake = 404;
+  const first = client.run("first", {});
+  await first.uuid;
+  expect(server.handshakes).toBe(1);
+  const second = client.run("second", {});
+  await second.uuid;
+  expect(server.handshakes).toBe(1);
+  for (const run of server.runs) run.finish({ outputs: {} });
+  await Promise.all([first, second]);
+});
+
+test("a handshake that hangs ends in polling", async () => {
+  setWebSocket(true);
+  server.handshake = "hang";
+  const handle = client.run("sum", {});
+  await handle.uuid;
+  server.run.finish({ outputs: {} });
+  await handle;
+  expect(server.callsOf("POST")).toHaveLength(1);
+});
+
+test("with transport `polling` no socket is opened", async () => {
+  setWebSocket(true);
+  client.options.transport = "polling";
+  const handle = client.run("sum", {});
+  await handle.uuid;
+  server.run.finish({ outputs: {} });
+  await handle;
+  expect(server.handshakes).toBe(0);
+});
+
+test("the CSRF cookie goes into the header of the POST, decoded, and of no GET", async () => {
+  vi.stubGlobal("document", { baseURI: server.baseURL, cookie: "a=1; csrf-tok=to%3Dken=; csrftoken=default" });
+  client.options.csrfCookieName = "csrf-tok";
+  client.options.csrfHeaderName = "X-CSRF";
+  const handle = client.run("sum", {});
+  await handle.uuid;
+  await vi.waitFor(() => expect(server.callsOf("GET")).not.toHaveLength(0));
+  server.run.finish({ outputs: {} });
+  await handle;
+  expect(server.callsOf("POST")[0]?.headers["x-csrf"]).toBe("to=ken=");
+  expect(server.callsOf("GET")[0]?.headers).not.toHaveProperty("x-csrf");
+});
+
+test("a relative baseURL is the page's", async () => {
+  vi.stubGlobal("document", { baseURI: new URL("/some/page.html", server.baseURL).href, cookie: "" });
+  client.options.baseURL = "/tasks";
+  const handle = client.run("sum", {});
+  await handle.uuid;
+  server.run.finish({ outputs: {} });
+  await handle;
+});
+
+test.each([
+  ["abc", "Token abc"],
+  ["Bearer abc", "Bearer abc"],
+])("the token %s travels as %s, and by REST", async (token, authorization) => {
+  setWebSocket(true);
+  client.options.token = token;
+  const handle = client.run("sum", {});
+  await handle.uuid;
+  server.run.finish({ outputs: {} });
+  await handle;
+  expect(server.handshakes).toBe(0);
+  expect(server.calls.map(({ headers }) => headers.authorization)).toEqual(server.calls.map(() => authorization));
+});
+
+test.each([
+  [400, { inputs: { numbers: ["This field is required."] } }, "inputs.numbers: This field is required."],
+  [401, { detail: "Authentication credentials were not provided." }, "Authentication credentials were not provided."],
+  [403, { detail: "CSRF Failed: CSRF token missing." }, "CSRF Failed: CSRF token missing."],
+  [429, { detail: "Request was throttled." }, "Request was throttled."],
+])("a start that is refused with %i rejects with a RequestError", async (status, body, message) => {
+  server.onCall = (_call, response) => {
+    json(response, status, body);
+    return true;
+  };
+  const errors: Error[] = [];
+  const error = await client
+    .run("sum", {}, null, null, (error) => errors.push(error))
+    .catch((error: RequestError) => error);
+  expect(error).toBeInstanceOf(client.RequestError);
+  expect(error).toMatchObject({ name: "RequestError", status, message, detail: "detail" in body ? body.detail : body });
+  expect(errors).toEqual([error]);
+  expect(server.calls).toHaveLength(1);
+});
+
+test("a run that is gone rejects with a RequestError", async () => {
+  const handle = client.run("sum", {});
+  await handle.uuid;
+  server.runs.length = 0;
+  await expect(handle).rejects.toMatchObject({ status: 404, detail: "Not found." });
+});
+
+test("answers that get lost start no second run, and settle nothing", async () => {
+  let failures = 4;
+  server.onCall = (call, response) => {
+    if (failures === 0) return false;
+    failures -= 1;
+    if (call.method === "POST") {
+      const { task, inputs } = JSON.parse(call.body);
+      server.start(task, inputs, String(call.headers["idempotency-key"])); // it arrived; its answer does not
+    }
+    response.destroy();
+    return true;
+  };
+  const handle = client.run("sum", {});
+  await handle.uuid;
+  failures = 4;
+  await vi.waitFor(() => expect(failures).toBe(0));
+  server.run.finish({ outputs: {} });
+  await handle;
+  expect(server.runs).toHaveLength(1);
+});
+
+test("errors of the server while a run goes on are waited out", async () => {
+  const handle = client.run("sum", {});
+  await handle.uuid;
+  const statuses = [500, 502, 503, 504, 429, 408, 500, 500];
+  server.onCall = (_call, response) => {
+    const status = statuses.shift();
+    if (status !== undefined) response.writeHead(status).end("<h1>Sorry</h1>");
+    return status !== undefined;
+  };
+  await vi.waitFor(() => expect(statuses).toHaveLength(0), { timeout: 2_000 });
+  server.run.finish({ outputs: { sum: 0 } });
+  await expect(handle).resolves.toMatchObject({ outputs: { sum: 0 } });
+});
+
+test.each([
+  [500, "<h1>Sorry</h1>", "Internal Server Error"],
+  [200, "<h1>Log in</h1>", "The answer is not the representation of a task."],
+  [200, '{"uuid": 1}', "The answer is not the representation of a task."],
+])("a start that is answered %i %s each time is refused after five tries", async (status, body, detail) => {
+  server.onCall = (_call, response) => {
+    response.writeHead(status).end(body);
+    return true;
+  };
+  await expect(client.run("sum", {})).rejects.toMatchObject({ status, detail });
+  expect(server.calls).toHaveLength(5);
+});
+
+test("an answer that never comes is asked for again", async () => {
+  let hung = 0;
+  server.onCall = () => hung++ === 0;
+  const handle = client.run("sum", {});
+  await handle.uuid;
+  server.run.finish({ outputs: {} });
+  await handle;
+});
+
+test("options that no request can have are an error of the caller's", async () => {
+  vi.stubGlobal("document", { baseURI: server.baseURL, cookie: "csrftoken=x" });
+  client.options.csrfHeaderName = "no header";
+  await expect(client.run("sum", {})).rejects.toBeInstanceOf(TypeError);
+});

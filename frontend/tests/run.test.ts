@@ -1,0 +1,206 @@
+/** A run's state: merged from answers and events, never backwards, never twice. */
+
+import { expect, test } from "vitest";
+import { defaults } from "../src/options.js";
+import type { TaskEvent, TaskInfo } from "../src/protocol.js";
+import { Run } from "../src/run.js";
+
+const UUID = "6b0f3a4e-0000-4000-8000-000000000000";
+
+const info = (fields: Partial<TaskInfo> = {}): TaskInfo => ({
+  uuid: UUID,
+  task: "sum",
+  status: "running",
+  progress: null,
+  target: null,
+  inputs: {},
+  outputs: null,
+  messages: [],
+  message_count: fields.messages?.length ?? 0,
+  error: null,
+  attempt: 1,
+  seq: 100,
+  cancel_requested: false,
+  created: "2026-01-02T03:04:05Z",
+  started: null,
+  finished: null,
+  ...fields,
+});
+
+const of = (seq: number, attempt = 1) => ({ uuid: UUID, attempt, seq });
+const message = (index: number, seq = 200 + index): TaskEvent => ({
+  ...of(seq),
+  type: "message",
+  index,
+  message: `m${index}`,
+});
+const progress = (seq: number, progress: number, attempt = 1): TaskEvent => ({
+  ...of(seq, attempt),
+  type: "progress",
+  progress,
+  target: 10,
+});
+const finished = (seq: number, fields: Partial<TaskInfo>): TaskEvent => {
+  const { messages, ...task } = info({ seq, status: "succeeded", ...fields });
+  return { ...of(seq), type: "finished", status: task.status, task };
+};
+
+function following(fields: Partial<TaskInfo> = {}): Run {
+  const run = new Run({ task: "sum", inputs: {}, key: "k", options: defaults() });
+  run.answer(info(fields), 0);
+  return run;
+}
+
+test("a first answer tells all that it has as events", () => {
+  const run = new Run({ task: "sum", inputs: {}, key: "k", options: defaults() });
+  expect(run.uuid).toBeNull();
+  const { changed, events } = run.answer(info({ progress: 1, target: 2, messages: ["a"] }), 0);
+  expect(changed).toBe(true);
+  expect(events).toEqual([
+    { ...of(100), type: "message", index: 0, message: "a" },
+    { ...of(100), type: "status", status: "running" },
+    { ...of(100), type: "target", target: 2 },
+    { ...of(100), type: "progress", progress: 1, target: 2 },
+  ]);
+  expect(run.uuid).toBe(UUID);
+  expect(run.state).toBe("following");
+});
+
+test("the same answer again changes nothing", () => {
+  const run = following({ messages: ["a"] });
+  expect(run.answer(info({ messages: ["a"] }), 0)).toEqual({ changed: false, events: [] });
+});
+
+test("an answer whose only news is a request to cancel is a change without an event", () => {
+  expect(following().answer(info({ seq: 101, cancel_requested: true }), 0)).toEqual({ changed: true, events: [] });
+});
+
+test("events before the first answer are passed over: the answer has what they say", () => {
+  const run = new Run({ task: "sum", inputs: {}, key: "k", options: defaults() });
+  expect(run.event(progress(1, 1)).changed).toBe(false);
+});
+
+test("an event not above the last seq changes nothing", () => {
+  const run = following({ seq: 100 });
+  expect(run.event(progress(100, 5)).changed).toBe(false);
+  expect(run.event(progress(99, 5)).changed).toBe(false);
+  expect(run.event(progress(101, 5)).changed).toBe(true);
+  expect(run.current()).toMatchObject({ progress: 5, target: 10, seq: 101 });
+});
+
+test("a snapshot that lags takes nothing back, and its messages count all the same", () => {
+  const run = following();
+  run.event(progress(150, 5));
+  const { events } = run.answer(info({ seq: 120, progress: 2, messages: ["m0"] }), 0);
+  expect(events).toEqual([{ ...of(120), type: "message", index: 0, message: "m0" }]);
+  expect(run.current()).toMatchObject({ progress: 5, seq: 150, message_count: 1 });
+});
+
+test("progress never goes backwards within an attempt, though a newer snapshot says less", () => {
+  const run = following();
+  run.event(progress(150, 5));
+  expect(run.answer(info({ seq: 160, progress: 3, target: 10 }), 0).changed).toBe(false);
+  expect(run.event(progress(170, 4)).changed).toBe(false);
+  expect(run.current().progress).toBe(5);
+});
+
+test("a new attempt starts from nothing", () => {
+  const run = following({ progress: 5, target: 10 });
+  const { events } = run.event({ ...of(2000, 2), type: "status", status: "running" });
+  expect(events).toEqual([
+    { ...of(2000, 2), type: "status", status: "running" },
+    { ...of(2000, 2), type: "target", target: null },
+    { ...of(2000, 2), type: "progress", progress: null, target: null },
+  ]);
+  expect(run.current()).toMatchObject({ attempt: 2, progress: null, target: null });
+  run.event(progress(2001, 1, 2));
+  expect(run.current().progress).toBe(1);
+  expect(run.event(progress(999, 9, 1)).changed).toBe(false); // the zombie's last word
+});
+
+test("messages are taken by their index, once and in order", () => {
+  const run = following({ seq: 500 });
+  expect(run.event(message(0, 1)).changed).toBe(true); // an earlier seq than the snapshot's, but not in it
+  expect(run.event(message(0, 900)).changed).toBe(false);
+  expect(run.event(message(1, 901)).changed).toBe(true);
+  expect(run.current()).toMatchObject({ messages: ["m0", "m1"], message_count: 2, seq: 901 });
+});
+
+test("a gap puts a run behind until an answer fills it", () => {
+  const run = following();
+  expect(run.event(message(2)).changed).toBe(false);
+  expect(run.state).toBe("behind");
+  run.answer(info({ seq: 300, messages: ["m0", "m1", "m2"] }), 0);
+  expect(run.state).toBe("following");
+  expect(run.current().messages).toEqual(["m0", "m1", "m2"]);
+});
+
+test("an answer with the messages past `after` overlaps with those known", () => {
+  const run = following({ messages: ["m0"] });
+  run.event(message(1));
+  const { events } = run.answer(info({ seq: 300, messages: ["m1", "m2"], message_count: 3 }), 1);
+  expect(events.map((event) => event.type === "message" && event.index)).toEqual([2]);
+  expect(run.current().messages).toEqual(["m0", "m1", "m2"]);
+});
+
+test("`finished` ends a run with every message that was known", () => {
+  const run = following({ messages: ["m0"] });
+  const { events } = run.event(finished(400, { outputs: { sum: 1 }, message_count: 1, progress: 10 }));
+  expect(events.map(({ type }) => type)).toEqual(["status", "progress"]);
+  expect(run.state).toBe("finished");
+  expect(run.current()).toMatchObject({ status: "succeeded", outputs: { sum: 1 }, messages: ["m0"] });
+});
+
+test("`finished` with messages missing says nothing before they are there", () => {
+  const run = following();
+  expect(run.event(finished(400, { message_count: 2 })).changed).toBe(false);
+  expect(run.state).toBe("ending");
+  expect(run.current().status).toBe("running");
+  expect(run.event(message(0)).changed).toBe(true);
+  expect(run.state).toBe("ending");
+  const { events } = run.event(message(1));
+  expect(events.map(({ type }) => type)).toEqual(["message", "status"]);
+  expect(run.state).toBe("finished");
+});
+
+test("an answer of an earlier moment does not end the wait for a finished run's messages", () => {
+  const run = following();
+  run.event(finished(400, { message_count: 1 }));
+  run.answer(info({ seq: 300 }), 0);
+  expect(run.state).toBe("ending");
+  run.answer(info({ seq: 400, status: "succeeded", messages: ["m0"] }), 0);
+  expect(run.state).toBe("finished");
+});
+
+test("a run whose missing messages cannot be had concludes with its outcome", () => {
+  const run = following();
+  expect(run.conclude().changed).toBe(false);
+  run.event(finished(400, { message_count: 1, outputs: { sum: 1 } }));
+  expect(run.conclude().changed).toBe(true);
+  expect(run.current()).toMatchObject({ status: "succeeded", outputs: { sum: 1 } });
+});
+
+test("a final answer counts whatever its seq, and nothing after it", () => {
+  const run = following();
+  run.event(progress(500, 5));
+  run.answer(info({ seq: 450, status: "failed", error: { code: "timeout", message: "It took too long." } }), 0);
+  expect(run.state).toBe("finished");
+  expect(run.event(progress(600, 6)).changed).toBe(false);
+  expect(run.event(message(0)).changed).toBe(false);
+  expect(run.answer(info({ seq: 900 }), 0).changed).toBe(false);
+  expect(run.event(finished(901, {})).changed).toBe(false);
+  expect(run.current()).toMatchObject({ status: "failed", progress: 5 });
+});
+
+test("a status event alone does not end a run", () => {
+  const run = following();
+  expect(run.event({ ...of(400), type: "status", status: "succeeded" }).changed).toBe(false);
+  expect(run.state).toBe("following");
+});
+
+test("fields that an event does not state stay out of the representation", () => {
+  const run = following();
+  run.event({ ...of(400), type: "status", status: "pending", shoe_size: 44 } as TaskEvent);
+  expect(run.current()).not.toHaveProperty("shoe_size");
+  expect(run.current()).not.toHaveProperty("type");
+});
