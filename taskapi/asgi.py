@@ -21,6 +21,6 @@ def get_asgi_application(prefix: str = "") -> Any:
     http = get_django_application()  # sets Django up; what follows needs its models
     from taskapi.routing import websocket_urlpatterns
 
-    inner: Any = URLRouter(websocket_urlpatterns)
-    route: Any = path(prefix.lstrip("/"), inner)  # Channels routes with Django's `path`, to applications
-    return ProtocolTypeRouter({"http": http, "websocket": URLRouter([route])})
+    sockets: Any = URLRouter(websocket_urlpatterns)
+    routes: Any = [path(prefix.lstrip("/"), sockets)]  # Channels routes with Django's `path`, to applications
+    return ProtocolTypeRouter({"http": http, "websocket": URLRouter(routes)})

@@ -150,14 +150,17 @@ def _insert_once(info: TaskInfo) -> TaskInfo | None:
 
 def begin(uuid: UUID) -> TaskInfo | None:
     """Take a pending run up: the next attempt is the caller's. None where there is nothing to take up."""
-    info = TaskInfo.objects.select_related("user").filter(uuid=uuid, status=Status.PENDING.value).first()
+    info = TaskInfo.objects.filter(uuid=uuid, status=Status.PENDING.value).first()
     if info is None:
         return None
     attempt = info.attempt + 1
     changes = {"attempt": attempt, "seq": first_seq(attempt) + SEQ_STATE, "started": timezone.now()}
     if attempt > 1:
         changes.update(target=None, progress=None)
-    return info if _move(info, Status.RUNNING, **changes) else None
+    if not _move(info, Status.RUNNING, **changes):
+        return None
+    info.user  # noqa: B018 - read here, and kept: an async task could not read it
+    return info
 
 
 def record(

@@ -1,13 +1,12 @@
 """Runs queued as arq jobs in Redis: the one module that knows how arq lays out its queue.
 
 A job is what arq's own `enqueue_job` would write, serialised as JSON and never pickled: a key that holds
-the call, and the job's id, scored by the moment from which it may run, in the queue's sorted set. Two
-things differ from stock arq:
+the call, and the job's id in the queue's sorted set. Two things differ from stock arq:
 
-- Enqueueing also leaves a token on a list, on which idle workers block: one token wakes one worker. A
-  stock worker polls, every 0.5 s.
-- A worker that claims a job takes it out of the queue, in one script: stock arq leaves it there behind an
-  in-progress key that outlives a crashed worker by hours. Here the row of the run knows who executes it.
+- A worker blocks on the sorted set (BZPOPMIN) where a stock worker polls it every 0.5 s: Redis hands a new
+  job to one waiting worker, in one round trip. Jobs that are not due yet wait in a second sorted set.
+- So a job leaves the queue when a worker takes it. Stock arq leaves it there behind an in-progress key,
+  which outlives a crashed worker by hours; here the row of the run knows who executes it.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ import logging
 import time
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from arq.constants import expires_extra_ms, health_check_key_suffix, job_key_prefix
-from arq.jobs import DeserializationError, deserialize_job_raw, serialize_job
+from arq.jobs import serialize_job
 from redis.exceptions import RedisError
 
 from taskapi.backends.base import Backend
@@ -32,38 +31,30 @@ logger = logging.getLogger(__name__)
 
 FUNCTION = "run_task"  # the name of the arq function; its one argument is the run's uuid
 QUEUE_PREFIX = "taskapi:queue:"  # then the name of the queue
-TOKEN_SUFFIX = ":wake"  # of the list of tokens of a queue
-MAX_TOKENS = 1000  # a token a waiting job; where more wait, workers find the rest without being woken
+DEFERRED_SUFFIX = ":deferred"  # of the sorted set of a queue's jobs that are not due yet
 HEALTH_INTERVAL = 30  # seconds between two records of a worker's health, for `arq --check`
 
-# KEYS: queue, tokens, job. ARGV: job id, job, milliseconds from now until it may run, lifetime in
-# milliseconds, most tokens. Scores are of Redis's clock, so that the clocks of hosts do not matter.
+# KEYS: queue, deferred jobs, key of the job. ARGV: job id, job, milliseconds until it may run, lifetime in
+# milliseconds. Scores are of Redis's clock, so that the clocks of hosts do not matter.
 ENQUEUE = """
 local time = redis.call('TIME')
 local score = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3]
 redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[4] + ARGV[3])
-redis.call('ZADD', KEYS[1], 'NX', score, ARGV[1])
-if tonumber(ARGV[3]) == 0 and redis.call('LLEN', KEYS[2]) < tonumber(ARGV[5]) then
-    redis.call('RPUSH', KEYS[2], ARGV[1])
-end
+redis.call('ZADD', tonumber(ARGV[3]) > 0 and KEYS[2] or KEYS[1], 'NX', score, ARGV[1])
 """
 
-# KEYS: queue. ARGV: most jobs, prefix of a job's key. Takes due jobs out of the queue, oldest first.
-# Returns their ids and calls (false where the call has expired) in turn, then the milliseconds until the
-# next job that is left is due, or -1 where none is.
-CLAIM = """
+# KEYS: queue, deferred jobs. Moves what is due to the queue. Returns the milliseconds until the next one is
+# due, or -1 where none waits.
+PROMOTE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local jobs = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])) do
-    redis.call('ZREM', KEYS[1], id)
-    table.insert(jobs, id)
-    table.insert(jobs, redis.call('GET', ARGV[2] .. id))
-    redis.call('DEL', ARGV[2] .. id)
+local due = redis.call('ZRANGE', KEYS[2], '-inf', now, 'BYSCORE', 'LIMIT', 0, 1000, 'WITHSCORES')
+for n = 1, #due, 2 do
+    redis.call('ZREM', KEYS[2], due[n])
+    redis.call('ZADD', KEYS[1], 'NX', due[n + 1], due[n])
 end
-local left = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-table.insert(jobs, left[2] and math.max(0, math.ceil(left[2] - now)) or -1)
-return jobs
+local next = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+return next[2] and math.max(0, math.ceil(next[2] - now)) or -1
 """
 
 
@@ -94,8 +85,8 @@ class ArqBackend(Backend):
         job = serialize_job(FUNCTION, (job_id,), {}, None, round(time.time() * 1000), serializer=serialize)
         key = queue_key(queue)
         self._enqueue(
-            keys=[key, key + TOKEN_SUFFIX, job_key_prefix + job_id],
-            args=[job_id, job, delay, expires_extra_ms, MAX_TOKENS],
+            keys=[key, key + DEFERRED_SUFFIX, job_key_prefix + job_id],
+            args=[job_id, job, delay, expires_extra_ms],
         )
 
     def missing(self, queue: str, uuids: Iterable[UUID]) -> list[UUID]:
@@ -103,54 +94,32 @@ class ArqBackend(Backend):
         asked = list(uuids)
         if not asked:
             return []
-        scores: Any = self.redis.zmscore(queue_key(queue), [uuid.hex for uuid in asked])
-        return [uuid for uuid, score in zip(asked, scores, strict=True) if score is None]
-
-
-class Claim(NamedTuple):
-    """What a worker took from a queue, and how many seconds remain until the next job is due (None: no job)."""
-
-    uuids: list[UUID]
-    next_due: float | None
+        key, ids = queue_key(queue), [uuid.hex for uuid in asked]
+        queued: Any = self.redis.zmscore(key, ids)
+        deferred: Any = self.redis.zmscore(key + DEFERRED_SUFFIX, ids)
+        return [uuid for uuid, *scores in zip(asked, queued, deferred, strict=True) if scores == [None, None]]
 
 
 class WorkerQueue:
-    """A worker's side of its queues, on one event loop.
+    """A worker's side of its queues, on one event loop."""
 
-    Two connections: one that waits for tokens, and one for everything else.
-    """
-
-    def __init__(self, queues: Iterable[str], url: str | None = None) -> None:
+    def __init__(self, queues: Iterable[str]) -> None:
         self.keys = [queue_key(queue) for queue in queues]
-        self.tokens = [key + TOKEN_SUFFIX for key in self.keys]
-        self.redis: Any = async_client(  # its stubs mix the sync and the async client
-            url or settings.redis_url
-        )
-        self._claim = self.redis.register_script(CLAIM)
+        self.redis: Any = async_client(settings.redis_url)  # Any: its stubs mix the sync and the async client
+        self._promote = self.redis.register_script(PROMOTE)
 
-    async def claim(self, most: int) -> Claim:
-        """Take up to `most` due jobs out of the queues, in the order in which the queues are named."""
-        uuids: list[UUID] = []
-        due: list[float] = []
-        for key in self.keys:
-            *jobs, wait_ms = await self._claim(keys=[key], args=[most - len(uuids), job_key_prefix])
-            for job_id, job in zip(jobs[::2], jobs[1::2], strict=True):
-                uuid = _uuid(job_id, job)
-                if uuid is not None:
-                    uuids.append(uuid)
-            if wait_ms >= 0:
-                due.append(wait_ms / 1000)
-            if len(uuids) >= most:
-                break
-        return Claim(uuids, min(due, default=None))
+    async def take(self, seconds: float) -> UUID | None:
+        """Take a job out of the first queue that has one, or wait up to `seconds` for one.
 
-    async def wait(self, seconds: float) -> None:
-        """Return once a token is left for this worker, or after `seconds`."""
-        await self.redis.blpop(self.tokens, timeout=max(seconds, 0.001))
+        To be awaited to its end: what Redis has handed over is in no queue any more.
+        """
+        taken = await self.redis.bzpopmin(self.keys, timeout=seconds)
+        return None if taken is None else _uuid(taken[1])
 
-    async def is_empty(self) -> bool:
-        """Whether no job is left, due or not."""
-        return not any([await self.redis.zcard(key) for key in self.keys])
+    async def promote(self) -> float | None:
+        """Move deferred jobs that are due to their queues; the seconds until the next is due, None without one."""
+        waits = [await self._promote(keys=[key, key + DEFERRED_SUFFIX]) for key in self.keys]
+        return min((wait / 1000 for wait in waits if wait >= 0), default=None)
 
     async def record_health(self, text: str) -> None:
         """Say that a worker is well; the record outlives two intervals."""
@@ -161,21 +130,14 @@ class WorkerQueue:
         await self.redis.aclose()
 
 
-def _uuid(job_id: bytes, job: bytes | None) -> UUID | None:
-    """The run that a job asks for; None, and a line in the log, for what is no job of ours."""
+def _uuid(job_id: bytes) -> UUID | None:
+    """The run that a job is for: its id says it. None, and a line in the log, for what is no job of ours."""
     try:
-        if job is None:  # the call expired before anybody took it; the id says as much
-            return UUID(job_id.decode())
-        function, args, *_ = deserialize_job_raw(job, deserializer=json.loads)
-        if function != FUNCTION:
-            raise ValueError(f"expected the function {FUNCTION}, got {function}")
-        return UUID(args[0])
-    except (DeserializationError, ValueError, LookupError, AttributeError) as error:
-        logger.error("Dropped a job that is not one of this project's: %r (%s)", job_id, error)
+        return UUID(job_id.decode())
+    except ValueError:
+        logger.error("Dropped a job that is not one of this project's: %r", job_id)
         return None
 
 
 #: What Redis raises while it is away, starts, or has lost its master: a worker waits it out.
 Unavailable = (RedisError, OSError)
-
-__all__ = ["ArqBackend", "Claim", "Unavailable", "WorkerQueue", "health_key", "queue_key", "serialize"]

@@ -1,8 +1,4 @@
-"""One worker process: takes jobs from the queues and executes them, on one event loop.
-
-It sleeps until a token wakes it (see taskapi.backends.arq) and looks at the queues every half second all
-the same, because a token, like all that is in Redis, may be lost.
-"""
+"""One worker process: takes jobs from the queues and executes them, on one event loop."""
 
 from __future__ import annotations
 
@@ -26,7 +22,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_CONCURRENCY = 10  # runs at once in a process
 DEFAULT_GRACE = 25.0  # seconds for running tasks after SIGTERM: under the 30 s after which platforms kill
 LAST_WORDS = 5.0  # seconds for interrupted tasks to clean up
-POLL_INTERVAL = 0.5  # seconds between two looks at queues that left no token
+POLL_INTERVAL = 0.5  # seconds for which a worker waits for a job, and then between two looks at deferred ones
+BURST_WAIT = 0.01  # seconds: a burst ends when nothing is due, so it does not wait
 SWEEP_INTERVAL = 5.0  # seconds between two sweeps
 FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0  # seconds between two tries while Redis is away; doubling
 
@@ -67,7 +64,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
-        chores = [loop.create_task(self._sweep()), loop.create_task(self._record_health())]
+        chores = [loop.create_task(chore()) for chore in (self._promote, self._sweep, self._record_health)]
         logger.info("Worker %d takes runs from: %s.", os.getpid(), ", ".join(self.queues))
         try:
             await self._work()
@@ -89,7 +86,7 @@ class Worker:
         pause = FIRST_PAUSE
         while not self._stopping.is_set():
             try:
-                going_on = await self._take_jobs()
+                going_on = await self._take_a_job()
             except Unavailable as error:
                 logger.warning("Redis is not there (%r); next try in %.1f s.", error, pause)
                 await self._until_stopped(asyncio.sleep(pause))
@@ -99,23 +96,20 @@ class Worker:
             if not going_on:
                 return
 
-    async def _take_jobs(self) -> bool:
-        """Start what is due, or wait for something to be; False when a burst is over."""
-        free = self.concurrency - len(self._running)
-        if not free:
+    async def _take_a_job(self) -> bool:
+        """Start the next run, or wait for one; False when a burst is over."""
+        if len(self._running) >= self.concurrency:
             await self._until_stopped(asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED))
             return True
-        uuids, next_due = await self._queue.claim(free)
-        for uuid in uuids:
+        if self.burst:
+            await self._queue.promote()
+        # Not cut short by `stop()`: a job that Redis has just handed over would be lost until the next sweep.
+        uuid = await self._queue.take(BURST_WAIT if self.burst else POLL_INTERVAL)
+        if uuid is not None:
             self._start(uuid)
-        if uuids:
-            return True
-        if not self.burst:
-            wait = POLL_INTERVAL if next_due is None else min(POLL_INTERVAL, next_due)
-            await self._until_stopped(self._queue.wait(wait))
-        elif self._running:
+        elif self.burst and self._running:
             await self._until_stopped(asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED))
-        else:
+        elif self.burst:
             return False
         return True
 
@@ -161,6 +155,14 @@ class Worker:
             attempt.interrupt(Interruption.HANDED_BACK)
 
     # Chores
+
+    async def _promote(self) -> None:
+        while True:
+            try:
+                next_due = await self._queue.promote()
+            except Unavailable:  # the main loop says so
+                next_due = None
+            await asyncio.sleep(POLL_INTERVAL if next_due is None else min(POLL_INTERVAL, next_due))
 
     async def _sweep(self) -> None:
         after = 0

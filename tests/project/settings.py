@@ -56,7 +56,11 @@ TEMPLATES = [
 ]
 
 # SQLite as the docs recommend it: readers do not wait for the writer, and writers wait for one another.
-SQLITE_OPTIONS = {"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"}
+SQLITE_OPTIONS = {
+    "timeout": 20,
+    "transaction_mode": "IMMEDIATE",
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
+}
 DATABASES = {
     "default": json.loads(os.environ["TEST_DATABASE"])
     if "TEST_DATABASE" in os.environ

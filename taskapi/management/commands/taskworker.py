@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
@@ -18,6 +19,16 @@ def _positive(value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise ArgumentTypeError(f"expected a number of 1 or more, got {value!r}")
     return int(value)
+
+
+def _log_to_terminal() -> None:
+    """Say what the worker does, in a project whose LOGGING says nothing of it."""
+    logger = logging.getLogger("taskapi")
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
 
 
 class Command(BaseCommand):
@@ -52,6 +63,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        _log_to_terminal()
         if not isinstance(get_backend(), ArqBackend):
             raise CommandError(
                 "TASK_API_BACKEND does not use this worker. Start the worker of the backend that it names, or "

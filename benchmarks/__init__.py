@@ -1,0 +1,1 @@
+"""What is measured, against real servers: ``make bench`` (or ``python -m benchmarks``)."""
