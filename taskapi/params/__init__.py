@@ -1,0 +1,32 @@
+"""The types of a task's inputs and outputs: JSON to Python on the way in, Python to JSON on the way out."""
+
+from taskapi.params.base import FieldParameter, Parameter
+from taskapi.params.choices import BooleanParameter, ChoiceParameter
+from taskapi.params.containers import DictParameter, JSONParameter, ListParameter
+from taskapi.params.numeric import DecimalParameter, FloatParameter, IntParameter, NumberParameter
+from taskapi.params.spec import dump_values, object_schema, parse_inputs
+from taskapi.params.text import EmailParameter, StringParameter, URLParameter, UUIDParameter
+from taskapi.params.times import DateParameter, DateTimeParameter
+
+__all__ = [
+    "BooleanParameter",
+    "ChoiceParameter",
+    "DateParameter",
+    "DateTimeParameter",
+    "DecimalParameter",
+    "DictParameter",
+    "EmailParameter",
+    "FieldParameter",
+    "FloatParameter",
+    "IntParameter",
+    "JSONParameter",
+    "ListParameter",
+    "NumberParameter",
+    "Parameter",
+    "StringParameter",
+    "URLParameter",
+    "UUIDParameter",
+    "dump_values",
+    "object_schema",
+    "parse_inputs",
+]

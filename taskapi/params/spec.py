@@ -1,0 +1,98 @@
+"""A task's inputs, or its outputs, as a whole: names, and the parameter of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.utils.translation import gettext as _
+from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.fields import SkipField, empty
+
+from taskapi.params.base import Parameter, nullable
+from taskapi.params.values import MAX_SENTENCES, UNFIT, echo, json_value, null_refused, sentences
+
+Spec = Mapping[str, Parameter]
+
+
+def parse_inputs(spec: Spec, data: Any) -> dict[str, Any]:
+    """The inputs of a call as Python values, in the order of the spec, with the defaults of those left out.
+
+    What is left out and has no default stays out; null for an input that is not required leaves it out, too,
+    save where its parameter has allow_null. Raises ValidationError with all that is wrong:
+    ``{name: [sentence, …]}``, or a list of sentences where `data` is no mapping.
+    """
+    return _convert(spec, data, _parse, "input")
+
+
+def dump_values(spec: Spec, values: Any) -> dict[str, Any]:
+    """Inputs or outputs as JSON, in the order of the spec; None is null, and not for what is required.
+
+    Raises ValidationError as `parse_inputs` does.
+    """
+    return _convert(spec, values, _dump, "name")
+
+
+def object_schema(spec: Spec, *, optional_null: bool = False) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of the object; `optional_null`: what is not required may be null, as in outputs."""
+    return {
+        "type": "object",
+        "properties": {
+            name: nullable(parameter.json_schema())
+            if optional_null and not parameter.required and not parameter.allow_null
+            else parameter.json_schema()
+            for name, parameter in spec.items()
+        },
+        "required": [name for name, parameter in spec.items() if parameter.required],
+        "additionalProperties": False,
+    }
+
+
+def _parse(parameter: Parameter, value: Any) -> Any:
+    if value is None and not parameter.required and not parameter.allow_null:
+        value = empty
+    if value is empty and parameter.default is not empty:
+        return parameter.get_default()
+    return None if _is_null(parameter, value) else parameter.to_python(value)
+
+
+def _dump(parameter: Parameter, value: Any) -> Any:
+    if value is None and not parameter.required:
+        return None
+    # A parameter of the project's own may return anything.
+    return None if _is_null(parameter, value) else json_value(parameter.to_json(value))
+
+
+def _is_null(parameter: Parameter, value: Any) -> bool:
+    """Whether the value is null, and may be. Raises SkipField where it is absent, and may be."""
+    if value is empty and parameter.required:
+        raise ValidationError(_("This field is required."), code="required")
+    if value is empty:
+        raise SkipField
+    if value is None and not parameter.allow_null:
+        raise null_refused()
+    return value is None
+
+
+def _convert(spec: Spec, values: Any, convert: Callable[[Parameter, Any], Any], noun: str) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise ValidationError(f"Expected an object with the names: {_names(spec)}. Got {type(values).__name__}.")
+    converted: dict[str, Any] = {}
+    errors: dict[str, list[ErrorDetail]] = {}
+    for name, parameter in spec.items():
+        try:
+            converted[name] = convert(parameter, values.get(name, empty))
+        except SkipField:
+            pass
+        except UNFIT as error:
+            errors[name] = sentences(error)
+    unknown = [name for name in values if name not in spec]
+    for name in unknown[:MAX_SENTENCES]:
+        errors[echo(name)] = [ErrorDetail(f"Unknown {noun}. Expected: {_names(spec)}.", "unknown")]
+    if errors:
+        raise ValidationError(errors)
+    return converted
+
+
+def _names(spec: Spec) -> str:
+    return ", ".join(spec) or "none"
