@@ -28,8 +28,18 @@ class _Integer(IntegerField):
         return number
 
 
-class _Number(FloatField):
-    """FloatField that leaves an int one, however it is written."""
+class _Float(FloatField):
+    """FloatField that refuses NaN and infinities; REST framework's own does from 3.18 on."""
+
+    def to_internal_value(self, data: Any) -> float:
+        try:
+            return checked_number(super().to_internal_value(data))
+        except OverflowError:
+            self.fail("invalid")
+
+
+class _Number(_Float):
+    """A float field that leaves an int one, however it is written."""
 
     def to_internal_value(self, data: Any) -> float:
         number = super().to_internal_value(data)
@@ -77,7 +87,7 @@ class IntParameter(_NumericParameter):
 class FloatParameter(_NumericParameter):
     """A float; ``"6.5"`` is 6.5, and 6 is 6.0."""
 
-    field_class = FloatField
+    field_class = _Float
     schema = {"type": "number"}
     native = (float,)
 
