@@ -1,6 +1,8 @@
 /**
- * Builds the script for {% static %} and the npm package; with --check, only says whether the committed script and its
- * map are what the sources give.
+ * Builds the script for {% static %} and the npm package's dist/.
+ *
+ * --package: dist/ alone. --check: builds nothing, and says whether the committed script and its map are what the
+ * sources give.
  */
 
 import { execFileSync } from "node:child_process";
@@ -67,18 +69,25 @@ function isCurrent([path, bytes]) {
   }
 }
 
-const outputs = await script();
-if (process.argv.includes("--check")) {
-  const stale = outputs.filter((output) => !isCurrent(output)).map(([path]) => basename(path));
-  if (stale.length > 0) {
-    console.error(
-      `Not what the sources give: ${stale.join(", ")} in taskapi/static/. Run "make frontend", and commit it.`,
-    );
-    process.exit(1);
-  }
-  console.log("taskapi/static/ is what the sources give.");
-} else {
+/** Ends with an error where a committed file is not what the sources give. */
+async function check() {
+  const stale = (await script()).filter((output) => !isCurrent(output)).map(([path]) => basename(path));
+  if (stale.length === 0) return console.log("taskapi/static/ is what the sources give.");
+  console.error(
+    `Not what the sources give: ${stale.join(", ")} in taskapi/static/. Run "make frontend", and commit it.`,
+  );
+  process.exitCode = 1;
+}
+
+async function writeScript() {
   mkdirSync(dirname(SCRIPT), { recursive: true });
-  for (const [path, bytes] of outputs) writeFileSync(path, bytes);
+  for (const [path, bytes] of await script()) writeFileSync(path, bytes);
+}
+
+const [mode] = process.argv.slice(2);
+if (mode === "--check") {
+  await check();
+} else {
+  if (mode !== "--package") await writeScript();
   await npmPackage();
 }

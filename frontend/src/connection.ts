@@ -15,8 +15,8 @@ interface Passenger {
   readonly run: Run;
   readonly caller: Caller;
   carrier: Transport | null;
-  /** Its carriage is REST, whatever the options say: no frame can bring what it needs. */
-  restOnly: boolean;
+  /** For now it needs REST: no frame can bring what it asks for, or none has. */
+  needsRest: boolean;
   /** Of its requests, in a row. */
   failures: number;
   retry: ReturnType<typeof setTimeout> | undefined;
@@ -35,7 +35,7 @@ export class Connection implements SocketListener {
 
   /** Starts a run and follows it until its caller has its answer. */
   add(run: Run, caller: Caller): void {
-    const passenger: Passenger = { run, caller, carrier: null, restOnly: false, failures: 0, retry: undefined };
+    const passenger: Passenger = { run, caller, carrier: null, needsRest: false, failures: 0, retry: undefined };
     this.passengers.set(run, passenger);
     this.place(passenger);
     this.socket.review(); // a polled run may want the socket tried again
@@ -56,8 +56,8 @@ export class Connection implements SocketListener {
     if (passenger === undefined) return;
     const status = error instanceof RequestError ? error.status : null;
     passenger.failures += 1;
-    if (status === 413 && transport === this.socket && passenger.run.order.options.transport === "auto") {
-      passenger.restOnly = true; // a frame may be bound tighter than a request: REST has the last word
+    if (transport === this.socket && run.order.options.transport === "auto" && isTooMuch(status, passenger)) {
+      passenger.needsRest = true;
       return this.place(passenger);
     }
     if (status !== null && mayRetry(status, run.uuid !== null, passenger.failures)) {
@@ -83,6 +83,10 @@ export class Connection implements SocketListener {
   private heard(transport: Transport, run: Run, merge: () => Change): void {
     const passenger = this.passengers.get(run);
     if (passenger === undefined) return;
+    if (transport === this.polling) {
+      passenger.needsRest = false;
+      if (passenger.failures > 0) this.socket.hurry(); // the server is back
+    }
     passenger.failures = 0;
     passenger.caller.carriedBy(transport.name);
     this.tell(passenger, merge());
@@ -99,7 +103,7 @@ export class Connection implements SocketListener {
       case "behind":
         return passenger.carrier?.follow(run);
       case "ending":
-        passenger.restOnly = true;
+        passenger.needsRest = true;
     }
     this.place(passenger);
   }
@@ -128,8 +132,14 @@ export class Connection implements SocketListener {
   }
 }
 
+const LOST_STARTS = 2; // frames that a socket died over: one may be chance, and the next one is the frame's own doing
+
+/** Whether a failure shows that a start does not fit into a frame; a request may be larger, and has the last word. */
+const isTooMuch = (status: number | null, { run, failures }: Passenger): boolean =>
+  status === 413 || (status === 0 && run.uuid === null && failures >= LOST_STARTS);
+
 /** A token goes into a header, which a browser's WebSocket cannot set. */
-function mayUseSocket({ run, restOnly }: Passenger): boolean {
+function mayUseSocket({ run, needsRest }: Passenger): boolean {
   const { transport, token } = run.order.options;
-  return !restOnly && transport !== "polling" && !token;
+  return !needsRest && transport !== "polling" && !token;
 }

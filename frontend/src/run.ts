@@ -5,7 +5,6 @@ import {
   isFinal,
   type JSONValue,
   type TaskEvent,
-  type TaskFinishedEvent,
   type TaskInfo,
   type TaskMessageEvent,
   type TaskProgressEvent,
@@ -47,7 +46,7 @@ const TOLD = ["attempt", "cancel_requested", "started", "finished"] as const;
 export class Run {
   state: RunState = "starting";
   private facts: Facts | null = null;
-  private outcome: Facts | null = null; // what `finished` said, while messages are missing
+  private outcome: Facts | null = null; // of a run that has finished, while messages are missing
   private readonly messages: JSONValue[] = [];
 
   constructor(readonly order: Order) {}
@@ -71,8 +70,8 @@ export class Run {
   /** Takes a representation that has the messages past the first `after`. */
   answer(info: TaskInfo, after: number): Change {
     if (this.state === "finished") return NOTHING;
-    const { messages, ...facts } = info;
-    const events = messages.slice(Math.max(0, this.known - after)).map(
+    const { messages: sent, ...facts } = info;
+    const messages = sent.slice(Math.max(0, this.known - after)).map(
       (message, offset): TaskMessageEvent => ({
         ...this.stamp(facts),
         type: "message",
@@ -80,18 +79,30 @@ export class Run {
         message,
       }),
     );
-    for (const event of events) this.messages.push(event.message);
-    const change = this.adopt(facts);
-    if (isFinal(facts.status)) this.state = "finished";
-    else if (this.state !== "ending") this.state = "following";
-    return { changed: change.changed || events.length > 0, events: [...events, ...change.events] };
+    for (const { message } of messages) this.messages.push(message);
+    const { changed, events } = this.settle(facts);
+    // in the order of the stream: a run starts before it says anything, and ends after it has said all
+    const inOrder = isFinal(facts.status) ? [...messages, ...events] : [...events, ...messages];
+    return { changed: changed || messages.length > 0, events: inOrder };
+  }
+
+  /** What an answer, whose messages are taken, says of the state. */
+  private settle(facts: Facts): Change {
+    const wasEnding = this.state === "ending";
+    if (!isFinal(facts.status)) {
+      if (!wasEnding) this.state = "following";
+      return this.adopt(facts);
+    }
+    if (!wasEnding && this.known < facts.message_count) return this.end(facts);
+    this.state = "finished"; // complete, or as complete as a second answer makes it
+    return this.adopt(facts);
   }
 
   /** Takes an event of the stream. */
   event(event: TaskEvent): Change {
     if (this.facts === null || this.state === "finished") return NOTHING;
     if (event.type === "message") return this.append(event);
-    if (event.type === "finished") return this.finish(event);
+    if (event.type === "finished") return this.end(event.task);
     if (event.seq <= this.facts.seq) return NOTHING;
     if (event.type === "status" && isFinal(event.status)) return NOTHING; // `finished` says so, with the outcome
     const fresh = event.attempt > this.facts.attempt ? { progress: null, target: null } : {};
@@ -120,10 +131,11 @@ export class Run {
     return { changed: true, events: [event, ...end.events] };
   }
 
-  private finish(event: TaskFinishedEvent): Change {
-    this.outcome = event.task;
+  /** Takes the outcome; what it says is told when every message is known. */
+  private end(outcome: Facts): Change {
+    this.outcome = outcome;
     this.state = "ending";
-    return this.known < event.task.message_count ? NOTHING : this.conclude();
+    return this.known < outcome.message_count ? NOTHING : this.conclude();
   }
 
   /** Takes newer facts and tells the difference; a final status is always newer. */
@@ -139,13 +151,15 @@ export class Run {
     };
     this.facts = now;
     const events: TaskEvent[] = [];
-    if (!sameAttempt || before.status !== now.status) {
-      events.push({ ...this.stamp(now), type: "status", status: now.status });
-    }
     if (now.target !== (before?.target ?? null))
       events.push({ ...this.stamp(now), type: "target", target: now.target });
     if (now.progress !== (before?.progress ?? null)) {
       events.push({ ...this.stamp(now), type: "progress", progress: now.progress, target: now.target });
+    }
+    if (!sameAttempt || before.status !== now.status) {
+      const event: TaskEvent = { ...this.stamp(now), type: "status", status: now.status };
+      if (isFinal(now.status)) events.push(event);
+      else events.unshift(event);
     }
     const changed = before === null || events.length > 0 || TOLD.some((name) => before[name] !== now[name]);
     return { changed, events };

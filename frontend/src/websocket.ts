@@ -106,6 +106,13 @@ export class WebSocketTransport implements Transport {
     }
   }
 
+  /** Tries now what it waits for: there are signs that it will go well. */
+  hurry(): void {
+    if (this.state !== "waiting" || !this.hasWorked) return;
+    clearTimeout(this.timer);
+    this.connect();
+  }
+
   private connectIn(delay: number): void {
     if (delay <= 0) return this.connect();
     this.state = "waiting";
@@ -147,7 +154,7 @@ export class WebSocketTransport implements Transport {
     const delay = this.available ? backoff(this.failures - 1) : jittered(timing.lastDelay);
     this.retryAt = now() + delay;
     this.connectIn(delay);
-    if (code === FRAME_TOO_LARGE) this.blame(questions);
+    this.blame(questions, code);
     this.listener.availabilityChanged();
     this.review();
   }
@@ -168,10 +175,14 @@ export class WebSocketTransport implements Transport {
     socket.close(1000);
   }
 
-  /** Of the frames that were not answered, the server closed over the largest, if over any. */
-  private blame(questions: Question[]): void {
-    const [largest] = questions.sort((a, b) => b.size - a.size);
-    if (largest?.run) this.listener.failed(this, largest.run, new RequestError(413, "The inputs are too large."));
+  /** Tells of the starts that this socket took and did not answer: it may have died over one of them. */
+  private blame(questions: Question[], code: number | undefined): void {
+    const starts = questions.filter(({ run }) => run !== null && run.uuid === null).sort((a, b) => b.size - a.size);
+    for (const [index, { run }] of starts.entries()) {
+      const tooLarge = code === FRAME_TOO_LARGE && index === 0; // if any was over the limit, the largest was
+      const error = tooLarge ? new RequestError(413, "The inputs are too large.") : new RequestError(0, "No answer.");
+      if (run !== null) this.fail(run, error);
+    }
   }
 
   /** Every frame has its answer: where one that an earlier check saw still waits, the socket is dead. */

@@ -57,13 +57,19 @@ test("a first answer tells all that it has as events", () => {
   const { changed, events } = run.answer(info({ progress: 1, target: 2, messages: ["a"] }), 0);
   expect(changed).toBe(true);
   expect(events).toEqual([
-    { ...of(100), type: "message", index: 0, message: "a" },
     { ...of(100), type: "status", status: "running" },
     { ...of(100), type: "target", target: 2 },
     { ...of(100), type: "progress", progress: 1, target: 2 },
+    { ...of(100), type: "message", index: 0, message: "a" },
   ]);
   expect(run.uuid).toBe(UUID);
   expect(run.state).toBe("following");
+});
+
+test("a first answer that is final tells all there was before the end", () => {
+  const run = new Run({ task: "sum", inputs: {}, key: "k", options: defaults() });
+  const { events } = run.answer(info({ status: "failed", progress: 1, messages: ["a"] }), 0);
+  expect(events.map(({ type }) => type)).toEqual(["message", "progress", "status"]);
 });
 
 test("the same answer again changes nothing", () => {
@@ -146,7 +152,7 @@ test("an answer with the messages past `after` overlaps with those known", () =>
 test("`finished` ends a run with every message that was known", () => {
   const run = following({ messages: ["m0"] });
   const { events } = run.event(finished(400, { outputs: { sum: 1 }, message_count: 1, progress: 10 }));
-  expect(events.map(({ type }) => type)).toEqual(["status", "progress"]);
+  expect(events.map(({ type }) => type)).toEqual(["progress", "status"]);
   expect(run.state).toBe("finished");
   expect(run.current()).toMatchObject({ status: "succeeded", outputs: { sum: 1 }, messages: ["m0"] });
 });
@@ -170,6 +176,16 @@ test("an answer of an earlier moment does not end the wait for a finished run's 
   expect(run.state).toBe("ending");
   run.answer(info({ seq: 400, status: "succeeded", messages: ["m0"] }), 0);
   expect(run.state).toBe("finished");
+});
+
+test("a final answer without all messages is asked for again, once", () => {
+  const run = following();
+  const end = info({ seq: 400, status: "succeeded", message_count: 2, outputs: { sum: 1 } });
+  expect(run.answer({ ...end, messages: ["m0"] }, 0).events.map(({ type }) => type)).toEqual(["message"]);
+  expect(run.state).toBe("ending");
+  run.answer(end, 1); // there are no more
+  expect(run.state).toBe("finished");
+  expect(run.current()).toMatchObject({ outputs: { sum: 1 }, messages: ["m0"] });
 });
 
 test("a run whose missing messages cannot be had concludes with its outcome", () => {

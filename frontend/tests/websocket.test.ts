@@ -402,6 +402,22 @@ test("inputs too large for a frame are tried by REST, whose word is the last", a
   });
 });
 
+test("inputs that a socket dies over are sent by REST, and the run moves up again", async () => {
+  const first = await started("first", {});
+  server.onFrame = ({ type }, socket) => {
+    if (type === "run") socket.terminate();
+    return type === "run";
+  };
+  const handle = client.run("large", {});
+  const transports: string[] = [];
+  handle.on("transport", ({ transport }) => transports.push(transport));
+  await vi.waitFor(() => expect(transports).toEqual(["polling", "websocket"]));
+  expect(server.framesOf("run")).toHaveLength(3);
+  expect(server.callsOf("POST")).toHaveLength(1);
+  for (const run of server.runs) run.finish({ outputs: {} });
+  await Promise.all([handle, first.handle]);
+});
+
 test("with transport `websocket` REST is never asked, however often the socket fails", async () => {
   client.options.transport = "websocket";
   server.handshake = 404;

@@ -97,6 +97,8 @@ export class TestServer {
   handshake: "accept" | 404 | "hang" = "accept";
   /** Sees each frame first; true: it is dealt with. */
   onFrame: (frame: Frame, socket: WebSocket) => boolean = () => false;
+  /** Sees each run that starts. */
+  onRun: (run: ServerRun) => void = () => {};
   /** Sees each REST call first; true: it is dealt with. */
   onCall: (call: Received, response: ServerResponse) => boolean = () => false;
 
@@ -163,6 +165,7 @@ export class TestServer {
     const run = new ServerRun(task, inputs);
     this.runs.push(run);
     if (key !== undefined) this.byKey.set(key, run);
+    this.onRun(run);
     return run;
   }
 

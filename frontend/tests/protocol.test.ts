@@ -1,0 +1,104 @@
+/** The wire, by the golden frames that server and client share. */
+
+import { expect, test } from "vitest";
+import {
+  type ClientFrame,
+  detailOf,
+  isFinal,
+  parseServerFrame,
+  pingFrame,
+  runFrame,
+  statusOf,
+  subscribeFrame,
+} from "../src/protocol.js";
+import { goldenFrames } from "./support/frames.js";
+
+const goldens = goldenFrames();
+const NOT_ASKED_FOR = ["unsubscribe"]; // client frames that this client never sends
+const NOT_AWAITED = ["unsubscribed"]; // and the answers to them
+
+const OURS: Record<string, ClientFrame> = {
+  run: runFrame("1", "sum", { numbers: [1, 2] }, "a-key"),
+  subscribe: subscribeFrame("2", "6b0f3a4e-0000-4000-8000-000000000000", 3),
+  ping: pingFrame("3"),
+};
+
+const fields = (frame: object) =>
+  Object.entries(frame)
+    .map(([name, value]) => `${name}: ${Array.isArray(value) ? "array" : typeof value}`)
+    .sort();
+
+test("there is a golden frame of every kind that the client sends or knows", () => {
+  const kinds = new Set(goldens.map(({ frame }) => frame.type));
+  const known = ["run", "subscribe", "ping", "accepted", "snapshot", "pong", "error"];
+  const events = ["status", "target", "progress", "message", "finished"];
+  for (const kind of [...known, ...events]) expect(kinds).toContain(kind);
+});
+
+test.each(goldens.filter(({ direction }) => direction === "server"))(
+  "the server frame $name is let in",
+  ({ frame }) => {
+    const parsed = parseServerFrame(JSON.stringify(frame));
+    expect(parsed).toEqual(NOT_AWAITED.includes(String(frame.type)) ? null : frame);
+  },
+);
+
+test.each(goldens.filter(({ direction }) => direction === "client"))(
+  "the client frame $name is as ours",
+  ({ frame }) => {
+    const ours = OURS[String(frame.type)];
+    if (ours === undefined) return expect(NOT_ASKED_FOR).toContain(frame.type);
+    const optional = new Set(["idempotency_key", "after"]);
+    const required = fields(frame).filter((field) => !optional.has(field.split(":")[0] ?? ""));
+    expect(fields(ours)).toEqual(expect.arrayContaining(required));
+    expect(Object.keys(ours)[0]).toBe("type"); // `type` comes first
+  },
+);
+
+test.each([
+  undefined,
+  new ArrayBuffer(2),
+  "",
+  "{",
+  "[]",
+  "null",
+  "1",
+  '"pong"',
+  "{}",
+  '{"type":"constructor"}',
+  '{"type":"tomorrow"}',
+  '{"type":"accepted","ref":"1","task":{}}',
+  '{"type":"progress","uuid":"u","attempt":1,"seq":"2","progress":1,"target":null}',
+  '{"type":"status","uuid":"u","attempt":1,"seq":2,"status":"lost"}',
+  '{"type":"error","code":"not_found"}',
+])("%j is no frame", (data) => {
+  expect(parseServerFrame(data)).toBeNull();
+});
+
+test("unknown fields of a known frame are no reason to refuse it", () => {
+  expect(parseServerFrame('{"type":"pong","ref":"1","at":12}')).toMatchObject({ type: "pong" });
+});
+
+test.each([
+  ["not_authenticated", undefined, 401],
+  ["not_authenticated", 403, 403],
+  ["conflict", undefined, 422],
+  ["a code of tomorrow", undefined, 400],
+])("an error frame with code %s and status %s is a %i", (code, status, expected) => {
+  const frame = { type: "error" as const, code, detail: "", ...(status === undefined ? {} : { status }) };
+  expect(statusOf(frame)).toBe(expected);
+});
+
+test("a refusal's detail is its sentence where it has no more, else its fields", () => {
+  expect(detailOf({ detail: "Not found." })).toBe("Not found.");
+  expect(detailOf("Not found.")).toBe("Not found.");
+  expect(detailOf({ inputs: { a: ["Required."] } })).toEqual({ inputs: { a: ["Required."] } });
+});
+
+test("three statuses are final", () => {
+  expect((["pending", "running", "succeeded", "failed", "cancelled"] as const).filter(isFinal)).toEqual([
+    "succeeded",
+    "failed",
+    "cancelled",
+  ]);
+});
