@@ -150,14 +150,13 @@ def _header(scope: dict[str, Any], name: bytes) -> str | None:
 
 
 class Caller:
-    """Who is at the other end of a socket, and what they may do. Its methods use the database."""
+    """Who is at the other end of a socket, and what they may do. It uses the database.
+
+    Raises AuthenticationFailed where the credentials of the handshake are wrong.
+    """
 
     def __init__(self, scope: dict[str, Any]) -> None:
         self._http = _http_request(scope)
-        self._known: BaseAuthentication | None = None
-
-    def authenticate(self) -> None:
-        """Find out who it is, by the handshake; AuthenticationFailed where its credentials are wrong."""
         request = TaskAPIView().initialize_request(self._http)
         user = request.user
         # without authenticators there is none to know, and DRF answers "forbidden" and not "who are you?"

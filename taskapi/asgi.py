@@ -6,7 +6,7 @@ application = get_asgi_application()
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.core.asgi import get_asgi_application as get_django_application
@@ -22,5 +22,5 @@ def get_asgi_application(prefix: str = "") -> Any:
     from taskapi.routing import websocket_urlpatterns
 
     sockets: Any = URLRouter(websocket_urlpatterns)
-    route = path(prefix.lstrip("/"), sockets)  # Channels routes with Django's `path`, to applications
-    return ProtocolTypeRouter({"http": http, "websocket": URLRouter([cast("Any", route)])})
+    routes: list[Any] = [path(prefix.lstrip("/"), sockets)]
+    return ProtocolTypeRouter({"http": http, "websocket": URLRouter(routes)})

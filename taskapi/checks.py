@@ -19,7 +19,7 @@ from rest_framework.permissions import BasePermission, OperandHolder, SingleOper
 from rest_framework.throttling import BaseThrottle
 
 from taskapi.backends import Backend, get_backend
-from taskapi.conf import CHANNEL_LAYER_ALIASES, settings
+from taskapi.conf import CHANNEL_LAYER_ALIASES, TASKS_SETTINGS, settings
 from taskapi.params import Parameter
 from taskapi.redis import check_url
 from taskapi.registry import load
@@ -41,6 +41,16 @@ def register() -> None:
 
 def check_tasks(**kwargs: Any) -> list[CheckMessage]:
     """Every entry of TASK_API_BACKGROUND_TASKS is a task that can be run."""
+    for name in TASKS_SETTINGS:
+        value = _value(name)
+        if value is not None and (isinstance(value, str) or not isinstance(value, Iterable)):
+            return [
+                checks.Error(
+                    f"TASK_API_{name}: expected a list, got {value!r}.",
+                    hint="Give a list of Task classes, or of their dotted paths.",
+                    id="taskapi.E010",
+                )
+            ]
     messages: list[CheckMessage] = []
     by_name: dict[str, type[Task]] = {}
     for entry in settings.background_tasks:

@@ -16,6 +16,7 @@ DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 DEFAULT_RETENTION = timedelta(days=7)
 DEFAULT_EVENT_INTERVAL = 0.05  # seconds between two `progress` events of a run
 
+TASKS_SETTINGS = ("BACKGROUND_TASKS", "BACKGROUND_CLASSES")  # both of the 1.x documentation's names
 CHANNEL_LAYER_ALIASES = ("taskapi", "default")  # in the order in which they are looked for
 
 
@@ -29,9 +30,9 @@ class Settings:
 
     @property
     def background_tasks(self) -> Sequence[Any]:
-        """Dotted paths or Task classes, of both the setting's names in the 1.x documentation."""
+        """Dotted paths or Task classes, from both settings."""
         entries: list[Any] = []
-        for name in ("BACKGROUND_TASKS", "BACKGROUND_CLASSES"):
+        for name in TASKS_SETTINGS:
             entries += [entry for entry in self._get(name, ()) if entry not in entries]
         return entries
 

@@ -6,6 +6,7 @@ does about the ones that are lost.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import cache
 from typing import Any
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 GROUP_PREFIX = "taskapi.run."  # then the run's uuid in hex: within the 100 characters that Channels allows
 MESSAGE_TYPE = "taskapi.report"
+PUBLISH_TIMEOUT = 5.0  # seconds: a run does not wait longer for those who follow it
 PREFIX = "taskapi"  # of the Redis keys of a layer of our own
 
 
@@ -50,7 +52,8 @@ async def publish(uuid: UUID, report: Report) -> None:
         "report": [*report[:3], [list(event) for event in report.events]],
     }
     try:
-        await get_layer().group_send(group(uuid), message)
+        async with asyncio.timeout(PUBLISH_TIMEOUT):
+            await get_layer().group_send(group(uuid), message)
     except Exception as error:  # noqa: BLE001 - each layer has errors of its own, and none of them may end a run
         logger.warning("An event of run %s could not be published: %r", uuid, error)
 

@@ -1,9 +1,11 @@
 """``URLRouter(websocket_urlpatterns)``: the WebSocket beside the REST URLs."""
 
+from typing import Any
+
 from django.urls import path
 
 from taskapi.consumers import TaskConsumer
 
-websocket_urlpatterns = [
-    path("tasks/ws/", TaskConsumer.as_asgi())  # type: ignore[arg-type]  # Channels routes to ASGI applications
-]
+_consumer: Any = TaskConsumer.as_asgi()  # Channels routes with Django's `path`, to applications in place of views
+
+websocket_urlpatterns: list[Any] = [path("tasks/ws/", _consumer)]

@@ -22,7 +22,7 @@ from taskapi.backends.arq import FUNCTION, health_key, queue_key, serialize
 from taskapi.conf import settings
 from taskapi.redis import parse_sentinel
 from taskapi.tasks import Task
-from taskapi.workers.engine import Worker
+from taskapi.workers.engine import Worker, log_to_terminal  # noqa: E402
 
 QUEUE = Task.queue
 
@@ -39,6 +39,7 @@ async def work(ctx: dict[Any, Any]) -> None:
     """Run our worker in the place of arq's."""
     context = click.get_current_context(silent=True)
     burst = bool(context and context.params.get("burst"))
+    log_to_terminal()
     await Worker([QUEUE], burst=burst).main()
     raise asyncio.CancelledError  # how an arq worker is told to end
 

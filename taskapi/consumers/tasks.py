@@ -60,9 +60,8 @@ class TaskConsumer(AsyncConsumer):
             logger.warning("Refused a WebSocket from the origin %r: its host is not in ALLOWED_HOSTS.", origin)
             await self.send({"type": "websocket.close"})
             return
-        self._caller = await in_database(Caller, scope)
         try:
-            await in_database(self._caller.authenticate)
+            self._caller = await in_database(Caller, scope)
         except APIException as error:
             logger.warning("Refused a WebSocket, whose credentials are wrong: %s", error)
             await self.send({"type": "websocket.close"})

@@ -28,6 +28,16 @@ SWEEP_INTERVAL = 5.0  # seconds between two sweeps
 FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0  # seconds between two tries while Redis is away; doubling
 
 
+def log_to_terminal() -> None:
+    """Say what the worker does, in a project whose LOGGING says nothing of it."""
+    package = logging.getLogger("taskapi")
+    if not package.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
+
+
 class Worker:
     """Executes the runs of `queues`, at most `concurrency` at once.
 
@@ -50,14 +60,11 @@ class Worker:
         self._done = 0
 
     def run(self) -> None:
-        """Work until SIGTERM or SIGINT, or until nothing is due where `burst` is set. Ends the process if it has to."""
-        if not asyncio.run(self.main()):
-            # A task's thread does not end, and Python would wait for it for ever. Its run is handed back.
-            logging.shutdown()
-            os._exit(0)
+        """Work until SIGTERM or SIGINT, or until nothing is due where `burst` is set."""
+        asyncio.run(self.main())
 
-    async def main(self) -> bool:
-        """As `run`, on the running loop; False where a thread of a task is still busy at the end."""
+    async def main(self) -> None:
+        """As `run`, on the running loop. Ends the process where a task's thread does not end."""
         self._stopping = asyncio.Event()
         self._executor = Executor(self.concurrency)
         self._queue = WorkerQueue(self.queues)
@@ -72,8 +79,11 @@ class Worker:
             for chore in chores:
                 chore.cancel()
             ended = await self._shut_down()
-        logger.info("Worker %d ended; it executed %d runs.", os.getpid(), self._done)
-        return ended
+            logger.info("Worker %d ended; it executed %d runs.", os.getpid(), self._done)
+            if not ended:
+                # Its run was handed back. Python would wait for the thread for ever.
+                logging.shutdown()
+                os._exit(0)
 
     def stop(self) -> None:
         """Take no new runs; the second time, give running ones no more time."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import django
 
-from taskapi.workers.engine import Worker
+from taskapi.workers.engine import Worker, log_to_terminal
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ _processes = multiprocessing.get_context("spawn")
 
 def _work(options: dict[str, Any]) -> None:
     django.setup()
+    log_to_terminal()
     Worker(**options).run()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
@@ -11,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from taskapi.backends import get_backend
 from taskapi.backends.arq import ArqBackend
 from taskapi.tasks import Task
-from taskapi.workers.engine import DEFAULT_CONCURRENCY, DEFAULT_GRACE, Worker
+from taskapi.workers.engine import DEFAULT_CONCURRENCY, DEFAULT_GRACE, Worker, log_to_terminal
 from taskapi.workers.supervisor import Supervisor
 
 
@@ -19,16 +18,6 @@ def _positive(value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise ArgumentTypeError(f"expected a number of 1 or more, got {value!r}")
     return int(value)
-
-
-def _log_to_terminal() -> None:
-    """Say what the worker does, in a project whose LOGGING says nothing of it."""
-    logger = logging.getLogger("taskapi")
-    if not logger.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
 
 
 class Command(BaseCommand):
@@ -63,7 +52,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        _log_to_terminal()
+        log_to_terminal()
         if not isinstance(get_backend(), ArqBackend):
             raise CommandError(
                 "TASK_API_BACKEND does not use this worker. Start the worker of the backend that it names, or "
