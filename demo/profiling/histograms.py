@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
 
@@ -45,40 +45,28 @@ def tidy(number: float) -> float:
     return float(f"{number:.12g}")
 
 
+# A unit of the calendar: the number of the one in which a date lies, and the name of the one with a number.
+CALENDAR: Sequence[tuple[Callable[[date], int], Callable[[int], str]]] = (
+    (lambda day: day.toordinal(), lambda number: date.fromordinal(number).isoformat()),
+    (lambda day: (day.toordinal() - 1) // 7, lambda number: f"week of {date.fromordinal(number * 7 + 1).isoformat()}"),
+    (lambda day: day.year * 12 + day.month - 1, lambda number: f"{number // 12:04}-{number % 12 + 1:02}"),
+    (lambda day: day.year, str),
+    (lambda day: day.year // 10, lambda number: f"{number * 10}s"),
+)
+
+
 def date_histogram(dates: Counter[date]) -> list[dict[str, Any]]:
     """A bar for each day, week, month, year or decade from the first date to the last: the finest of few bars."""
     limit = bar_limit(dates.total())
-    for bucket in (day_bucket, week_bucket, month_bucket, year_bucket, decade_bucket):
-        first, last = bucket(min(dates))[0], bucket(max(dates))[0]
-        if last - first < limit:
-            break
+    first_day, last_day = min(dates), max(dates)
+    number_of, name_of = next(
+        ((number_of, name_of) for number_of, name_of in CALENDAR if number_of(last_day) - number_of(first_day) < limit),
+        CALENDAR[-1],
+    )
     counts: Counter[int] = Counter()
-    labels = {}
     for day, count in dates.items():
-        index, label = bucket(day)
-        counts[index] += count
-        labels[index] = label
+        counts[number_of(day)] += count
     return [
-        {"from": labels.get(i, "none"), "to": labels.get(i, "none"), "count": counts[i]} for i in range(first, last + 1)
+        {"from": name_of(number), "to": name_of(number), "count": counts[number]}
+        for number in range(number_of(first_day), number_of(last_day) + 1)
     ]
-
-
-def day_bucket(day: date) -> tuple[int, str]:
-    return day.toordinal(), day.isoformat()
-
-
-def week_bucket(day: date) -> tuple[int, str]:
-    monday = day.toordinal() - day.weekday()
-    return monday // 7, f"week of {date.fromordinal(max(1, monday)).isoformat()}"
-
-
-def month_bucket(day: date) -> tuple[int, str]:
-    return day.year * 12 + day.month - 1, f"{day:%Y-%m}"
-
-
-def year_bucket(day: date) -> tuple[int, str]:
-    return day.year, str(day.year)
-
-
-def decade_bucket(day: date) -> tuple[int, str]:
-    return day.year // 10, f"{day.year // 10 * 10}s"
