@@ -75,7 +75,7 @@ frontend: frontend/node_modules/.installed ## Build taskapi/static/ from fronten
 
 .PHONY: docs
 docs: $(VENV)/.dev ## Build the documentation into site/; a link that leads nowhere is an error
-	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/mkdocs build --strict
 
 # Locked for every Python and platform at once. `make lock UV_FLAGS=--upgrade` takes newer versions.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --custom-compile-command "make lock" $(UV_FLAGS)
