@@ -4,7 +4,7 @@ from django.apps import AppConfig
 
 
 class TaskAPIConfig(AppConfig):
-    """Registers the system checks, and hands the models what stands above them."""
+    """Registers the system checks, and hands the tasks and models what stands above them."""
 
     name = "taskapi"
     verbose_name = "Task API"
@@ -12,7 +12,7 @@ class TaskAPIConfig(AppConfig):
 
     def ready(self) -> None:
         from taskapi import checks, runs  # models can be imported only now
-        from taskapi.models import TaskInfo
+        from taskapi.doors import doors
 
         checks.register()
-        TaskInfo.doors = runs
+        doors.runs = runs

@@ -1,20 +1,16 @@
-"""The record: what happened to each run, and what it said.
-
-The methods by which users act on a run (`info.result()` and so on) belong to `taskapi.runs`, which stands
-above the models. The app config, which stands above both, hands them down once, in `ready()`: that is the
-one knot in the layers, and it is tied there.
-"""
+"""The record: what happened to each run, and what it said."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from taskapi.doors import doors
 from taskapi.states import FINAL, Status
 
 
@@ -38,18 +34,8 @@ class JSONTextField(models.TextField):  # type: ignore[type-arg]  # the stubs' g
         return self.value_from_object(obj)
 
 
-class Doors(Protocol):
-    """What `taskapi.runs` does for a TaskInfo."""
-
-    def result(self, info: TaskInfo, timeout: float | None) -> dict[str, Any]: ...
-
-    async def aresult(self, info: TaskInfo, timeout: float | None) -> dict[str, Any]: ...
-
-
 class TaskInfo(models.Model):
     """One run of a task."""
-
-    doors: ClassVar[Doors]
 
     uuid = models.UUIDField(unique=True, default=uuid.uuid4, editable=False)
     task = models.CharField(max_length=255)
@@ -115,11 +101,11 @@ class TaskInfo(models.Model):
 
         Waits for at most `timeout` seconds (None: for ever), then raises TimeoutError.
         """
-        return self.doors.result(self, timeout)
+        return doors.runs.result(self, timeout)
 
     async def aresult(self, timeout: float | None = None) -> dict[str, Any]:
         """As `result`, for async code."""
-        return await self.doors.aresult(self, timeout)
+        return await doors.runs.aresult(self, timeout)
 
 
 class TaskMessage(models.Model):

@@ -103,6 +103,11 @@ def submit(
     return Submission(info, created=True)
 
 
+def start(task: Definition, inputs: Any, **options: Any) -> TaskInfo:
+    """As `submit`, for those who need not know whether the run is new."""
+    return submit(task, inputs, **options).info
+
+
 def store_inputs(task: Definition, inputs: Any) -> dict[str, Any]:
     """The inputs as the JSON that is recorded: converted, so that each value has one form. Or InvalidInputs."""
     try:

@@ -1,18 +1,20 @@
-"""What a developer writes: a Task class."""
+"""What a developer writes: a Task class. It can be imported while Django reads its settings."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from datetime import datetime, timedelta
 from inspect import cleandoc
-from typing import Any, ClassVar, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from asgiref.sync import sync_to_async
 
-from taskapi import runs
-from taskapi.models import TaskInfo
+from taskapi.doors import doors
 from taskapi.params import Parameter, object_schema
 from taskapi.progress import Speaker
+
+if TYPE_CHECKING:
+    from taskapi.models import TaskInfo
 
 __all__ = ["Task"]
 
@@ -118,15 +120,8 @@ class Task:
         `delay` is in seconds. Raises InvalidInputs (`detail`: ``{name: [sentence, …]}``), which leaves no
         row, and IdempotencyConflict.
         """
-        submission = runs.submit(
-            cls,
-            {} if inputs is None else inputs,
-            user=user,
-            delay=delay,
-            run_at=run_at,
-            idempotency_key=idempotency_key,
-        )
-        return submission.info
+        given = {} if inputs is None else inputs
+        return doors.runs.start(cls, given, user=user, delay=delay, run_at=run_at, idempotency_key=idempotency_key)
 
     @classmethod
     async def astart(cls, inputs: Mapping[str, Any] | None = None, **options: Any) -> TaskInfo:

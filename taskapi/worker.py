@@ -22,7 +22,7 @@ from taskapi.backends.arq import FUNCTION, health_key, queue_key, serialize
 from taskapi.conf import settings
 from taskapi.redis import parse_sentinel
 from taskapi.tasks import Task
-from taskapi.workers.engine import Worker, log_to_terminal  # noqa: E402
+from taskapi.workers.engine import Worker, log_to_terminal
 
 QUEUE = Task.queue
 
