@@ -67,6 +67,7 @@ class Attempt:
         self._saved_at = loop.time()
         self._reporting = asyncio.Lock()
         self._pump: asyncio.Task[None] | None = None
+        self._broken: Exception | None = None  # why a report could not be made
         self._outbox: asyncio.Queue[Report | None] = asyncio.Queue()
         self._publisher = loop.create_task(self._publish())
         self._stop: Callable[[], object] = lambda: None
@@ -88,20 +89,28 @@ class Attempt:
 
     async def finish(self, outcome: Outcome) -> None:
         """Write the last words and the outcome, and publish them."""
-        async with self._reporting:
-            if self._pump is not None:
-                self._pump.cancel()  # it sleeps, or waits for its turn: a report under way is not cut off
-            said = self._monotonic(self.speaker.collect())
-            messages = self._rows(said.messages)
-            seq = self._seq + len(messages) + SEQ_STATE
-            write = partial(runs.finish, self.info, outcome, seq=seq, **self._state(said), messages=messages)
-            final = await self._ledger.write(write)
-            if final is None:
-                logger.warning("Run %s went on without attempt %d.", self.info.uuid, self.info.attempt)
-            else:
-                self._outbox.put_nowait(self._report(said, messages, seq, final))
-        self._outbox.put_nowait(None)
-        await self._publisher
+        try:
+            async with self._reporting:
+                if self._pump is not None:
+                    self._pump.cancel()  # it sleeps, or waits for its turn: a report under way is not cut off
+                try:
+                    await self._write_end(outcome if self._broken is None else _stumble(self, self._broken))
+                except Exception as error:  # noqa: BLE001 - whatever it is, no run may stay `running` for it
+                    await self._write_end(_stumble(self, error))
+        finally:
+            self._outbox.put_nowait(None)
+            await self._publisher
+
+    async def _write_end(self, outcome: Outcome) -> None:
+        said = self._monotonic(self.speaker.collect())
+        messages = self._rows(said.messages)
+        seq = self._seq + len(messages) + SEQ_STATE
+        write = partial(runs.finish, self.info, outcome, seq=seq, **self._state(said), messages=messages)
+        final = await self._ledger.write(write)
+        if final is None:
+            logger.warning("Run %s went on without attempt %d.", self.info.uuid, self.info.attempt)
+        else:
+            self._outbox.put_nowait(self._report(said, messages, seq, final))
 
     async def abandon(self) -> None:
         """Hand the run back although its task still runs, in a thread that cannot be ended."""
@@ -117,8 +126,12 @@ class Attempt:
         """Report at once, and then once an interval for as long as there is something to say."""
         saved = False
         while self.speaker.pending or not saved:
-            async with self._reporting:
-                saved = await self._report_once()
+            try:
+                async with self._reporting:
+                    saved = await self._report_once()
+            except Exception as error:  # noqa: BLE001 - what was collected is lost, so the run cannot succeed
+                self._broken = error
+                return
             await asyncio.sleep(settings.event_interval)
 
     async def _report_once(self) -> bool:
@@ -197,7 +210,7 @@ class Executor:
             return
         attempt = self.attempts[uuid] = Attempt(info, self._ledger)
         try:
-            await attempt.finish(await self._run(attempt))
+            await attempt.finish(await self._outcome(attempt))
         finally:
             del self.attempts[uuid]
 
@@ -206,6 +219,12 @@ class Executor:
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._ledger.close()
         return not self.attempts
+
+    async def _outcome(self, attempt: Attempt) -> Outcome:
+        try:
+            return await self._run(attempt)
+        except Exception as error:  # noqa: BLE001 - a task that cannot even be made, say
+            return _stumble(attempt, error)
 
     async def _run(self, attempt: Attempt) -> Outcome:
         try:
@@ -294,8 +313,14 @@ def _fail(attempt: Attempt, error: BaseException) -> Outcome:
             return Outcome.failed(ErrorCode.TIMEOUT, "The task took longer than it may.")
     if isinstance(error, TaskError):
         return Outcome.failed(ErrorCode.TASK_ERROR, str(error))
+    return _stumble(attempt, error)
+
+
+def _stumble(attempt: Attempt, error: BaseException) -> Outcome:
+    """The outcome after an error that nobody foresaw: its text is for staff, unless DEBUG is on."""
     logger.error("Task %s failed in run %s.", attempt.info.task, attempt.info.uuid, exc_info=error)
-    message = f"{type(error).__name__}: {error}" if django_settings.DEBUG else "The task failed."
+    # these, unlike str(error), survive an exception that cannot be printed
+    message = "".join(traceback.format_exception_only(error)).strip() if django_settings.DEBUG else "The task failed."
     return Outcome.failed(ErrorCode.EXCEPTION, message, "".join(traceback.format_exception(error)))
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from django.core.serializers.json import DjangoJSONEncoder
 
 from taskapi.exceptions import Interrupted
-from taskapi.protocol import SAFE_INTEGER
+from taskapi.protocol import MAX_DEPTH, SAFE_INTEGER, is_too_deep
 
 
 class Said(NamedTuple):
@@ -58,9 +58,7 @@ class Speaker:
             self.changed()
 
     def add_message(self, message: Any) -> None:
-        # As JSON at once: what cannot be sent fails in the task's own line, and what is changed afterwards
-        # stays as it was said.
-        self._messages.append(json.loads(_encoder.encode(message)))
+        self._messages.append(_json(message))
         if not self.pending:
             self.changed()
 
@@ -93,7 +91,19 @@ class Speaker:
         return Said(_bounded(self.target), _bounded(self.progress), messages)
 
 
+_TOO_DEEP = f"A message may have lists and dicts inside one another {MAX_DEPTH} deep at most."
 _encoder = DjangoJSONEncoder(allow_nan=False)
+
+
+def _json(message: Any) -> Any:
+    """The message as JSON: what cannot be sent fails in the task's own line, and what changes later stays as said."""
+    try:
+        value = json.loads(_encoder.encode(message))
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    if is_too_deep(value):
+        raise ValueError(_TOO_DEEP)
+    return value
 
 
 def _integer(value: Any) -> int:

@@ -6,7 +6,7 @@ docs/protocol.md is the normative text; tests/frames/ holds a golden frame of ea
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +22,7 @@ SUBPROTOCOL = "taskapi.v1"
 REF_LENGTH = 64  # characters of a client's `ref`
 KEY_LENGTH = 255  # characters of an idempotency key, here and in the REST header
 TASK_LENGTH = 255  # characters of a task's name
+MAX_DEPTH = 64  # lists and objects inside one another; Python gives up at some hundreds
 SAFE_INTEGER = 2**53 - 1  # the largest int that a JavaScript client reads exactly
 
 
@@ -40,6 +41,20 @@ def encode(value: Any) -> str:
     except UnicodeEncodeError:
         return _ascii_encoder.encode(value)
     return text
+
+
+def is_too_deep(value: Any) -> bool:
+    """Whether a JSON value has lists and objects inside one another past MAX_DEPTH."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [item for outer in level if isinstance(outer, (list, dict)) for item in _items(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _items(outer: list[Any] | dict[str, Any]) -> Iterable[Any]:
+    return outer.values() if isinstance(outer, dict) else outer
 
 
 def _no_constant(name: str) -> Any:

@@ -205,7 +205,7 @@ def finish(
         message_count=_count(info, messages),
         outputs=outcome.outputs,
         error=outcome.error,
-        traceback=outcome.traceback.replace("\0", "\\x00"),  # PostgreSQL's text has no NUL
+        traceback=_storable(outcome.traceback),
         finished=timezone.now() if outcome.status in FINAL else None,
     )
     if not ended:
@@ -214,6 +214,11 @@ def finish(
     if final.status == Status.PENDING:
         transaction.on_commit(partial(enqueue, final), using=router.db_for_write(TaskInfo))
     return final
+
+
+def _storable(text: str) -> str:
+    """The text without what a text column refuses: lone surrogates anywhere, NUL on PostgreSQL."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _count(info: TaskInfo, messages: Sequence[TaskMessage]) -> int:

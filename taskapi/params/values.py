@@ -13,10 +13,11 @@ from django.utils.translation import gettext as _
 from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.fields import get_error_detail
 
+from taskapi.protocol import MAX_DEPTH
+
 logger = logging.getLogger(__name__)
 
 LARGEST = sys.float_info.max  # JavaScript reads what is beyond it as Infinity (RFC 8259, section 6)
-MAX_DEPTH = 64  # lists and dicts inside one another; some hundreds, and Python's json gives up
 MAX_SENTENCES = 20  # about one value: 100,000 wrong numbers are not answered by as many sentences
 MAX_ECHO = 60  # characters of the caller's own text in a sentence
 
