@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from django.urls import include, path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]]
+PAGES = [file.relative_to(ROOT).as_posix() for file in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]]
 
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)")  # of this repository, not of the web
@@ -37,9 +38,9 @@ def anchors(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_files_and_headings(page):
-    for path, fragment in LINK.findall(BLOCK.sub("", text_of(page))):
-        target = (ROOT / page).parent / path if path else ROOT / page
-        assert target.exists(), f"{page} links to {path}, which is not there"
+    for name, fragment in LINK.findall(BLOCK.sub("", text_of(page))):
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), f"{page} links to {name}, which is not there"
         if fragment:
             assert fragment in anchors(target.resolve().relative_to(ROOT)), f"{page} links to #{fragment}"
 
@@ -55,10 +56,7 @@ def test_json_samples_are_json(page):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if samples(page, "python")])
 def test_python_samples_run_one_after_the_other(page):
-    namespace = {
-        "__name__": "sample",
-        "INSTALLED_APPS": [],
-        "urlpatterns": [],
-    }  # what settings.py and urls.py begin with
+    # what a settings.py and a urls.py have before a sample's line is added
+    namespace = {"__name__": "sample", "INSTALLED_APPS": [], "urlpatterns": [], "path": path, "include": include}
     for sample in samples(page, "python"):
         exec(compile(ast.parse(sample, page), page, "exec"), namespace)  # noqa: S102 - our own samples
