@@ -6,7 +6,7 @@
  */
 
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -51,6 +51,7 @@ async function npmPackage() {
     // `require` gives the client itself, as in 1.x, and what the ES module exports by name
     footer: { js: "module.exports = Object.assign(module.exports.default, module.exports);" },
   });
+  copyFileSync(join(here, "../LICENSE"), join(here, "dist/LICENSE"));
   writeFileSync(join(here, "dist/cjs/package.json"), '{ "type": "commonjs" }\n');
   const tsc = join(here, "node_modules/typescript/bin/tsc");
   for (const format of ["esm", "cjs"]) {

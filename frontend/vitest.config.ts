@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["tests/**/*.test.ts"],
-    testTimeout: 5_000, // ms: a test waits for a state, never for a time
+    testTimeout: 10_000, // ms: a test waits for a state, with this limit
     unstubGlobals: true,
     sequence: { shuffle: true },
   },

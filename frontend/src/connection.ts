@@ -19,6 +19,7 @@ interface Passenger {
   needsRest: boolean;
   /** Of its requests, in a row. */
   failures: number;
+  /** While it waits for its next try. */
   retry: ReturnType<typeof setTimeout> | undefined;
 }
 
@@ -61,9 +62,7 @@ export class Connection implements SocketListener {
       return this.place(passenger);
     }
     if (status !== null && mayRetry(status, run.uuid !== null, passenger.failures)) {
-      clearTimeout(passenger.retry);
-      passenger.retry = setTimeout(() => passenger.carrier?.follow(run), backoff(passenger.failures - 1));
-      return;
+      return this.retryLater(passenger);
     }
     const change = run.conclude();
     if (change.changed) return this.tell(passenger, change);
@@ -113,8 +112,9 @@ export class Connection implements SocketListener {
     const { run, carrier } = passenger;
     const next = mayUseSocket(passenger) && this.socketServes(run) ? this.socket : this.polling;
     if (carrier === next) return;
-    if (carrier === this.polling && run.uuid === null) return; // its start is under way; it moves up after the answer
-    clearTimeout(passenger.retry);
+    const isAsking = carrier === this.polling && run.uuid === null && passenger.retry === undefined;
+    if (isAsking) return; // its start is under way; it moves up after the answer
+    this.stopWaiting(passenger);
     carrier?.unfollow(run);
     passenger.carrier = next;
     next.follow(run);
@@ -124,10 +124,27 @@ export class Connection implements SocketListener {
     return run.order.options.transport === "websocket" || this.socket.available;
   }
 
-  private drop({ run, carrier, retry }: Passenger): void {
-    clearTimeout(retry);
-    this.passengers.delete(run);
-    carrier?.unfollow(run);
+  /** Asks again after a while, whichever transport carries the run by then. */
+  private retryLater(passenger: Passenger): void {
+    this.stopWaiting(passenger);
+    passenger.retry = setTimeout(
+      () => {
+        passenger.retry = undefined;
+        passenger.carrier?.follow(passenger.run);
+      },
+      backoff(passenger.failures - 1),
+    );
+  }
+
+  private stopWaiting(passenger: Passenger): void {
+    clearTimeout(passenger.retry);
+    passenger.retry = undefined;
+  }
+
+  private drop(passenger: Passenger): void {
+    this.stopWaiting(passenger);
+    this.passengers.delete(passenger.run);
+    passenger.carrier?.unfollow(passenger.run);
     this.socket.review();
   }
 }

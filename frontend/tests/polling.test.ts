@@ -3,7 +3,8 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Client } from "../src/client.js";
 import type { RequestError } from "../src/errors.js";
-import { clientOf, setWebSocket } from "./support/client.js";
+import { timing } from "../src/timing.js";
+import { clientOf, setWebSocket, until } from "./support/client.js";
 import { json, TestServer } from "./support/server.js";
 
 let server: TestServer;
@@ -30,7 +31,7 @@ test("without a WebSocket a run is started by REST and polled for what is new", 
   run.running();
   run.message("a");
   run.message("b");
-  await vi.waitFor(() => expect(messages).toHaveLength(2));
+  await until(() => expect(messages).toHaveLength(2));
   run.message("c");
   run.finish({ outputs: { sum: 3 } });
   await expect(handle).resolves.toMatchObject({ outputs: { sum: 3 }, messages: ["a", "b", "c"] });
@@ -72,6 +73,7 @@ test("a server without WebSockets is polled at once, and asked for a socket seld
 test("a handshake that hangs ends in polling", async () => {
   setWebSocket(true);
   server.handshake = "hang";
+  timing.handshake = 50;
   const handle = client.run("sum", {});
   await handle.uuid;
   server.run.finish({ outputs: {} });
@@ -95,7 +97,7 @@ test("the CSRF cookie goes into the header of the POST, decoded, and of no GET",
   client.options.csrfHeaderName = "X-CSRF";
   const handle = client.run("sum", {});
   await handle.uuid;
-  await vi.waitFor(() => expect(server.callsOf("GET")).not.toHaveLength(0));
+  await until(() => expect(server.callsOf("GET")).not.toHaveLength(0));
   server.run.finish({ outputs: {} });
   await handle;
   expect(server.callsOf("POST")[0]?.headers["x-csrf"]).toBe("to=ken=");
@@ -109,6 +111,20 @@ test("a relative baseURL is the page's", async () => {
   await handle.uuid;
   server.run.finish({ outputs: {} });
   await handle;
+});
+
+test.each([
+  ["same-origin", "same-origin"],
+  ["cors", "include"],
+] as const)("with corsMode %s credentials are %s", async (corsMode, credentials) => {
+  const fetched = vi.fn(fetch);
+  vi.stubGlobal("fetch", fetched);
+  client.options.corsMode = corsMode;
+  const handle = client.run("sum", {});
+  await handle.uuid;
+  server.run.finish({ outputs: {} });
+  await handle;
+  for (const [request] of fetched.mock.calls) expect(request).toMatchObject({ mode: corsMode, credentials });
 });
 
 test.each([
@@ -167,7 +183,7 @@ test("answers that get lost start no second run, and settle nothing", async () =
   const handle = client.run("sum", {});
   await handle.uuid;
   failures = 4;
-  await vi.waitFor(() => expect(failures).toBe(0));
+  await until(() => expect(failures).toBe(0));
   server.run.finish({ outputs: {} });
   await handle;
   expect(server.runs).toHaveLength(1);
@@ -182,7 +198,7 @@ test("errors of the server while a run goes on are waited out", async () => {
     if (status !== undefined) response.writeHead(status).end("<h1>Sorry</h1>");
     return status !== undefined;
   };
-  await vi.waitFor(() => expect(statuses).toHaveLength(0), { timeout: 2_000 });
+  await until(() => expect(statuses).toHaveLength(0));
   server.run.finish({ outputs: { sum: 0 } });
   await expect(handle).resolves.toMatchObject({ outputs: { sum: 0 } });
 });
@@ -201,6 +217,7 @@ test.each([
 });
 
 test("an answer that never comes is asked for again", async () => {
+  timing.request = 200;
   let hung = 0;
   server.onCall = () => hung++ === 0;
   const handle = client.run("sum", {});

@@ -6,7 +6,7 @@ import type { RequestError, TaskFailed } from "../src/errors.js";
 import type { Callbacks } from "../src/handle.js";
 import type { TaskInfo } from "../src/protocol.js";
 import { timing } from "../src/timing.js";
-import { clientOf, setWebSocket } from "./support/client.js";
+import { clientOf, setWebSocket, until } from "./support/client.js";
 import { type Frame, TestServer } from "./support/server.js";
 
 let server: TestServer;
@@ -81,7 +81,7 @@ test("all runs of a page share one socket, which closes some time after the last
     { number: 2 },
     { number: 3 },
   ]);
-  await vi.waitFor(() => expect(server.sockets.size).toBe(0));
+  await until(() => expect(server.sockets.size).toBe(0));
   const again = client.run("double", {});
   await again.uuid;
   expect(server.handshakes).toBe(2);
@@ -96,7 +96,7 @@ test("the handle tells events in the wire's shape, and no more of them after `of
   run.running();
   run.message("one");
   run.progress(1);
-  await vi.waitFor(() => expect(heard).toHaveLength(3));
+  await until(() => expect(heard).toHaveLength(3));
   off();
   run.message("two");
   run.finish({ outputs: {} });
@@ -229,13 +229,13 @@ test("a socket cut in mid-run comes back, and nothing is lost or told twice", as
   handle.on("message", ({ index, message }) => heard.push([index, message]));
   run.running();
   run.message("a");
-  await vi.waitFor(() => expect(heard).toHaveLength(1));
+  await until(() => expect(heard).toHaveLength(1));
   for (const [index, letter] of ["b", "c", "d"].entries()) {
     server.cut();
     run.message(letter); // nobody hears it
-    await vi.waitFor(() => expect(server.framesOf("subscribe")).toHaveLength(index + 1));
+    await until(() => expect(server.framesOf("subscribe")).toHaveLength(index + 1));
   }
-  await vi.waitFor(() => expect(run.followers.size).toBe(1));
+  await until(() => expect(run.followers.size).toBe(1));
   run.message("e");
   run.finish({ outputs: {} });
   expect((await handle).messages).toEqual(["a", "b", "c", "d", "e"]);
@@ -280,7 +280,7 @@ test("a message event that got lost is fetched as soon as a later one shows it",
   handle.on("message", ({ message }) => heard.push(message));
   run.message("a", false);
   run.message("b");
-  await vi.waitFor(() => expect(heard).toEqual(["a", "b"]));
+  await until(() => expect(heard).toEqual(["a", "b"]));
   run.finish({ outputs: {} });
   await handle;
   expect(server.framesOf("subscribe")).toHaveLength(1);
@@ -321,12 +321,13 @@ test("callbacks that throw harm nothing, and are reported", async () => {
 });
 
 test("a socket that opens but swallows frames is given up, and the run starts over REST once", async () => {
+  timing.answer = 50;
   server.onFrame = () => true;
   const handle = client.run("sum", {});
   const heard: string[] = [];
   handle.on("transport", ({ transport }) => heard.push(transport));
   await handle.uuid;
-  await vi.waitFor(() => expect(server.handshakes).toBeGreaterThan(1)); // it is tried again
+  await until(() => expect(server.handshakes).toBeGreaterThan(1)); // it is tried again
   server.run.finish({ outputs: {} });
   await handle;
   expect(heard).toEqual(["polling"]);
@@ -334,12 +335,13 @@ test("a socket that opens but swallows frames is given up, and the run starts ov
 });
 
 test("a socket that falls silent in mid-run is replaced", async () => {
+  timing.answer = 200;
   const { handle, run } = await started("sum", {});
   const [silent] = server.sockets;
   server.onFrame = (_frame, socket) => socket === silent;
   run.followers.clear();
   run.message("unheard");
-  await vi.waitFor(() => expect(run.followers.size).toBe(1));
+  await until(() => expect(run.followers.size).toBe(1));
   run.finish({ outputs: {} });
   expect((await handle).messages).toEqual(["unheard"]);
   expect(server.calls).toEqual([]);
@@ -352,9 +354,9 @@ test("where a socket never comes back the run is polled, and moves up when one d
   server.handshake = 404;
   server.cut();
   run.running();
-  await vi.waitFor(() => expect(heard).toEqual(["polling"]));
+  await until(() => expect(heard).toEqual(["polling"]));
   server.handshake = "accept";
-  await vi.waitFor(() => expect(heard).toEqual(["polling", "websocket"]));
+  await until(() => expect(heard).toEqual(["polling", "websocket"]));
   run.message("up again");
   run.finish({ outputs: {} });
   expect((await handle).messages).toEqual(["up again"]);
@@ -411,7 +413,7 @@ test("inputs that a socket dies over are sent by REST, and the run moves up agai
   const handle = client.run("large", {});
   const transports: string[] = [];
   handle.on("transport", ({ transport }) => transports.push(transport));
-  await vi.waitFor(() => expect(transports).toEqual(["polling", "websocket"]));
+  await until(() => expect(transports).toEqual(["polling", "websocket"]));
   expect(server.framesOf("run")).toHaveLength(3);
   expect(server.callsOf("POST")).toHaveLength(1);
   for (const run of server.runs) run.finish({ outputs: {} });
@@ -422,7 +424,7 @@ test("with transport `websocket` REST is never asked, however often the socket f
   client.options.transport = "websocket";
   server.handshake = 404;
   const handle = client.run("sum", {});
-  await vi.waitFor(() => expect(server.handshakes).toBeGreaterThan(2));
+  await until(() => expect(server.handshakes).toBeGreaterThan(2));
   server.handshake = "accept";
   await handle.uuid;
   server.run.finish({ outputs: {} });
