@@ -130,6 +130,10 @@ class Launcher:
             self.stop()
             self.phase = Phase.STOPPED
 
+    @property
+    def url_host(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
+
     # Starting
 
     def start(self) -> None:
@@ -140,6 +144,7 @@ class Launcher:
             self.port = listener.getsockname()[1]
             self.environment |= {
                 "DJANGO_SETTINGS_MODULE": "demo.settings",
+                "ALLOWED_HOSTS": f"{self.environment.get('ALLOWED_HOSTS', '')} {self.url_host}",
                 "DEMO_DATA_DIR": str(self.data_dir),
                 "REDIS_URL": self.redis_url or self.start_valkey(),
                 "PYTHONUNBUFFERED": "1",
@@ -239,10 +244,9 @@ class Launcher:
             connection.close()
 
     def announce(self) -> None:
-        host = f"[{self.host}]" if ":" in self.host else self.host
         say(
             "\n  The demo of Django Task API is at\n"
-            f"\n      http://{host}:{self.port}/\n"
+            f"\n      http://{self.url_host}:{self.port}/\n"
             f"\n  Ctrl-C stops all of it. Logs: {self.data_dir / 'log'}\n"
         )
 

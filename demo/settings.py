@@ -40,7 +40,7 @@ ASGI_APPLICATION = "demo.asgi.application"
 
 DEBUG = os.environ.get("DEBUG", "1") == "1"
 SECRET_KEY = os.environ.get("SECRET_KEY", "only-for-the-demo")
-ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost 127.0.0.1 [::1]").split()
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *os.environ.get("ALLOWED_HOSTS", "").split()]
 ROOT_URLCONF = "demo.urls"
 
 MIDDLEWARE = [

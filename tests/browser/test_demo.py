@@ -68,6 +68,15 @@ def test_the_sample_is_profiled_over_a_websocket_while_the_bar_moves(page):
     expect(card.locator("details.column")).to_have_count(11)
 
 
+def test_polling_carries_a_run_where_there_is_no_websocket(page, demo):
+    page.goto(f"{demo.url}?transport=polling")
+    profile(page, csv("fruit,weight\napple,120\npear,heavy\nplum,12\nfig,40\nkiwi,75\n"))
+    expect(page.locator("#profile .run-status")).to_have_text("Done")
+    expect(page.locator("#profile .run-facts")).to_contain_text("over polling")
+    expect(page.locator("#connection")).to_have_text("polling")
+    expect(page.locator("#profile .messages li")).to_have_count(1)
+
+
 def test_a_chart_can_be_read_with_the_keyboard(page):
     profile(page, csv("n,weight\n" + "".join(f"{n},{n % 5}\n" for n in range(50))))
     plot = page.get_by_role("slider", name="weight").first

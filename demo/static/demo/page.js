@@ -8,6 +8,8 @@ import { ServerWatch } from "./server-watch.js";
 
 const MAX_FRAME = 1_000_000; // bytes: a file travels in one WebSocket frame, of which the server takes 1 MiB
 
+TaskAPI.options.transport = new URLSearchParams(location.search).get("transport") ?? "auto";
+
 const connection = document.getElementById("connection");
 const watch = new ServerWatch(document.getElementById("server-gone"));
 

@@ -19,15 +19,15 @@ export function profileView({ rows, problems, duplicates, columns, charts }) {
 }
 
 function figures({ rows, problems, duplicates, columns }) {
-  const figure = (amount, words, good) =>
-    el("div", { "data-good": good ?? null }, el("dt", {}, words), el("dd", {}, number(amount)));
+  const figure = (amount, words, mood = null) =>
+    el("div", { "data-mood": mood }, el("dt", {}, words), el("dd", {}, number(amount)));
   return el(
     "dl",
     { class: "figures" },
     figure(rows, "rows"),
     figure(columns.length, "columns"),
-    figure(problems, "rows with problems", String(problems === 0)),
-    figure(duplicates, "duplicate rows", String(duplicates === 0)),
+    figure(problems, "rows with problems", problems === 0 ? "good" : "bad"),
+    figure(duplicates, "duplicate rows", duplicates === 0 ? "good" : "odd"),
   );
 }
 
@@ -83,6 +83,7 @@ function gist(column) {
   if ("min" in column) return `${scaleValue(column.min)} to ${scaleValue(column.max)}`;
   if (isUnique(column) && column.count > 1) return "no value twice";
   const [[value, amount]] = column.top;
+  if (amount < total(column) / 20) return `${number(column.distinct)} different values`;
   return `${value}, ${percent(amount / total(column))}`;
 }
 
@@ -124,8 +125,11 @@ function kindFacts(column) {
   }
 }
 
-/** True where a few patterns cover most values: codes have shapes, names have not. */
-const isCode = (column) => column.shapes.reduce((sum, [, amount]) => sum + amount, 0) > column.count / 2;
+/** True where a few patterns of capitals and digits cover most values: codes have shapes, names have not. */
+function isCode({ shapes, count: values }) {
+  const covered = shapes.reduce((sum, [, amount]) => sum + amount, 0);
+  return covered > values / 2 && shapes.some(([shape]) => shape.includes("9") || !shape.includes("a"));
+}
 
 function variants(column) {
   const more = column.variant_count - column.variants.length;

@@ -82,7 +82,6 @@ export class RunPanel {
     this.log.append(el("li", {}, line, line ? " " : null, message.text ?? JSON.stringify(message)));
     this.messagesTitle.textContent = count(this.log.children.length, "message");
     this.messages.hidden = false;
-    this.log.scrollTop = this.log.scrollHeight;
   }
 
   succeed(info) {
@@ -112,9 +111,9 @@ export class RunPanel {
     const [created, started, finished] = [info.created, info.started, info.finished].map((time) => Date.parse(time));
     this.#showFacts([
       this.#transport ? `over ${transportName(this.#transport)}` : null,
-      info.attempt > 1 ? `attempt ${info.attempt}` : `a worker had it after ${duration(Math.max(0, started - created))}`,
-      finished >= started ? `ran for ${duration(finished - started)}` : null,
-      el("a", { href: `${TaskAPI.options.baseURL}${info.uuid}/`, target: "_blank" }, "the run as JSON"),
+      info.attempt > 1 ? `attempt ${info.attempt}` : `waited ${duration(Math.max(0, started - created))} for a worker`,
+      finished >= started ? `ran ${duration(finished - started)}` : null,
+      el("a", { href: `${TaskAPI.options.baseURL}${info.uuid}/`, target: "_blank" }, "as JSON"),
     ]);
   }
 
