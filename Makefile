@@ -35,7 +35,6 @@ test: test-frontend test-python test-newest ## Run every test
 test-frontend: frontend/node_modules/.installed ## Type check and test the frontend; is the committed build what its sources give?
 	cd frontend && ../tools/with-node npm run typecheck
 	cd frontend && ../tools/with-node npm test
-	cd frontend && ../tools/with-node npm run check
 
 .PHONY: test-python
 test-python: $(VENV)/.dev ## Run the Python tests: unit, integration, browser
