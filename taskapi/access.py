@@ -141,7 +141,10 @@ def origin_allowed(scope: dict[str, Any]) -> bool:
     if origin is None:
         return True
     allowed = django_settings.ALLOWED_HOSTS or (LOCAL_HOSTS if django_settings.DEBUG else [])
-    domain, _ = split_domain_port(urlsplit(origin).netloc.lower())
+    try:
+        domain, _ = split_domain_port(urlsplit(origin).netloc.lower())
+    except ValueError:
+        return False
     return validate_host(domain, allowed)
 
 

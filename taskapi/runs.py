@@ -134,7 +134,7 @@ def _start_time(delay: float | timedelta | None, run_at: datetime | None) -> dat
 
 def _digest(user_id: Any, task: str, key: str) -> str:
     """One column for (caller, task, key): anonymous callers count as one caller."""
-    return hashlib.sha256("\0".join((str(user_id or ""), task, key)).encode()).hexdigest()
+    return hashlib.sha256("\0".join((str(user_id or ""), task, key)).encode(errors="surrogatepass")).hexdigest()
 
 
 def _insert_once(info: TaskInfo) -> TaskInfo | None:
