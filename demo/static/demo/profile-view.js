@@ -36,7 +36,7 @@ function map(places) {
   return el(
     "figure",
     { class: "chart" },
-    el("figcaption", {}, el("strong", {}, "Where they are"), el("span", {}, `a dot for every ${places.degrees}° that has rows; the darker, the more`)),
+    el("figcaption", {}, el("strong", {}, "Where they are"), el("span", {}, `a dot for every ${places.degrees}° that has rows; the stronger, the more`)),
     dotMap(places, { name: `A map of ${count(rows, "row")} in ${count(places.cells.length, "place")}` }),
   );
 }
