@@ -1,0 +1,31 @@
+"""The test project with tasks, logins and limits that show each promise of the contract."""
+
+from tests.project.settings import *  # noqa: F403
+from tests.project.settings import TASK_API_BACKGROUND_TASKS as COMMON_TASKS
+
+TASK_API_AUTHENTICATION_CLASSES = [
+    "rest_framework.authentication.BasicAuthentication",
+    "rest_framework.authentication.SessionAuthentication",
+]
+
+TASK_API_BACKGROUND_TASKS = [
+    *COMMON_TASKS,
+    "tests.integration.contract.tasks.Say",
+    "tests.integration.contract.tasks.SayEverything",
+    "tests.integration.contract.tasks.Nest",
+    "tests.integration.contract.tasks.Fussy",
+    "tests.integration.contract.tasks.Return",
+    "tests.integration.contract.tasks.AsyncReturn",
+    "tests.integration.contract.tasks.ReturnOdd",
+    "tests.integration.contract.tasks.Raise",
+    "tests.integration.contract.tasks.AsyncRaise",
+    "tests.integration.contract.tasks.Progress",
+    "tests.integration.contract.tasks.HalfWay",
+    "tests.integration.contract.tasks.Track",
+    "tests.integration.contract.tasks.AsyncTrack",
+    "tests.integration.contract.tasks.UseDatabase",
+    "tests.integration.contract.tasks.AsyncUseDatabase",
+    "tests.integration.contract.tasks.WhoAmI",
+    "tests.integration.contract.tasks.Members",
+    "tests.integration.contract.tasks.OncePerDay",
+]

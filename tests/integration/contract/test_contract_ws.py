@@ -1,0 +1,547 @@
+"""Section 4 of the contract: the WebSocket, and what a subscriber may count on."""
+
+import asyncio
+import json
+import uuid
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.integration.contract.conftest import BASIC
+from tests.integration.contract.guarantees import REPRESENTATION, check_stream, messages
+from tests.integration.contract.tasks import EVERYTHING
+from tests.support.socket import open_socket
+from tests.support.waiting import wait_for
+
+SUM = {"task": "sum", "inputs": {"numbers": [1, 2]}}
+
+
+async def run(socket, task, inputs=None, **fields):
+    """Run it to its end; the frames, from `accepted` to `finished`."""
+    await socket.send(type="run", ref="r", task=task, inputs=inputs or {}, **fields)
+    return await socket.receive_until("finished")
+
+
+async def ask(socket, **frame):
+    """Send the frame, and return the next one that comes."""
+    await socket.send(**frame)
+    return await socket.receive()
+
+
+async def assert_alive(socket):
+    assert await ask(socket, type="ping", ref="still there?") == {"type": "pong", "ref": "still there?"}
+
+
+async def status_of_refusal(url, **options):
+    with pytest.raises(InvalidStatus) as refusal:
+        async with open_socket(url, **options):
+            pass
+    return refusal.value.response.status_code
+
+
+# The handshake
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [(None, None), (["taskapi.v1"], "taskapi.v1"), (["graphql-ws", "taskapi.v1"], "taskapi.v1")],
+)
+async def test_the_subprotocol_is_chosen_where_the_client_names_it(ws_connect, offered, chosen):
+    async with ws_connect(subprotocols=offered) as socket:
+        assert socket.connection.subprotocol == chosen
+        await assert_alive(socket)
+
+
+async def test_a_client_that_speaks_other_subprotocols_only_is_closed_with_4406(ws_connect):
+    async with ws_connect(subprotocols=["graphql-ws", "taskapi.v99"]) as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.receive()
+    assert closed.value.rcvd.code == 4406
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1.evil.example"])
+async def test_a_foreign_origin_is_refused_in_the_handshake(stack, origin):
+    assert await status_of_refusal(stack.ws_url, additional_headers={"Origin": origin}) == 403
+
+
+async def test_the_log_says_which_origin_was_refused(stack):
+    await status_of_refusal(stack.ws_url, origin="http://who-is-this.example")
+    assert "http://who-is-this.example" in stack.processes["web"].output
+
+
+@pytest.mark.parametrize("origin", [None, "http://127.0.0.1", "http://127.0.0.1:8000", "https://127.0.0.1"])
+async def test_an_origin_of_allowed_hosts_is_let_through_and_so_is_none(ws_connect, origin):
+    async with ws_connect(origin=origin) as socket:
+        await assert_alive(socket)
+
+
+async def test_wrong_credentials_are_refused_in_the_handshake(stack):
+    assert await status_of_refusal(stack.ws_url, additional_headers={"Authorization": "Basic eDp5"}) == 403
+
+
+# Frames that are none
+
+UUID = "00000000-0000-4000-8000-000000000000"
+
+
+def frame(**fields):
+    return json.dumps(fields)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        ("", "invalid_json"),
+        ("{", "invalid_json"),
+        ("nonsense", "invalid_json"),
+        ("\0", "invalid_json"),
+        (b'{"type":"ping"}', "invalid_json"),
+        (b"\xff\xfe\x00", "invalid_json"),
+        ('{"type":"ping","x":NaN}', "invalid_json"),
+        ('{"type":"ping","x":-Infinity}', "invalid_json"),
+        ('{"type":"ping"} {"type":"ping"}', "invalid_json"),
+        ("[" * 200_000 + "]" * 200_000, "invalid_json"),
+        ('{"type":"ping","x":' * 20_000, "invalid_json"),
+        ("9" * 10_000, "invalid_json"),
+        ("[]", "invalid_frame"),
+        ("null", "invalid_frame"),
+        ('"ping"', "invalid_frame"),
+        ("{}", "invalid_frame"),
+        ('{"type":null}', "invalid_frame"),
+        ('{"type":["ping"]}', "invalid_frame"),
+        (frame(type="ping", ref="r" * 65), "invalid_frame"),
+        (frame(type="ping", ref=1), "invalid_frame"),
+        (frame(type="ping", ref={"a": 1}), "invalid_frame"),
+        (frame(type="pong"), "unknown_type"),
+        (frame(type="__class__"), "unknown_type"),
+        (frame(type="ping\0"), "unknown_type"),
+        (frame(type="\ud83d"), "unknown_type"),
+        (frame(type="x" * 100_000), "unknown_type"),
+        (frame(type="run"), "invalid_frame"),
+        (frame(type="run", task=None), "invalid_frame"),
+        (frame(type="run", task=5, inputs={}), "invalid_frame"),
+        (frame(type="run", task="", inputs={}), "invalid_frame"),
+        (frame(type="run", task="sum", inputs={"numbers": []}, idempotency_key=5), "invalid_frame"),
+        (frame(type="run", task="sum", inputs={"numbers": []}, idempotency_key="k" * 256), "invalid_frame"),
+        (frame(type="run", task="sum", inputs={"numbers": []}, after=-1), "invalid_frame"),
+        (frame(type="run", task="no such task", inputs={}), "unknown_task"),
+        (frame(type="run", task="\0", inputs={}), "unknown_task"),
+        (frame(type="run", task="\ud83d", inputs={}), "unknown_task"),
+        (frame(type="run", task="sum", inputs={"numbers": ["\ud83d"]}), "invalid_inputs"),
+        (frame(type="run", task="sum", inputs={"\ud83d": 1}), "invalid_inputs"),
+        (frame(type="run", task="sum", inputs=[]), "invalid_inputs"),
+        (frame(type="run", task="sum", inputs=None), "invalid_inputs"),
+        (frame(type="run", task="sum", inputs="numbers"), "invalid_inputs"),
+        ('{"type":"run","task":"sum","inputs":{"numbers":[1e999]}}', "invalid_inputs"),
+        ('{"type":"run","task":"sum","inputs":{"numbers":' + "[" * 300 + "]" * 300 + "}}", "invalid_inputs"),
+        (frame(type="subscribe"), "invalid_frame"),
+        (frame(type="subscribe", uuid=None), "invalid_frame"),
+        (frame(type="subscribe", uuid=5), "invalid_frame"),
+        (frame(type="subscribe", uuid="garbage"), "invalid_frame"),
+        (frame(type="subscribe", uuid=UUID + "\0"), "invalid_frame"),
+        (frame(type="subscribe", uuid=[UUID]), "invalid_frame"),
+        (frame(type="subscribe", uuid=UUID, after=-1), "invalid_frame"),
+        (frame(type="subscribe", uuid=UUID, after=1.5), "invalid_frame"),
+        (frame(type="subscribe", uuid=UUID, after=True), "invalid_frame"),
+        (frame(type="subscribe", uuid=UUID, after="1"), "invalid_frame"),
+        (frame(type="subscribe", uuid=UUID, after=10**400), "invalid_frame"),
+        (frame(type="subscribe", uuid=UUID), "not_found"),
+        (frame(type="subscribe", uuid=UUID, after=2**53 - 1), "not_found"),
+        (frame(type="unsubscribe", uuid="garbage"), "invalid_frame"),
+    ],
+    ids=lambda value: repr(value[:40]),
+)
+async def test_a_frame_that_cannot_be_served_gets_its_code_and_the_socket_lives_on(ws_connect, sent, code):
+    async with ws_connect() as socket:
+        await socket.connection.send(sent)
+        error = await socket.receive()
+        assert (error["type"], error["code"]) == ("error", code)
+        assert error["detail"]
+        assert "ref" not in error
+        await assert_alive(socket)
+
+
+@pytest.mark.parametrize("ref", ["r", "", "r" * 64, "\0", "é😀", "\ud83d", "\u2028"])
+async def test_a_ref_comes_back_as_it_was(ws_connect, ref):
+    async with ws_connect() as socket:
+        assert await ask(socket, type="ping", ref=ref) == {"type": "pong", "ref": ref}
+        assert (await ask(socket, type="?", ref=ref))["ref"] == ref
+        assert (await ask(socket, type="run", ref=ref, task="?", inputs={}))["ref"] == ref
+        assert (await ask(socket, type="subscribe", ref=ref, uuid=UUID))["ref"] == ref
+        assert (await ask(socket, type="unsubscribe", ref=ref, uuid=UUID))["ref"] == ref
+
+
+async def test_a_frame_without_a_ref_is_answered_without_one(ws_connect):
+    async with ws_connect() as socket:
+        assert await ask(socket, type="ping") == {"type": "pong"}
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"task": "sum", "inputs": {"numbers": ["one"]}}, "invalid_inputs"),
+        ({"task": "sum", "inputs": {}}, "invalid_inputs"),
+        ({"task": "sum", "inputs": {"numbers": [1], "more": 2}}, "invalid_inputs"),
+        ({"task": "nothing", "inputs": {}}, "unknown_task"),
+        ({"task": "members", "inputs": {}}, "not_authenticated"),
+    ],
+)
+async def test_a_refusal_says_what_rest_would_have_answered(ws_connect, rest, body, code):
+    answer = rest.post("/tasks/", json=body).json()
+    async with ws_connect() as socket:
+        error = await ask(socket, type="run", ref="r", **body)
+    assert error == {"type": "error", "ref": "r", "code": code, "detail": answer.get("detail", answer)}
+
+
+# Running
+
+
+async def test_sum_is_accepted_then_runs_then_has_finished(ws_connect):
+    async with ws_connect() as socket:
+        accepted, running, finished = frames = await run(socket, **SUM)
+    check_stream(frames)
+    assert (accepted["type"], accepted["ref"]) == ("accepted", "r")
+    before = accepted["task"]
+    assert (before["task"], before["status"], before["inputs"], before["messages"], before["attempt"]) == (
+        ("sum", "pending", {"numbers": [1, 2]}, [], 0)
+    )
+    assert (running["type"], running["status"], running["attempt"]) == ("status", "running", 1)
+    assert finished["task"]["outputs"] == {"sum": 3}
+
+
+async def test_every_json_value_arrives_as_a_message(ws_connect):
+    async with ws_connect() as socket:
+        frames = await run(socket, "say_everything")
+        await socket.send(type="subscribe", ref="again", uuid=frames[0]["task"]["uuid"], after=0)
+        again = await socket.receive_until("finished")
+    check_stream(frames)
+    assert messages(frames) == again[0]["task"]["messages"] == EVERYTHING
+
+
+async def test_ten_thousand_messages_arrive_once_and_in_order(ws_connect):
+    async with ws_connect() as socket:
+        frames = await run(socket, "say", {"n": 10_000})
+    check_stream(frames)
+    assert messages(frames) == [{"number": number} for number in range(10_000)]
+
+
+async def test_a_thousand_runs_share_one_socket(ws_connect):
+    async with ws_connect() as socket:
+        streams = {}
+        for number in range(1000):
+            await socket.send(type="run", ref=str(number), task="sum", inputs={"numbers": [number, 1]})
+        refs = {}
+        ended = 0
+        while ended < 1000:
+            frame = await socket.receive()
+            if frame["type"] == "accepted":
+                refs[frame["task"]["uuid"]] = int(frame["ref"])
+                streams[int(frame["ref"])] = [frame]
+            else:
+                streams[refs[frame["uuid"]]].append(frame)
+                ended += frame["type"] == "finished"
+        await assert_alive(socket)
+    assert sorted(streams) == list(range(1000))
+    for number, frames in streams.items():
+        check_stream(frames)
+        assert frames[-1]["task"]["outputs"] == {"sum": number + 1}
+
+
+@pytest.mark.parametrize("task", ["count", "async_count"])
+async def test_progress_only_grows_and_its_last_value_arrives(ws_connect, task):
+    async with ws_connect() as socket:
+        frames = await run(socket, task, {"n": 20_000})
+    check_stream(frames)
+    assert [frame["target"] for frame in frames if frame["type"] == "target"] == [20_000]
+    assert frames[-2]["type"] == "progress"
+    assert (frames[-2]["progress"], frames[-2]["target"]) == (20_000, 20_000)
+
+
+@pytest.mark.parametrize("task", ["track", "async_track"])
+async def test_track_counts_the_items(ws_connect, task):
+    async with ws_connect() as socket:
+        frames = await run(socket, task, {"items": [1, 2, 3]})
+    check_stream(frames)
+    assert (frames[-1]["task"]["progress"], frames[-1]["task"]["target"]) == (3, 3)
+    assert frames[-1]["task"]["outputs"] == {"sum": 6}
+
+
+@pytest.mark.parametrize("prefix", ["", "async_"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "runtime_error", "exit", "keyboard_interrupt", "cancelled", "generator_exit", "stop_iteration", "recursion",
+        "nul", "surrogate", "unspeakable", "group", "broken_transaction",
+    ],
+)  # fmt: skip
+async def test_an_exception_of_any_kind_fails_the_run_and_is_not_told(ws_connect, prefix, kind):
+    async with ws_connect() as socket:
+        frames = await run(socket, prefix + "raise", {"kind": kind})
+    check_stream(frames)
+    assert frames[-1]["status"] == "failed"
+    assert frames[-1]["task"]["error"] == {"code": "exception", "message": "The task failed."}
+
+
+async def test_a_task_that_cannot_be_made_fails(ws_connect):
+    async with ws_connect() as socket:
+        frames = await run(socket, "fussy")
+    assert frames[-1]["task"]["error"] == {"code": "exception", "message": "The task failed."}
+
+
+@pytest.mark.parametrize("task", ["raise", "async_raise"])
+async def test_a_task_error_is_told(ws_connect, task):
+    async with ws_connect() as socket:
+        frames = await run(socket, task, {"kind": "task_error"})
+    check_stream(frames)
+    assert frames[-1]["task"]["error"] == {"code": "task_error", "message": "Sorry: \0 é 😀"}
+
+
+@pytest.mark.parametrize("task", ["return", "async_return"])
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [(1, "number"), ({}, "number"), ({"number": "x"}, "number"), ({"number": 1, "more": 2}, "more")],
+)
+async def test_outputs_that_were_not_declared_fail_the_run_and_are_named(ws_connect, task, value, named):
+    async with ws_connect() as socket:
+        frames = await run(socket, task, {"value": value})
+    check_stream(frames)
+    assert frames[-1]["task"]["outputs"] is None
+    assert frames[-1]["task"]["error"]["code"] == "invalid_outputs"
+    assert named in frames[-1]["task"]["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", ["nan", "infinity", "deep", "object", "bytes", "surrogate", "key"])
+async def test_outputs_that_are_no_json_fail_the_run(ws_connect, kind):
+    async with ws_connect() as socket:
+        frames = await run(socket, "return_odd", {"kind": kind})
+    check_stream(frames)
+    assert frames[-1]["task"]["error"]["code"] == "invalid_outputs"
+
+
+@pytest.mark.parametrize("levels", [60, 500, 960, 975, 980, 985, 990, 2000])
+async def test_a_deep_message_arrives_or_fails_the_run(ws_connect, levels):
+    async with ws_connect() as socket:
+        frames = await run(socket, "nest", {"levels": levels})
+    check_stream(frames)
+    assert (frames[-1]["status"], len(messages(frames))) in [("succeeded", 1), ("failed", 0)]
+
+
+@pytest.mark.parametrize("task", ["use_database", "async_use_database"])
+async def test_a_task_may_use_the_database(ws_connect, task):
+    async with ws_connect() as socket:
+        frames = await run(socket, task, {"name": str(uuid.uuid4())})
+    check_stream(frames)
+    assert frames[-1]["task"]["outputs"] == {"found": 1}
+
+
+async def test_a_task_knows_its_run(ws_connect):
+    async with ws_connect(additional_headers=BASIC["ann"]) as socket:
+        accepted, *_, finished = await run(socket, "who_am_i")
+    expected = {"uuid": accepted["task"]["uuid"], "user": "ann", "attempt": 1}
+    assert finished["task"]["outputs"] == {"info": expected}
+
+
+# Subscribing
+
+
+async def test_two_subscribers_hear_the_same_and_each_one_finished(ws_connect, gate):
+    async with ws_connect() as first, ws_connect() as second:
+        await first.send(type="run", ref="r", task="hold", inputs={"gate": gate.path})
+        heard = await first.receive_until("message")
+        await second.send(type="subscribe", ref="s", uuid=heard[0]["task"]["uuid"], after=0)
+        snapshot = await second.receive()
+        gate.open()
+        heard += await first.receive_until("finished")
+        late = [snapshot, *await second.receive_until("finished")]
+        await assert_alive(first)
+        await assert_alive(second)
+    check_stream(heard)
+    check_stream(late)
+    assert (snapshot["type"], snapshot["ref"]) == ("snapshot", "s")
+    assert (snapshot["task"]["status"], snapshot["task"]["messages"]) == ("running", ["held"])
+    assert late[1:] == heard[1 - len(late) :]
+
+
+@pytest.mark.parametrize(("after", "expected"), [(0, [0, 1, 2]), (2, [2]), (3, []), (99, [])])
+async def test_a_subscription_after_the_end_gets_the_snapshot_then_finished(ws_connect, after, expected):
+    async with ws_connect() as socket:
+        accepted, *_, finished = await run(socket, "say_these", {"messages": [0, 1, 2]})
+        await socket.send(type="subscribe", ref="s", uuid=accepted["task"]["uuid"], after=after)
+        snapshot, *events = await socket.receive_until("finished")
+        await assert_alive(socket)
+    assert set(snapshot["task"]) == REPRESENTATION
+    assert (snapshot["type"], snapshot["task"]["status"], snapshot["task"]["messages"]) == (
+        ("snapshot", "succeeded", expected)
+    )
+    assert snapshot["task"]["message_count"] == 3
+    assert events == [finished]
+
+
+async def test_a_second_subscription_gets_a_snapshot_again_and_no_event_twice(ws_connect, gate):
+    async with ws_connect() as socket:
+        await socket.send(type="run", ref="r", task="hold", inputs={"gate": gate.path})
+        frames = await socket.receive_until("message")
+        snapshot = await ask(socket, type="subscribe", ref="s", uuid=frames[0]["task"]["uuid"], after=1)
+        gate.open()
+        events = await socket.receive_until("finished")
+        await assert_alive(socket)
+    check_stream([snapshot, *events])
+    assert snapshot["task"]["messages"] == []
+    assert messages(events) == ["let go"]
+
+
+async def test_a_run_that_was_quiet_is_followed_to_its_end(ws_connect, rest, gate):
+    async with ws_connect() as early, ws_connect() as late:
+        await early.send(type="run", ref="r", task="half_way", inputs={"gate": gate.path})
+        heard = await early.receive_until("progress")
+        path = f"/tasks/{heard[0]['task']['uuid']}/"
+        await asyncio.to_thread(wait_for, lambda: rest.get(path).json()["progress"])  # it is in the row by now
+        snapshot = await ask(late, type="subscribe", ref="s", uuid=heard[0]["task"]["uuid"])
+        gate.open()
+        heard += await early.receive_until("finished")
+        heard_late = [snapshot, *await late.receive_until("finished")]
+    check_stream(heard)
+    check_stream(heard_late)
+    assert messages(heard) == messages(heard_late) == ["on"]
+
+
+async def test_what_was_unsubscribed_is_heard_no_more(ws_connect, gate):
+    async with ws_connect() as leaver, ws_connect() as stayer:
+        await leaver.send(type="run", ref="r", task="hold", inputs={"gate": gate.path})
+        run_uuid = (await leaver.receive_until("message"))[0]["task"]["uuid"]
+        await ask(stayer, type="subscribe", ref="s", uuid=run_uuid)
+        gone = await ask(leaver, type="unsubscribe", ref="u", uuid=run_uuid)
+        assert gone == {"type": "unsubscribed", "ref": "u", "uuid": run_uuid}
+        gate.open()
+        await stayer.receive_until("finished")
+        await assert_alive(leaver)
+
+
+async def test_unsubscribing_from_nothing_is_answered_all_the_same(ws_connect):
+    async with ws_connect() as socket:
+        gone = await ask(socket, type="unsubscribe", ref="u", uuid=UUID)
+    assert gone == {"type": "unsubscribed", "ref": "u", "uuid": UUID}
+
+
+# Idempotency
+
+
+async def test_a_used_key_gives_the_same_run_with_the_messages_past_after(ws_connect):
+    key = str(uuid.uuid4())
+    async with ws_connect() as socket:
+        first = await run(socket, "say_these", {"messages": [0, 1, 2]}, idempotency_key=key)
+        again = await run(socket, "say_these", {"messages": [0, 1, 2]}, idempotency_key=key, after=2)
+    assert again[0]["type"] == "accepted"
+    assert again[0]["task"]["uuid"] == first[0]["task"]["uuid"]
+    assert again[0]["task"]["messages"] == [2]
+    assert again[1:] == first[-1:]
+
+
+async def test_a_used_key_with_other_inputs_is_a_conflict(ws_connect):
+    key = str(uuid.uuid4())
+    async with ws_connect() as socket:
+        await run(socket, "sum", {"numbers": [1]}, idempotency_key=key)
+        error = await ask(socket, type="run", ref="r", task="sum", inputs={"numbers": [2]}, idempotency_key=key)
+        await assert_alive(socket)
+    assert (error["type"], error["ref"], error["code"]) == ("error", "r", "conflict")
+
+
+@pytest.mark.parametrize("key", ["\0", "é😀", "k" * 255, "\ud83d"])
+async def test_any_text_may_be_a_key(ws_connect, key):
+    key = key if len(key) == 255 else key + str(uuid.uuid4())
+    async with ws_connect(additional_headers=BASIC["ann"]) as socket:
+        frame = await ask(socket, type="run", ref="r", **SUM, idempotency_key=key)
+    assert frame["type"] in ("accepted", "error")
+    assert frame.get("code", "invalid_frame") == "invalid_frame"
+
+
+async def test_both_roads_know_the_same_keys(ws_connect, rest):
+    key = str(uuid.uuid4())
+    posted = rest.post("/tasks/", json=SUM, headers={"Idempotency-Key": key}).json()
+    async with ws_connect() as socket:
+        frames = await run(socket, **SUM, idempotency_key=key)
+    assert frames[0]["task"]["uuid"] == posted["uuid"]
+
+
+async def test_the_same_key_of_another_caller_or_task_is_another_run(ws_connect):
+    key = str(uuid.uuid4())
+    found = set()
+    for headers in ({}, BASIC["ann"], BASIC["bob"]):
+        async with ws_connect(additional_headers=headers) as socket:
+            for task in ("sum", "async_sum"):
+                frames = await run(socket, task, {"numbers": [1]}, idempotency_key=key)
+                found.add(frames[0]["task"]["uuid"])
+    assert len(found) == 6
+
+
+# Who may do what
+
+
+async def held_by_ann(stack, gate):
+    """The uuid of a run of ann's that waits at the gate."""
+    with stack.client() as client:
+        body = {"task": "hold", "inputs": {"gate": gate.path}}
+        return client.post("/tasks/", json=body, headers=BASIC["ann"]).json()["uuid"]
+
+
+@pytest.mark.parametrize(("name", "sees"), [("ann", True), ("staff", True), ("bob", False), (None, False)])
+async def test_a_users_run_is_followed_by_that_user_and_by_staff_alone(stack, ws_connect, gate, name, sees):
+    run_uuid = await held_by_ann(stack, gate)
+    async with ws_connect(additional_headers=BASIC[name]) as socket:
+        frame = await ask(socket, type="subscribe", ref="s", uuid=run_uuid)
+        gate.open()
+        if sees:
+            assert frame["type"] == "snapshot"
+            await socket.receive_until("finished")
+        else:
+            assert (frame["type"], frame["code"]) == ("error", "not_found")
+        await assert_alive(socket)
+
+
+async def test_an_anonymous_run_is_followed_by_whoever_knows_its_uuid(ws_connect):
+    async with ws_connect() as anybody:
+        run_uuid = (await run(anybody, **SUM))[0]["task"]["uuid"]
+    async with ws_connect(additional_headers=BASIC["bob"]) as bob:
+        assert (await ask(bob, type="subscribe", ref="s", uuid=run_uuid))["type"] == "snapshot"
+
+
+async def test_a_browser_is_known_by_its_session(stack, ws_connect):
+    cookies = "; ".join(f"{name}={value}" for name, value in stack.login("staff").items())
+    async with ws_connect(additional_headers={"Cookie": cookies}, origin=stack.url) as socket:
+        frames = await run(socket, "who_am_i")
+    assert frames[-1]["task"]["outputs"]["info"]["user"] == "staff"
+
+
+async def test_where_a_login_is_required_the_socket_opens_and_only_ping_is_served(stack):
+    async with open_socket(stack.members_ws_url) as socket:
+        for request in (
+            {"type": "run", **SUM},
+            {"type": "run", "task": "no such task", "inputs": {}},
+            {"type": "subscribe", "uuid": UUID},
+            {"type": "unsubscribe", "uuid": UUID},
+        ):
+            error = await ask(socket, ref="r", **request)
+            assert (error["type"], error["ref"], error["code"]) == ("error", "r", "not_authenticated")
+        await assert_alive(socket)
+
+
+async def test_where_a_login_is_required_a_user_is_served(stack):
+    async with open_socket(stack.members_ws_url, additional_headers=BASIC["bob"]) as socket:
+        check_stream(await run(socket, **SUM))
+
+
+async def test_a_tasks_own_permission_is_asked(ws_connect):
+    async with ws_connect() as anybody, ws_connect(additional_headers=BASIC["ann"]) as ann:
+        assert (await ask(anybody, type="run", ref="r", task="members", inputs={}))["code"] == "not_authenticated"
+        check_stream(await run(ann, "members"))
+
+
+async def test_a_throttle_is_asked_once_a_run_and_not_when_one_is_read(ws_connect):
+    async with ws_connect(additional_headers=BASIC["bob"]) as socket:
+        frames = await run(socket, "once_per_day")
+        for _ in range(3):
+            await socket.send(type="subscribe", ref="s", uuid=frames[0]["task"]["uuid"])
+            await socket.receive_until("finished")
+        error = await ask(socket, type="run", ref="r", task="once_per_day", inputs={})
+        await assert_alive(socket)
+    assert (error["type"], error["code"]) == ("error", "throttled")
