@@ -16,6 +16,7 @@ from uuid import UUID
 from django.conf import settings as django_settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.http.request import split_domain_port, validate_host
@@ -97,6 +98,14 @@ class Conflict(exceptions.APIException):
     default_code = "conflict"
 
 
+class TooLarge(exceptions.APIException):
+    """The body of a request is over Django's own limit."""
+
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_code = "too_large"
+    default_detail = "The request is too large: DATA_UPLOAD_MAX_MEMORY_SIZE is the server's limit."
+
+
 def as_api_exception(error: Exception) -> Exception:
     """The refusal as DRF answers it; any other exception as it is."""
     if isinstance(error, InvalidInputs):
@@ -105,6 +114,8 @@ def as_api_exception(error: Exception) -> Exception:
         return exceptions.ValidationError({"task": [str(error)]}, code="unknown_task")
     if isinstance(error, IdempotencyConflict):
         return Conflict(str(error))
+    if isinstance(error, RequestDataTooBig):
+        return TooLarge()
     return error
 
 
@@ -128,8 +139,12 @@ def as_protocol_error(error: Exception, ref: str | None) -> ProtocolError:
         return error
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "invalid_frame")
     answer = as_api_exception(error)
-    detail = answer.detail if isinstance(answer, exceptions.APIException) else str(answer)
-    return ProtocolError(code, detail, ref)
+    if not isinstance(answer, exceptions.APIException):
+        return ProtocolError(code, str(answer), ref)
+    asks_who = isinstance(answer, (exceptions.NotAuthenticated, exceptions.AuthenticationFailed))
+    # As a DRF view decides it: 401 where the first authentication class has a challenge to send, and else 403.
+    challenges = asks_who and TaskAPIView().get_authenticate_header(Request(HttpRequest()))
+    return ProtocolError(code, answer.detail, ref, status.HTTP_401_UNAUTHORIZED if challenges else None)
 
 
 # WebSocket

@@ -78,13 +78,17 @@ class TaskCancelled(RunEnded):
 
 
 class ProtocolError(TaskAPIError):
-    """A client frame that cannot be served: `code` and `detail` of the `error` frame that answers it."""
+    """A client frame that cannot be served: what the `error` frame that answers it says.
 
-    def __init__(self, code: str, detail: Any, ref: str | None = None) -> None:
+    `status` is the one that REST would have answered with, where the code does not say it.
+    """
+
+    def __init__(self, code: str, detail: Any, ref: str | None = None, status: int | None = None) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
         self.ref = ref
+        self.status = status
 
 
 class Interrupted(BaseException):

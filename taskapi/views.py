@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from django.urls import reverse
 from rest_framework import status
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -45,7 +44,7 @@ class RunsView(View):
         if key is not None and not 0 < len(key) <= KEY_LENGTH:
             raise ValidationError({"Idempotency-Key": [f"Expected 1 to {KEY_LENGTH} characters."]})
         info, created = self.start_run(**body.validated_data, idempotency_key=key)
-        location = request.build_absolute_uri(reverse("taskapi:run", args=[info.uuid]))
+        location = f"{request.path}{info.uuid}/"  # below this, wherever this is mounted
         code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
         return self.represented(info, status=code, headers={"Location": location})
 

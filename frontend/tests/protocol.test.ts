@@ -80,8 +80,8 @@ test("unknown fields of a known frame are no reason to refuse it", () => {
 });
 
 test.each([
-  ["not_authenticated", undefined, 401],
-  ["not_authenticated", 403, 403],
+  ["not_authenticated", undefined, 403],
+  ["not_authenticated", 401, 401],
   ["conflict", undefined, 422],
   ["a code of tomorrow", undefined, 400],
 ])("an error frame with code %s and status %s is a %i", (code, status, expected) => {

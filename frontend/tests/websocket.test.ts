@@ -144,7 +144,7 @@ test("a cancelled run rejects with TaskCancelled", async () => {
 test.each([
   ["invalid_inputs", { inputs: { numbers: ["This field is required."] } }, 400],
   ["unknown_task", { task: ["There is no task named 'sum'."] }, 400],
-  ["not_authenticated", "Authentication credentials were not provided.", 401],
+  ["not_authenticated", "Authentication credentials were not provided.", 403],
   ["permission_denied", "You do not have permission to perform this action.", 403],
   ["too_many", "Too many open runs.", 429],
   ["conflict", "This idempotency key was used before with other inputs.", 422],
@@ -161,11 +161,11 @@ test.each([
 
 test("the status that an error frame names is the error's", async () => {
   server.onFrame = ({ type, ref = null }, socket) => {
-    const error = { type: "error", ref, code: "not_authenticated", status: 403, detail: "Log in." };
+    const error = { type: "error", ref, code: "not_authenticated", status: 401, detail: "Log in." };
     if (type === "run") socket.send(JSON.stringify(error));
     return type === "run";
   };
-  await expect(client.run("sum", {})).rejects.toMatchObject({ status: 403, message: "Log in." });
+  await expect(client.run("sum", {})).rejects.toMatchObject({ status: 401, message: "Log in." });
 });
 
 test("an error with a run's uuid ends that run alone", async () => {

@@ -14,6 +14,7 @@ from rest_framework.exceptions import APIException
 from taskapi import protocol
 from taskapi.access import Caller, Refused, as_protocol_error, origin_allowed
 from taskapi.database import in_database
+from taskapi.exceptions import ProtocolError
 from taskapi.models import TaskInfo
 from taskapi.protocol import Ping, Run, Subscribe, Unsubscribe
 from taskapi.subscriptions import Subscription, get_hub
@@ -82,11 +83,11 @@ class TaskConsumer(AsyncConsumer):
             await self._handlers[type(frame)](frame)
         except Refused as error:
             refusal = as_protocol_error(error, ref)
-            await self._answer("error", refusal.ref, code=refusal.code, detail=refusal.detail)
+            await self._refuse(refusal)
         except Exception:
             logger.exception("A frame could not be served.")
             sentence = "The server could not do this now. Try again later."
-            await self._answer("error", ref, code="unavailable", detail=sentence)
+            await self._refuse(ProtocolError("unavailable", sentence, ref))
 
     async def _disconnect(self, message: dict[str, Any]) -> None:
         for uuid in list(self._subscriptions):
@@ -167,6 +168,10 @@ class TaskConsumer(AsyncConsumer):
 
     async def _answer(self, kind: str, ref: str | None, **fields: Any) -> None:
         await self._send_text(protocol.encode(protocol.reply(kind, ref, **fields)))
+
+    async def _refuse(self, why: ProtocolError) -> None:
+        status = {} if why.status is None else {"status": why.status}
+        await self._answer("error", why.ref, code=why.code, **status, detail=why.detail)
 
     async def _send_text(self, text: str) -> None:
         if self._open:
