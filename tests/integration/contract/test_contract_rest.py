@@ -185,13 +185,10 @@ def test_an_unknown_run_is_answered_404(rest, path):
     assert rest.get(f"/tasks/{path}/").status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("inputs", "headers"), [({}, {}), ({"numbers": ["one"]}, {}), ({"numbers": [1, 2]}, {"Host": "evil.example"})]
-)
-def test_a_refused_run_leaves_nothing_behind(rest, inputs, headers):
+@pytest.mark.parametrize("inputs", [{}, {"numbers": ["one"]}])
+def test_a_refused_run_leaves_nothing_behind(rest, inputs):
     key = {"Idempotency-Key": str(uuid.uuid4())}
-    refused = rest.post("/tasks/", json={"task": "sum", "inputs": inputs}, headers=key | headers)
-    assert refused.status_code == 400
+    assert rest.post("/tasks/", json={"task": "sum", "inputs": inputs}, headers=key).status_code == 400
     assert rest.post("/tasks/", json=SUM, headers=key).status_code == 201
 
 
