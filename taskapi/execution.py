@@ -147,6 +147,7 @@ class Attempt:
                 self.interrupt(Interruption.HANDED_BACK)
                 return True
             self._saved_at = self._loop.time()
+            self._seq = seq  # the row says so, whether anything is published or not
         if messages or changed:
             self._outbox.put_nowait(self._report(said, messages, seq, None))
         return bool(messages or due)
