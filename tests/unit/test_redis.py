@@ -1,0 +1,117 @@
+"""An address of Redis, as each of the three clients that are made from it understands it."""
+
+import asyncio
+
+import pytest
+import redis
+import redis.asyncio
+from channels_redis.utils import create_pool, decode_hosts
+
+from taskapi.redis import Sentinel, async_client, channel_layer_host, check_url, parse_sentinel, sync_client
+
+
+def layer_pool(url):
+    """The connections that a channels_redis layer makes to the address."""
+    (host,) = decode_hosts([channel_layer_host(url)])
+    return create_pool(host)
+
+
+FULL = "sentinel://ann:se%40cret@one:1,two:2,three/mine/4"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://127.0.0.1:7/3", {"host": "127.0.0.1", "port": 7, "db": 3}),
+        ("redis://ann:se%40cret@there", {"host": "there", "username": "ann", "password": "se@cret"}),
+        ("rediss://there:7/3", {"host": "there", "port": 7, "db": 3}),
+        ("unix:///run/redis.sock?db=3", {"path": "/run/redis.sock", "db": 3}),
+    ],
+)
+async def test_every_client_goes_where_the_address_says(url, expected):
+    check_url(url)
+    client = async_client(url)
+    for pool in (sync_client(url).connection_pool, client.connection_pool, layer_pool(url)):
+        assert pool.connection_kwargs.items() >= expected.items()
+        is_tls = "SSL" in pool.connection_class.__name__
+        assert is_tls is url.startswith("rediss")
+    await client.aclose()
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:7/3", FULL])
+async def test_no_client_waits_for_ever_for_a_server_to_answer(url):
+    sync, client = sync_client(url).connection_pool, async_client(url)
+    assert sync.connection_kwargs["socket_connect_timeout"] == 1
+    assert sync.connection_kwargs["socket_timeout"] == 5
+    assert client.connection_pool.connection_kwargs["socket_connect_timeout"] == 1
+    # it waits for jobs, for as long as the command says
+    assert client.connection_pool.connection_kwargs.get("socket_timeout") is None
+    await client.aclose()
+
+
+def test_threads_share_one_client_for_an_address():
+    assert sync_client("redis://127.0.0.1:7/3") is sync_client("redis://127.0.0.1:7/3")
+    assert sync_client("redis://127.0.0.1:7/3") is not sync_client("redis://127.0.0.1:7/4")
+
+
+async def test_each_loop_has_a_client_of_its_own():
+    first, second = async_client("redis://127.0.0.1:7"), async_client("redis://127.0.0.1:7")
+    assert first is not second
+    await asyncio.gather(first.aclose(), second.aclose())
+
+
+# Sentinel
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sentinel://one/mine", Sentinel((("one", 26379),), "mine", 0, None, None)),
+        ("sentinel://:secret@one:1/mine/", Sentinel((("one", 1),), "mine", 0, None, "secret")),
+        (FULL, Sentinel((("one", 1), ("two", 2), ("three", 26379)), "mine", 4, "ann", "se@cret")),
+        ("redis://one/0", None),
+    ],
+)
+def test_a_sentinel_address_has_hosts_a_service_and_a_database(url, expected):
+    assert parse_sentinel(url) == expected
+
+
+async def test_every_client_asks_the_sentinels_for_the_master():
+    client = async_client(FULL)
+    for pool in (sync_client(FULL).connection_pool, client.connection_pool, layer_pool(FULL)):
+        assert isinstance(pool, redis.sentinel.SentinelConnectionPool | redis.asyncio.sentinel.SentinelConnectionPool)
+        assert pool.service_name == "mine"
+        assert pool.connection_kwargs.items() >= {"db": 4, "username": "ann", "password": "se@cret"}.items()
+        sentinels = [sentinel.connection_pool.connection_kwargs for sentinel in pool.sentinel_manager.sentinels]
+        assert [(options["host"], options["port"]) for options in sentinels] == [
+            ("one", 1),
+            ("two", 2),
+            ("three", 26379),
+        ]
+        # the password is the master's, and none of the sentinels' business
+        assert all(options.get("password") is None for options in sentinels)
+    await client.aclose()
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        (None, "got None"),
+        (b"redis://there", "got b'redis://there'"),
+        ("127.0.0.1:6379", "begins with one of redis, rediss, unix, sentinel"),
+        ("http://there", "begins with one of redis, rediss, unix, sentinel"),
+        ("redis://there:port", "port"),
+        ("redis://there:99999999", "[Pp]ort"),
+        ("redis://[::1", "IPv6"),
+        ("sentinel://one", "sentinel://host:port,host:port/service"),
+        ("sentinel:///mine", "sentinel://host:port,host:port/service"),
+        ("sentinel://one:port/mine", "port"),
+        ("sentinel://one/mine/first", "first"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_refused_with_a_sentence(url, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        check_url(url)
