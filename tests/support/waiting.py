@@ -1,5 +1,6 @@
 """Waiting for a state, with a limit: what tests do in place of sleeping."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,4 +18,12 @@ def wait_for(look: Callable[[], T | None], limit: float = LIMIT) -> T:
         if time.monotonic() > deadline:
             raise AssertionError(f"{look} was still {found!r} after {limit} s")
         time.sleep(INTERVAL)
+    return found
+
+
+async def until(look: Callable[[], T | None], limit: float = LIMIT) -> T:
+    """As `wait_for`, on an event loop."""
+    async with asyncio.timeout(limit):
+        while not (found := look()):
+            await asyncio.sleep(INTERVAL)
     return found

@@ -1,0 +1,57 @@
+"""Connections of threads that live as long as their process."""
+
+import threading
+
+import pytest
+from django.db import close_old_connections, connection
+
+from taskapi.database import in_database, keep_connections
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def connected():
+    connection.ensure_connection()
+    return connection.connection
+
+
+def test_a_good_connection_outlives_the_age_at_which_a_request_would_end_it():
+    first = connected()
+    connection.close_at = 0  # long ago
+    keep_connections()
+    close_old_connections()
+    assert connected() is first
+
+
+def test_a_connection_that_is_of_no_use_any_more_is_closed(monkeypatch):
+    first = connected()
+    connection.errors_occurred = True
+    monkeypatch.setattr(connection, "is_usable", lambda: False)  # as after the server's restart
+    keep_connections()
+    assert connected() is not first
+
+
+def test_a_connection_is_not_opened_to_be_kept():
+    connection.close()
+    keep_connections()
+    assert connection.connection is None
+
+
+async def test_a_function_is_called_on_the_databases_one_thread():
+    threads = {await in_database(threading.get_ident) for _ in range(3)}
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+async def test_it_is_given_its_arguments_and_gives_back_its_result():
+    assert await in_database(divmod, 7, 2) == (3, 1)
+    assert await in_database(int, "11", base=2) == 3
+
+
+async def test_its_error_is_the_callers():
+    with pytest.raises(ZeroDivisionError):
+        await in_database(divmod, 1, 0)
+
+
+async def test_its_connection_is_kept_from_one_call_to_the_next():
+    assert await in_database(connected) is await in_database(connected)

@@ -1,0 +1,205 @@
+"""Many writes share a transaction, and none suffers for another."""
+
+import asyncio
+import sqlite3
+import threading
+
+import pytest
+from django.db import IntegrityError, OperationalError, connection, transaction
+
+from taskapi import ledger as ledgers
+from taskapi.ledger import MOST_WRITES, Ledger
+from taskapi.models import TaskInfo
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+async def ledger():
+    ledger = Ledger()
+    yield ledger
+    await ledger.close()
+
+
+def insert(name):
+    TaskInfo.objects.create(task=name)
+    return name
+
+
+async def stored():
+    return [name async for name in TaskInfo.objects.order_by("id").values_list("task", flat=True)]
+
+
+class Begins:
+    """Counts the transactions that the ledger's connection begins, from the write in which it is installed."""
+
+    def __init__(self):
+        self.count = 0
+
+    def install(self):
+        connection.execute_wrappers.append(self)
+
+    def __call__(self, execute, sql, params, many, context):
+        self.count += sql.startswith("BEGIN")
+        return execute(sql, params, many, context)
+
+
+class Gate:
+    """A write that keeps the ledger busy until it is opened: what is written meanwhile shares the next transaction."""
+
+    def __init__(self, ledger):
+        self.entered, self.opened = asyncio.Event(), threading.Event()
+        self.loop = asyncio.get_running_loop()
+        self.writing = self.loop.create_task(ledger.write(self.wait))
+
+    def wait(self):
+        self.loop.call_soon_threadsafe(self.entered.set)
+        assert self.opened.wait(10)
+
+
+async def write_together(ledger, *functions):
+    """The results, or the errors, of writes that wait for one another."""
+    gate = Gate(ledger)
+    await gate.entered.wait()
+    writes = [asyncio.ensure_future(ledger.write(function)) for function in functions]
+    await asyncio.sleep(0)  # each write is queued when its task first runs
+    gate.opened.set()
+    return await asyncio.gather(*writes, return_exceptions=True)
+
+
+async def test_a_write_returns_what_its_function_returns(ledger):
+    assert await ledger.write(lambda: insert("a")) == "a"
+    assert await stored() == ["a"]
+
+
+async def test_every_write_is_made_on_one_thread_and_none_on_the_loops(ledger):
+    threads = {await ledger.write(threading.get_ident) for _ in range(5)}
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+@pytest.mark.parametrize(("writes", "transactions"), [(20, 1), (MOST_WRITES, 1), (2 * MOST_WRITES + 1, 3)])
+async def test_writes_that_wait_share_a_transaction(ledger, writes, transactions):
+    begins = Begins()
+    await ledger.write(begins.install)
+    names = [str(n) for n in range(writes)]
+    results = await write_together(ledger, *(lambda name=name: insert(name) for name in names))
+    assert results == names
+    assert await stored() == names
+    assert begins.count == transactions + 1  # the gate's own
+
+
+async def test_a_write_that_fails_does_no_harm_to_its_neighbours(ledger):
+    def fail():
+        insert("half")
+        raise IntegrityError("no such run")
+
+    results = await write_together(ledger, lambda: insert("before"), fail, lambda: insert("after"))
+    assert [str(result) for result in results] == ["before", "no such run", "after"]
+    assert isinstance(results[1], IntegrityError)
+    assert await stored() == ["before", "after"]
+
+
+async def test_what_waits_for_a_commit_happens_once_and_only_after_it(ledger):
+    happened = []
+
+    def write(name):
+        insert(name)
+        transaction.on_commit(lambda: happened.append((name, connection.in_atomic_block)))
+
+    def fail():
+        transaction.on_commit(lambda: happened.append("never"))
+        raise ValueError
+
+    await write_together(ledger, lambda: write("before"), fail, lambda: write("after"))
+    assert happened == [("before", False), ("after", False)]
+
+
+async def test_a_lone_write_that_fails_is_rolled_back_and_tried_once(ledger):
+    calls = []
+
+    def fail():
+        calls.append(insert("half"))
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await ledger.write(fail)
+    assert calls == ["half"]
+    assert await stored() == []
+
+
+async def test_a_write_is_made_though_nobody_waits_for_it_any_more(ledger):
+    gate = Gate(ledger)
+    await gate.entered.wait()
+    writing = asyncio.ensure_future(ledger.write(lambda: insert("a")))
+    await asyncio.sleep(0)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    gate.opened.set()
+    assert await ledger.write(lambda: insert("b")) == "b"
+    assert await stored() == ["a", "b"]
+
+
+# The database is away
+
+
+def give_up_at_once():
+    """The ledger's connection does not wait for SQLite's lock, as it would for the project's 20 s."""
+    connection.cursor().execute("PRAGMA busy_timeout = 0")
+
+
+async def test_a_write_waits_until_the_database_takes_it(ledger, caplog):
+    await ledger.write(give_up_at_once)
+    other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    writing = asyncio.ensure_future(ledger.write(lambda: insert("a")))
+    await until(lambda: "does not take writes (database is locked)" in caplog.text)
+    other.execute("COMMIT")
+    other.close()
+    assert await writing == "a"
+    assert await stored() == ["a"]
+
+
+async def test_the_pauses_between_two_tries_grow_up_to_a_limit(ledger, caplog, monkeypatch):
+    monkeypatch.setattr(ledgers, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(ledgers, "LAST_PAUSE", 0.03)
+    tries = iter([OperationalError("one"), OperationalError("two"), OperationalError("three"), OperationalError("four")])
+
+    def write():
+        for error in tries:
+            raise error
+        return insert("a")
+
+    assert await ledger.write(write) == "a"
+    assert [record.args[1] for record in caplog.records] == [0.01, 0.02, 0.03, 0.03]
+
+
+async def test_a_good_connection_stays_open(ledger):
+    assert await ledger.write(lambda: connection.connection) is await ledger.write(lambda: connection.connection)
+
+
+# Closing
+
+
+async def test_closing_finishes_what_waits():
+    ledger = Ledger()
+    writing = [asyncio.ensure_future(ledger.write(lambda n=n: insert(str(n)))) for n in range(3)]
+    await asyncio.sleep(0)
+    await ledger.close()
+    assert [await write for write in writing] == ["0", "1", "2"]
+
+
+async def test_closing_ends_the_thread_and_its_connection():
+    ledger = Ledger()
+    mine = await ledger.write(lambda: (threading.current_thread(), connection.connection))
+    await ledger.close()
+    thread, database = mine
+    assert not thread.is_alive()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        database.execute("SELECT 1")
+
+
+async def test_a_ledger_that_was_never_used_closes():
+    await Ledger().close()
