@@ -24,6 +24,6 @@ def wait_for(look: Callable[[], T | None], limit: float = LIMIT) -> T:
 async def until(look: Callable[[], T | None], limit: float = LIMIT) -> T:
     """As `wait_for`, on an event loop."""
     async with asyncio.timeout(limit):
-        while not (found := look()):
+        while not (found := look()):  # noqa: ASYNC110 - it may happen in another process, which sets no Event
             await asyncio.sleep(INTERVAL)
     return found
