@@ -7,7 +7,6 @@
 VENV := .venv
 BIN := $(VENV)/bin
 NEWEST := .venv-newest# the newest Django on the newest Python that is here
-STATIC := taskapi/static
 PYTEST_ARGS ?=# e.g. make test-python PYTEST_ARGS="-k smoke"
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
