@@ -165,7 +165,9 @@ async def test_a_write_waits_until_the_database_takes_it(ledger, caplog):
 async def test_the_pauses_between_two_tries_grow_up_to_a_limit(ledger, caplog, monkeypatch):
     monkeypatch.setattr(ledgers, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(ledgers, "LAST_PAUSE", 0.03)
-    tries = iter([OperationalError("one"), OperationalError("two"), OperationalError("three"), OperationalError("four")])
+    tries = iter(
+        [OperationalError("one"), OperationalError("two"), OperationalError("three"), OperationalError("four")]
+    )
 
     def write():
         for error in tries:

@@ -101,7 +101,8 @@ def test_nobodys_run_has_no_user(queue, nobody):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "names"), [({}, ["a"]), ({"a": "x"}, ["a"]), ({"a": 1, "c": 3}, ["c"]), ({"a": "x", "b": "y"}, ["a", "b"])]
+    ("inputs", "names"),
+    [({}, ["a"]), ({"a": "x"}, ["a"]), ({"a": 1, "c": 3}, ["c"]), ({"a": "x", "b": "y"}, ["a", "b"])],
 )
 def test_invalid_inputs_are_told_by_name_and_leave_no_row(queue, inputs, names):
     with pytest.raises(InvalidInputs) as caught:

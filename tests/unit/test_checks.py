@@ -1,0 +1,362 @@
+"""Each check says what is wrong, by the name of the setting, and what to do about it."""
+
+import sqlite3
+from datetime import timedelta
+
+import pytest
+from django.core.checks import Error, Warning, run_checks
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.db import connection
+from django.test import override_settings
+from rest_framework.authentication import BasicAuthentication
+from rest_framework.permissions import IsAdminUser, IsAuthenticated
+from rest_framework.throttling import UserRateThrottle
+
+from taskapi.params import IntParameter
+from taskapi.tasks import Task
+
+IN_MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+PUBSUB = {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}
+
+
+def found(**overridden):
+    """What our checks find in the project with these settings."""
+    with override_settings(**overridden):
+        return run_checks(tags=["taskapi"])
+
+
+def the_one(**overridden):
+    (message,) = found(**overridden)
+    assert message.hint
+    return message
+
+
+def the_one_about(task):
+    message = the_one(TASK_API_BACKGROUND_TASKS=[task])
+    assert f"{task.__module__}.{task.__qualname__}" in message.msg
+    assert message.obj is task
+    return message
+
+
+def test_a_clean_project_has_nothing_to_hear():
+    assert found() == []
+
+
+def test_a_project_that_sets_nothing_has_nothing_to_hear():
+    assert found(TASK_API_BACKGROUND_TASKS=[], CHANNEL_LAYERS={}) == []
+
+
+def test_a_bad_setting_keeps_a_command_from_starting():
+    with override_settings(TASK_API_BACKEND="nowhere.Backend"), pytest.raises(SystemCheckError, match="E010"):
+        call_command("check")
+
+
+# Tasks
+
+
+class Fine(Task):
+    name = "fine"
+    inputs = {"a": IntParameter(), "b": IntParameter(required=False), "c": IntParameter(default=1)}
+
+    def run(self, a, c, b=None):
+        return a
+
+
+class Async(Fine):
+    async def run(self, c, a, *, b=None):
+        return a
+
+
+class Anything(Fine):
+    def run(self, **inputs):
+        return inputs
+
+
+class Static(Fine):
+    @staticmethod
+    def run(a, c, b=None):
+        return a
+
+
+class ByClass(Fine):
+    @classmethod
+    def run(cls, a, c, b=None):
+        return a
+
+
+class Wider(Fine):
+    def run(self, a, *rest, c, b=None, more=0, **others):
+        return a
+
+
+@pytest.mark.parametrize("task", [Fine, Async, Anything, Static, ByClass, Wider])
+def test_a_run_that_fits_its_inputs_is_fine(task):
+    assert found(TASK_API_BACKGROUND_TASKS=[task]) == []
+
+
+@pytest.mark.parametrize("setting", ["TASK_API_BACKGROUND_TASKS", "TASK_API_BACKGROUND_CLASSES"])
+@pytest.mark.parametrize(
+    "entry", ["nowhere.Task", "tests.project.tasks.Nothing", "Nothing", int, "tests.project.tasks.time"]
+)
+def test_an_entry_that_is_no_task(setting, entry):
+    message = the_one(**{setting: ["tests.project.tasks.Say", entry]})
+    assert (message.id, type(message)) == ("taskapi.E001", Error)
+    assert "TASK_API_BACKGROUND_" in message.msg
+    assert repr(entry) in message.msg
+    assert "dotted path" in message.hint
+
+
+@pytest.mark.parametrize("setting", ["TASK_API_BACKGROUND_TASKS", "TASK_API_BACKGROUND_CLASSES"])
+@pytest.mark.parametrize("value", ["tests.project.tasks.Sum", 5])
+def test_tasks_that_are_no_list(setting, value):
+    message = the_one(**{setting: value})
+    assert message.id == "taskapi.E010"
+    assert message.msg == f"{setting}: expected a list, got {value!r}."
+
+
+class Nameless(Task):
+    def run(self):
+        pass
+
+
+def test_a_task_without_a_name():
+    message = the_one_about(Nameless)
+    assert message.id == "taskapi.E002"
+    assert "`name`" in message.hint
+
+
+def test_tasks_without_a_name_are_not_told_that_they_share_it():
+    class Other(Nameless):
+        pass
+
+    assert [message.id for message in found(TASK_API_BACKGROUND_TASKS=[Nameless, Other])] == ["taskapi.E002"] * 2
+
+
+def test_two_tasks_with_one_name():
+    class Other(Fine):
+        pass
+
+    message = the_one(TASK_API_BACKGROUND_TASKS=[Fine], TASK_API_BACKGROUND_CLASSES=[Other])
+    assert message.id == "taskapi.E003"
+    assert "TASK_API_BACKGROUND_TASKS" in message.msg
+    assert "'fine'" in message.msg
+    assert all(f"{__name__}.{task.__qualname__}" in message.msg for task in (Fine, Other))
+
+
+def test_one_task_that_is_registered_twice_is_one():
+    assert found(TASK_API_BACKGROUND_TASKS=[Fine, f"{__name__}.Fine"]) == []
+
+
+@pytest.mark.parametrize("kind", ["inputs", "outputs"])
+@pytest.mark.parametrize("spec", [["a"], {"a": IntParameter}, {"a": "int"}, None])
+def test_a_task_whose_parameters_are_none(kind, spec):
+    message = the_one_about(type("Odd", (Fine,), {"run": lambda self, **inputs: 1, kind: spec}))
+    assert message.id == "taskapi.E004"
+    assert f"`{kind}`" in message.msg
+    assert f"`{kind} = {{" in message.hint
+
+
+def test_a_task_without_run():
+    class Idle(Task):
+        name = "idle"
+        inputs = {"a": IntParameter(), "b": IntParameter(required=False)}
+
+    message = the_one_about(Idle)
+    assert message.id == "taskapi.E005"
+    assert message.hint == "Write `def run(self, a, b=None):`."
+
+
+def unfit(run):
+    return type("Unfit", (Fine,), {"run": run})
+
+
+@pytest.mark.parametrize(
+    ("run", "problem"),
+    [
+        (lambda self, a, c: 1, "it does not accept the input 'b'"),
+        (lambda self, a, b, c: 1, "the input 'b' is optional, and `run` has no default for it"),
+        (lambda self, a, d, c, b=None: 1, "it needs the argument 'd', which is no input"),
+        (lambda self, a, /, c, b=None: 1, "it does not accept the input 'a'"),
+        (lambda self, *inputs, c, b=None: 1, "it does not accept the input 'a'"),
+        (staticmethod(lambda self, a, c, b=None: 1), "it needs the argument 'self', which is no input"),
+    ],
+)
+def test_a_run_that_does_not_fit_its_inputs(run, problem):
+    message = the_one_about(unfit(run))
+    assert message.id == "taskapi.E006"
+    assert problem in message.msg
+    assert message.hint == "Write `def run(self, a, b=None, c=None):`."
+
+
+def test_everything_that_is_wrong_with_a_run_is_said():
+    messages = found(TASK_API_BACKGROUND_TASKS=[unfit(lambda self, b, d: 1)])
+    assert [message.id for message in messages] == ["taskapi.E006"] * 4  # a, b, c and d
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "problem"),
+    [
+        ("TASK_API_BACKEND", "nowhere.Backend", "cannot be imported"),
+        ("TASK_API_BACKEND", "taskapi.backends.arq.Nothing", "cannot be imported"),
+        ("TASK_API_BACKEND", 5, "cannot be imported"),
+        ("TASK_API_BACKEND", None, "cannot be imported"),
+        ("TASK_API_BACKEND", "builtins.int", "not a subclass of taskapi.backends.Backend"),
+        ("TASK_API_AUTHENTICATION_CLASSES", 5, "expected a list"),
+        ("TASK_API_AUTHENTICATION_CLASSES", "rest_framework.authentication.BasicAuthentication", "expected a list"),
+        ("TASK_API_AUTHENTICATION_CLASSES", ["nowhere.Authentication"], "cannot be imported"),
+        ("TASK_API_AUTHENTICATION_CLASSES", [IsAdminUser], "not a subclass of BaseAuthentication"),
+        ("TASK_API_AUTHENTICATION_CLASSES", [BasicAuthentication()], "not a subclass of BaseAuthentication"),
+        ("TASK_API_PERMISSIONS_CLASSES", ["rest_framework.permissions.Nothing"], "cannot be imported"),
+        ("TASK_API_PERMISSIONS_CLASSES", [BasicAuthentication], "not a subclass of BasePermission"),
+        ("TASK_API_THROTTLE_CLASSES", UserRateThrottle, "expected a list"),
+        ("TASK_API_THROTTLE_CLASSES", [IsAdminUser], "not a subclass of BaseThrottle"),
+        ("TASK_API_REDIS_URL", "127.0.0.1:6379", "begins with one of"),
+        ("TASK_API_REDIS_URL", 6379, "expected an address"),
+        ("TASK_API_REDIS_URL", "sentinel://one", "sentinel://host:port"),
+        ("TASK_API_EVENT_INTERVAL", "0.05", "expected seconds"),
+        ("TASK_API_EVENT_INTERVAL", -1, "expected seconds"),
+        ("TASK_API_EVENT_INTERVAL", float("nan"), "expected seconds"),
+        ("TASK_API_EVENT_INTERVAL", float("inf"), "expected seconds"),
+        ("TASK_API_EVENT_INTERVAL", True, "expected seconds"),
+        ("TASK_API_RETENTION", "7 days", "expected seconds, a timedelta or None"),
+        ("TASK_API_RETENTION", -1, "expected seconds, a timedelta or None"),
+    ],
+)
+def test_a_bad_value(setting, value, problem):
+    message = the_one(**{setting: value})
+    assert (message.id, type(message)) == ("taskapi.E010", Error)
+    assert message.msg.startswith(f"{setting}: ")
+    assert problem in message.msg
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("TASK_API_BACKEND", "tests.support.backends.ListBackend"),
+        ("TASK_API_AUTHENTICATION_CLASSES", []),
+        ("TASK_API_AUTHENTICATION_CLASSES", (BasicAuthentication,)),
+        ("TASK_API_AUTHENTICATION_CLASSES", None),
+        ("TASK_API_PERMISSIONS_CLASSES", ["rest_framework.permissions.IsAdminUser"]),
+        ("TASK_API_PERMISSIONS_CLASSES", [IsAdminUser | ~IsAuthenticated, ~IsAdminUser]),
+        ("TASK_API_THROTTLE_CLASSES", [UserRateThrottle]),
+        ("TASK_API_REDIS_URL", "sentinel://one:1,two:2/mine/3"),
+        ("TASK_API_REDIS_URL", "unix:///run/redis.sock"),
+        ("TASK_API_EVENT_INTERVAL", 0),
+        ("TASK_API_EVENT_INTERVAL", 0.5),
+        ("TASK_API_RETENTION", None),
+        ("TASK_API_RETENTION", 3600),
+        ("TASK_API_RETENTION", timedelta(days=1)),
+    ],
+)
+def test_a_good_value(setting, value):
+    assert found(**{setting: value}) == []
+
+
+def test_everything_that_is_wrong_with_the_settings_is_said():
+    messages = found(TASK_API_BACKEND="nowhere.Backend", TASK_API_REDIS_URL=5, TASK_API_PERMISSIONS_CLASSES=["x", "y"])
+    assert [message.msg.partition(":")[0] for message in messages] == [
+        "TASK_API_BACKEND",
+        "TASK_API_PERMISSIONS_CLASSES",
+        "TASK_API_PERMISSIONS_CLASSES",
+        "TASK_API_REDIS_URL",
+    ]
+
+
+# Channel layer
+
+
+@pytest.mark.parametrize("alias", ["taskapi", "default"])
+def test_a_layer_that_cannot_be_imported(alias):
+    message = the_one(CHANNEL_LAYERS={alias: {"BACKEND": "nowhere.Layer"}})
+    assert (message.id, type(message)) == ("taskapi.E020", Error)
+    assert f"CHANNEL_LAYERS[{alias!r}]" in message.msg
+    assert "channels_redis.pubsub.RedisPubSubChannelLayer" in message.hint
+
+
+@pytest.mark.parametrize("alias", ["taskapi", "default"])
+def test_a_layer_in_memory_with_workers_in_other_processes(alias):
+    message = the_one(CHANNEL_LAYERS={alias: IN_MEMORY})
+    assert (message.id, type(message)) == ("taskapi.E021", Error)
+    assert f"CHANNEL_LAYERS[{alias!r}]" in message.msg
+    assert "channels_redis.pubsub.RedisPubSubChannelLayer" in message.hint
+
+
+def test_a_layer_in_memory_is_fine_where_tasks_run_in_the_server(monkeypatch):
+    monkeypatch.setattr("tests.support.backends.ListBackend.other_processes", False)
+    backend = "tests.support.backends.ListBackend"
+    assert found(CHANNEL_LAYERS={"default": IN_MEMORY}, TASK_API_BACKEND=backend) == []
+
+
+def test_a_backend_that_cannot_be_asked_is_wrong_by_itself_and_the_layer_is_not():
+    assert the_one(CHANNEL_LAYERS={"default": IN_MEMORY}, TASK_API_BACKEND="nowhere.B").id == "taskapi.E010"
+
+
+@pytest.mark.parametrize(
+    "layers", [{"taskapi": PUBSUB, "default": IN_MEMORY}, {"default": PUBSUB}, {"other": IN_MEMORY}]
+)
+def test_only_the_layer_that_events_travel_over_is_looked_at(layers):
+    assert found(CHANNEL_LAYERS=layers) == []
+
+
+# SQLite
+
+
+@pytest.fixture
+def journal():
+    """Sets the pragmas of the test's connection, and puts them back."""
+
+    def pragmas(mode, timeout):
+        with connection.cursor() as cursor:
+            assert cursor.execute(f"PRAGMA journal_mode = {mode}").fetchone() == (mode,)
+            cursor.execute(f"PRAGMA busy_timeout = {timeout}")
+
+    yield pragmas
+    pragmas("wal", 20_000)
+
+
+def about_databases():
+    return [message for message in run_checks(tags=["database"], databases=["default"]) if "taskapi" in message.id]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("mode", "timeout"), [("delete", 20_000), ("wal", 4_999), ("delete", 0)])
+def test_an_sqlite_that_would_lock_its_writers_out(journal, mode, timeout):
+    journal(mode, timeout)
+    (message,) = about_databases()
+    assert (message.id, type(message)) == ("taskapi.W001", Warning)
+    assert "DATABASES['default']" in message.msg
+    assert f"journal_mode={mode} and busy_timeout={timeout}" in message.msg
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_sqlite_that_makes_its_writers_wait_is_fine(journal):
+    journal("wal", 5_000)
+    assert about_databases() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_remedy_for_an_sqlite_is_one(journal, tmp_path):
+    journal("delete", 0)
+    (message,) = about_databases()
+    options = eval(message.hint.removeprefix("Set OPTIONS = ").removesuffix("."))  # noqa: S307 - our own words
+    other = sqlite3.connect(tmp_path / "other.sqlite3", timeout=options["timeout"])
+    for statement in options["init_command"].split(";"):
+        other.execute(statement)
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert other.execute("PRAGMA busy_timeout").fetchone() == (20_000,)
+    other.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_is_looked_at_only_where_databases_are_checked(journal):
+    journal("delete", 0)
+    assert not [message for message in run_checks() if message.id == "taskapi.W001"]
+
+
+def test_a_database_of_one_process_is_not_looked_at(monkeypatch):
+    monkeypatch.setattr(connection, "is_in_memory_db", lambda: True)
+    assert about_databases() == []
