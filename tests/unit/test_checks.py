@@ -1,13 +1,14 @@
 """Each check says what is wrong, by the name of the setting, and what to do about it."""
 
-import sqlite3
+import ast
 from datetime import timedelta
 
 import pytest
-from django.core.checks import Error, Warning, run_checks
+from django.core import checks
+from django.core.checks import Error, run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
-from django.db import connection
+from django.db import connection, connections
 from django.test import override_settings
 from rest_framework.authentication import BasicAuthentication
 from rest_framework.permissions import IsAdminUser, IsAuthenticated
@@ -23,7 +24,7 @@ PUBSUB = {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}
 def found(**overridden):
     """What our checks find in the project with these settings."""
     with override_settings(**overridden):
-        return run_checks(tags=["taskapi"])
+        return run_checks(tags=["taskapi"], databases=[])
 
 
 def the_one(**overridden):
@@ -305,58 +306,46 @@ def test_only_the_layer_that_events_travel_over_is_looked_at(layers):
 # SQLite
 
 
+SCRATCH = "scratch"
+
+
 @pytest.fixture
-def journal():
-    """Sets the pragmas of the test's connection, and puts them back."""
+def messages_for(tmp_path, django_db_blocker):
+    """What is found about an SQLite database with these OPTIONS."""
 
-    def pragmas(mode, timeout):
-        with connection.cursor() as cursor:
-            assert cursor.execute(f"PRAGMA journal_mode = {mode}").fetchone() == (mode,)
-            cursor.execute(f"PRAGMA busy_timeout = {timeout}")
+    def look(name="", **options):
+        connections.databases[SCRATCH] = connection.settings_dict | {"NAME": name or tmp_path / "scratch", "OPTIONS": options}
+        with django_db_blocker.unblock():
+            messages = run_checks(tags=["database"], databases=[SCRATCH])
+        connections[SCRATCH].close()
+        del connections[SCRATCH], connections.databases[SCRATCH]
+        return [message for message in messages if message.id.startswith("taskapi")]
 
-    yield pragmas
-    pragmas("wal", 20_000)
-
-
-def about_databases():
-    return [message for message in run_checks(tags=["database"], databases=["default"]) if "taskapi" in message.id]
+    return look
 
 
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(("mode", "timeout"), [("delete", 20_000), ("wal", 4_999), ("delete", 0)])
-def test_an_sqlite_that_would_lock_its_writers_out(journal, mode, timeout):
-    journal(mode, timeout)
-    (message,) = about_databases()
-    assert (message.id, type(message)) == ("taskapi.W001", Warning)
-    assert "DATABASES['default']" in message.msg
-    assert f"journal_mode={mode} and busy_timeout={timeout}" in message.msg
+@pytest.mark.parametrize(("mode", "timeout"), [("delete", 20), ("wal", 4.999), ("truncate", 0)])
+def test_an_sqlite_that_would_lock_its_writers_out(messages_for, mode, timeout):
+    (message,) = messages_for(timeout=timeout, init_command=f"PRAGMA journal_mode={mode}")
+    assert (message.id, type(message)) == ("taskapi.W001", checks.Warning)
+    assert "DATABASES['scratch']" in message.msg
+    assert f"journal_mode={mode} and busy_timeout={round(timeout * 1000)} ms" in message.msg
 
 
-@pytest.mark.django_db(transaction=True)
-def test_an_sqlite_that_makes_its_writers_wait_is_fine(journal):
-    journal("wal", 5_000)
-    assert about_databases() == []
+def test_an_sqlite_as_django_makes_it_has_no_wal(messages_for):
+    (message,) = messages_for()
+    assert "journal_mode=delete and busy_timeout=5000 ms" in message.msg
 
 
-@pytest.mark.django_db(transaction=True)
-def test_the_remedy_for_an_sqlite_is_one(journal, tmp_path):
-    journal("delete", 0)
-    (message,) = about_databases()
-    options = eval(message.hint.removeprefix("Set OPTIONS = ").removesuffix("."))  # noqa: S307 - our own words
-    other = sqlite3.connect(tmp_path / "other.sqlite3", timeout=options["timeout"])
-    for statement in options["init_command"].split(";"):
-        other.execute(statement)
-    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert other.execute("PRAGMA busy_timeout").fetchone() == (20_000,)
-    other.close()
+def test_an_sqlite_that_makes_its_writers_wait_is_fine(messages_for):
+    assert messages_for(timeout=5, init_command="PRAGMA journal_mode=WAL") == []
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_database_is_looked_at_only_where_databases_are_checked(journal):
-    journal("delete", 0)
-    assert not [message for message in run_checks() if message.id == "taskapi.W001"]
+def test_the_remedy_for_an_sqlite_is_one(messages_for):
+    (message,) = messages_for()
+    options = ast.literal_eval(message.hint.removeprefix("Set OPTIONS = ").removesuffix("."))
+    assert messages_for(**options) == []
 
 
-def test_a_database_of_one_process_is_not_looked_at(monkeypatch):
-    monkeypatch.setattr(connection, "is_in_memory_db", lambda: True)
-    assert about_databases() == []
+def test_a_database_of_one_process_is_not_looked_at(messages_for):
+    assert messages_for(name=":memory:") == messages_for(name="file:memorydb?mode=memory") == []

@@ -16,8 +16,7 @@ from tests.support.backends import Job
 
 
 class Sum(Task):
-    """
-    Add numbers.
+    """Add numbers.
 
     All of them.
     """
