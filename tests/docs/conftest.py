@@ -1,0 +1,27 @@
+"""What the samples of the documentation need to run."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import fences
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project's folder with the app of getting-started.md, from which a page's samples can import."""
+    for fence in fences("docs/getting-started.md", "python"):
+        for name, code in fence.files.items():
+            if name.startswith("myapp/"):
+                write(tmp_path / name, code)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.split(".")[0] in ("myapp", "mysite")]:
+        del sys.modules[name]
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)

@@ -1,0 +1,99 @@
+"""Runs the Python samples of a page, one after the other, in one namespace.
+
+- An expression with a literal in a comment behind it has to have that value: ``1 + 1  # 2``.
+- Settings have to pass the system checks, and so do the tasks that a sample defines.
+- A sample that begins with a file's name is written to that file as well, so that dotted paths find it.
+- `await` may be used anywhere.
+"""
+
+import ast
+import asyncio
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from django.core import checks
+from django.db import connections
+from django.test import override_settings
+from django.urls import path
+
+from taskapi.tasks import Task
+from tests.docs.conftest import write
+from tests.docs.pages import Fence, fences
+
+SETTINGS = re.compile(r"TASK_API_\w+|CHANNEL_LAYERS|REST_FRAMEWORK")  # those that the system checks look at
+COMMENT = re.compile(r" # (.+)$")
+
+
+def run_samples(page: str, folder: Path, settings: Any, replacements: Mapping[str, str] | None = None) -> None:
+    """Run them in the calling thread."""
+    # what a project's settings.py and urls.py have before a sample is added to them
+    namespace: dict[str, Any] = {
+        "__name__": "sample",
+        "BASE_DIR": folder,
+        "DATABASES": {"default": {}},
+        "INSTALLED_APPS": [],
+        "path": path,
+        "urlpatterns": [],
+        "expect": expect,  # what the transformed samples call
+    }
+    try:
+        for fence in fences(page, "python"):
+            run_sample(fence, folder, settings, namespace, replacements or {})
+    finally:
+        connections.close_all()
+
+
+def run_sample(
+    fence: Fence, folder: Path, settings: Any, namespace: dict[str, Any], replacements: Mapping[str, str]
+) -> None:
+    for name, code in fence.files.items():
+        write(folder / name, code)
+    before = dict(namespace)
+    text = fence.padded
+    for old, new in replacements.items():
+        text = text.replace(old, new)
+    tree = ast.fix_missing_locations(Expectations(text).visit(ast.parse(text, fence.page)))
+    for statement in tree.body:
+        module = ast.Module([statement], [])
+        result = eval(compile(module, fence.page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), namespace)  # noqa: S307 - our own samples
+        if inspect.iscoroutine(result):
+            asyncio.run(result)
+        if isinstance(statement, ast.ClassDef):
+            settings.TASK_API_BACKGROUND_TASKS = [value for value in namespace.values() if is_task(value)]
+    check({name: value for name, value in namespace.items() if value is not before.get(name)})
+
+
+def is_task(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Task) and value is not Task
+
+
+def check(new: dict[str, Any]) -> None:
+    """Ask the system checks about what a sample defines."""
+    with override_settings(**{name: value for name, value in new.items() if SETTINGS.fullmatch(name)}):
+        assert checks.run_checks(tags=["taskapi"]) == []
+
+
+class Expectations(ast.NodeTransformer):
+    """Makes ``value  # literal`` an assertion."""
+
+    def __init__(self, text: str) -> None:
+        self.lines = text.splitlines()
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr:
+        comment = COMMENT.search(self.lines[(node.end_lineno or node.lineno) - 1])
+        if comment is None:
+            return node
+        try:
+            literal = ast.parse(comment[1], mode="eval").body
+            ast.literal_eval(literal)
+        except (SyntaxError, ValueError):
+            return node  # a remark
+        call = ast.Call(ast.Name("expect", ast.Load()), [node.value, literal], [])
+        return ast.copy_location(ast.Expr(call), node)
+
+
+def expect(value: object, wanted: object) -> None:
+    assert value == wanted, f"the sample says {wanted!r}, and this is {value!r}"

