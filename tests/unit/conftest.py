@@ -7,6 +7,8 @@ import pytest
 from taskapi.backends import get_backend
 from tests.support.backends import ListBackend
 
+LARGE = {"capacity": 100_000}  # what is over it would be dropped, in silence
+
 
 @pytest.fixture
 def queue(settings: Any) -> ListBackend:
@@ -20,4 +22,4 @@ def queue(settings: Any) -> ListBackend:
 @pytest.fixture
 def memory_layer(settings: Any) -> None:
     """Events travel within this process."""
-    settings.CHANNEL_LAYERS = {"taskapi": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    settings.CHANNEL_LAYERS = {"taskapi": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": LARGE}}

@@ -314,7 +314,8 @@ def messages_for(tmp_path, django_db_blocker):
     """What is found about an SQLite database with these OPTIONS."""
 
     def look(name="", **options):
-        connections.databases[SCRATCH] = connection.settings_dict | {"NAME": name or tmp_path / "scratch", "OPTIONS": options}
+        scratch = {"NAME": name or tmp_path / "scratch", "OPTIONS": options}
+        connections.databases[SCRATCH] = connection.settings_dict | scratch
         with django_db_blocker.unblock():
             messages = run_checks(tags=["database"], databases=[SCRATCH])
         connections[SCRATCH].close()

@@ -1,0 +1,853 @@
+"""One run, from its row to its outcome: on a real event loop, with a real database and Channels' own layer."""
+
+import asyncio
+import json
+import threading
+from contextlib import asynccontextmanager
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+
+from taskapi import events, execution, protocol
+from taskapi.backends import get_backend
+from taskapi.exceptions import Interrupted, TaskError
+from taskapi.execution import Executor, Interruption
+from taskapi.models import TaskInfo, TaskMessage
+from taskapi.params import BooleanParameter, DictParameter, FloatParameter, IntParameter, StringParameter
+from taskapi.protocol import first_seq
+from taskapi.tasks import Task
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("memory_layer", "queue")]
+
+
+# Tasks of the tests. What a body does, it does in a sync `run` and in an async one.
+
+
+def sync_run(body):
+    def run(self, **inputs):
+        return body(self, **inputs)
+
+    return run
+
+
+def async_run(body):
+    async def run(self, **inputs):
+        return body(self, **inputs)
+
+    return run
+
+
+both = pytest.mark.parametrize("flavour", [sync_run, async_run], ids=["sync", "async"])
+
+
+def make(run, **attributes):
+    return type("Made", (Task,), {"name": "made", "run": run, **attributes})
+
+
+def raiser(error):
+    def body(self):
+        raise error
+
+    return body
+
+
+class Listener:
+    """Follows a run as a server process does, and keeps what it hears."""
+
+    async def follow(self, info):
+        self.layer = events.get_layer()
+        self.channel = await self.layer.new_channel()
+        await self.layer.group_add(events.group(info.uuid), self.channel)
+        return self
+
+    def reports(self):
+        """What has been published so far."""
+        queue = self.layer.channels.get(self.channel)  # made with the first message
+        return [events.read(queue.get_nowait()[1])[1] for _ in range(queue.qsize())] if queue else []
+
+    def events(self):
+        return [json.loads(event.text) for report in self.reports() for event in report.events]
+
+
+class Bench:
+    """An executor, and what became of the runs that it was given."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.executor = Executor(4)
+
+    async def start(self, task, inputs=None, **fields):
+        """A run of the task, and its execution, under way."""
+        self.settings.TASK_API_BACKGROUND_TASKS = [task]
+        info = await TaskInfo.objects.acreate(task=task.name, inputs=inputs or {}, **fields)
+        self.listener = await Listener().follow(info)
+        return info, asyncio.ensure_future(self.executor.execute(info.uuid))
+
+    async def run(self, task, inputs=None, **fields):
+        """The run as it ended; its events are the listener's."""
+        info, executing = await self.start(task, inputs, **fields)
+        await executing
+        await info.arefresh_from_db()
+        return info
+
+
+@pytest.fixture
+async def bench(settings):
+    bench = Bench(settings)
+    yield bench
+    assert not bench.executor.attempts
+    await bench.executor.close()
+
+
+async def messages(info):
+    return [message.body async for message in TaskMessage.objects.filter(run=info).order_by("index")]
+
+
+def kinds(told):
+    return [event["type"] for event in told]
+
+
+# How a run ends: outputs
+
+ONE = {"sum": IntParameter()}
+TWO = {"a": IntParameter(), "b": StringParameter(required=False)}
+
+
+@both
+@pytest.mark.parametrize(
+    ("outputs", "returned", "recorded"),
+    [
+        ({}, None, {}),
+        ({}, "whatever", {}),
+        (ONE, 3, {"sum": 3}),
+        (ONE, "3", {"sum": 3}),
+        (ONE, {"sum": 3}, {"sum": 3}),
+        ({"sum": IntParameter(required=False)}, None, {"sum": None}),
+        ({"sum": DictParameter()}, {"a": 1}, {"sum": {"a": 1}}),
+        ({"sum": DictParameter()}, {"sum": {"sum": 1}}, {"sum": {"sum": 1}}),
+        (TWO, {"b": "x", "a": 1}, {"a": 1, "b": "x"}),
+        (TWO, {"a": 1}, {"a": 1}),
+    ],
+)
+async def test_what_run_returns_is_recorded_as_its_outputs(bench, flavour, outputs, returned, recorded):
+    info = await bench.run(make(flavour(lambda self: returned), outputs=outputs))
+    assert (info.status, info.error, info.traceback) == ("succeeded", None, "")
+    assert info.outputs == recorded
+    assert list(info.outputs) == list(recorded)
+
+
+class Sealed(IntParameter):
+    def to_json(self, value):
+        raise RuntimeError("sealed")
+
+
+@both
+@pytest.mark.parametrize(
+    ("outputs", "returned", "sentence"),
+    [
+        (ONE, "three", "sum: A valid integer is required."),
+        (ONE, None, "sum: This field may not be null."),
+        ({"x": FloatParameter()}, float("nan"), "x: A valid number is required."),
+        (TWO, {}, "a: This field is required."),
+        (TWO, {"a": 1, "c": 2}, "c: Unknown name. Expected: a, b."),
+        (TWO, 5, "Expected an object with the names: a, b. Got int."),
+        (TWO, {"a": "x", "b": 5j}, "a: A valid integer is required.; b: Not a valid string."),
+    ],
+)
+async def test_outputs_that_are_not_what_the_task_declares_fail_the_run(bench, flavour, outputs, returned, sentence):
+    info = await bench.run(make(flavour(lambda self: returned), outputs=outputs))
+    assert (info.status, info.outputs) == ("failed", None)
+    assert info.error == {"code": "invalid_outputs", "message": f"The task returned invalid outputs. {sentence}"}
+
+
+@both
+async def test_an_output_that_cannot_be_converted_fails_the_run(bench, flavour):
+    info = await bench.run(make(flavour(lambda self: 1), outputs={"a": Sealed()}))
+    assert info.error == {"code": "exception", "message": "The task failed."}
+    assert "sealed" in info.traceback
+
+
+# How a run ends: errors
+
+
+@both
+async def test_a_task_error_is_for_the_caller(bench, flavour):
+    info = await bench.run(make(flavour(raiser(TaskError("No such file.")))))
+    assert (info.status, info.outputs, info.traceback) == ("failed", None, "")
+    assert info.error == {"code": "task_error", "message": "No such file."}
+
+
+@both
+@pytest.mark.parametrize(
+    ("debug", "message"), [(False, "The task failed."), (True, "RuntimeError: the password is swordfish")]
+)
+async def test_an_exception_is_for_staff_unless_debug_is_on(bench, caplog, flavour, debug, message):
+    bench.settings.DEBUG = debug
+    info = await bench.run(make(flavour(raiser(RuntimeError("the password is swordfish")))))
+    assert info.status == "failed"
+    assert info.error == {"code": "exception", "message": message}
+    assert info.traceback.startswith("Traceback")
+    assert info.traceback.endswith("RuntimeError: the password is swordfish\n")
+    (record,) = caplog.records
+    assert record.getMessage() == f"Task made failed in run {info.uuid}."
+    assert record.exc_info
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+class Sabotage(BaseException):
+    pass
+
+
+@both
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemExit(1),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        StopIteration(),
+        asyncio.CancelledError(),
+        Interrupted(),
+        Sabotage(),
+        Unprintable(),
+        ValueError("\ud83d\0"),
+        ExceptionGroup("several", [ValueError(1), KeyError(2)]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_whatever_a_task_raises_ends_its_run_and_nothing_else(bench, settings, flavour, error, debug):
+    settings.DEBUG = debug
+    info = await bench.run(make(flavour(raiser(error))))
+    assert (info.status, info.error["code"]) == ("failed", "exception")
+    assert type(error).__name__ in info.traceback
+    again = await bench.run(make(flavour(lambda self: 1), outputs=ONE))
+    assert again.outputs == {"sum": 1}
+
+
+class Unmakeable(Task):
+    name = "unmakeable"
+
+    def __init__(self):
+        raise OSError("no model")
+
+    def run(self):
+        pass
+
+
+@pytest.mark.parametrize("task", [Unmakeable, type("Idle", (Task,), {"name": "idle"})])
+async def test_a_task_that_cannot_be_made_or_run_has_failed(bench, task):
+    info = await bench.run(task)
+    assert (info.status, info.error["code"]) == ("failed", "exception")
+
+
+async def test_a_task_that_this_worker_does_not_know_has_failed(bench):
+    info, executing = await bench.start(make(sync_run(lambda self: 1)))
+    bench.settings.TASK_API_BACKGROUND_TASKS = []
+    await executing
+    await info.arefresh_from_db()
+    assert info.error == {"code": "unknown_task", "message": "There is no task named 'made'."}
+
+
+@both
+async def test_inputs_that_no_longer_fit_the_task_fail_the_run(bench, flavour):
+    task = make(flavour(lambda self, **inputs: 1), inputs={"a": IntParameter(), "b": IntParameter()})
+    info = await bench.run(task, {"a": "x"})
+    assert info.error == {
+        "code": "task_error",
+        "message": "The inputs no longer fit the task: a: A valid integer is required.; b: This field is required.",
+    }
+
+
+# What a task is given
+
+
+@both
+async def test_inputs_are_python_values_with_the_defaults(bench, flavour):
+    given = []
+    task = make(
+        flavour(lambda self, **inputs: given.append(inputs)),
+        inputs={"a": IntParameter(), "b": BooleanParameter(default=True), "c": IntParameter(required=False)},
+    )
+    await bench.run(task, {"a": "1"})
+    assert given == [{"a": 1, "b": True}]
+
+
+@both
+async def test_a_task_knows_its_run_and_its_user(bench, flavour):
+    ann = await User.objects.acreate(username="ann")
+    seen = []
+    body = lambda self: seen.append((self.info.uuid, self.info.user.username, self.info.attempt, self.info.status))  # noqa: E731
+    info = await bench.run(make(flavour(body)), user=ann)
+    assert seen == [(info.uuid, "ann", 1, "running")]
+
+
+@both
+async def test_each_run_has_a_task_of_its_own(bench, flavour):
+    def body(self):
+        self.count = getattr(self, "count", 0) + 1
+        return self.count
+
+    task = make(flavour(body), outputs=ONE)
+    assert [(await bench.run(task)).outputs for _ in range(2)] == [{"sum": 1}, {"sum": 1}]
+
+
+async def test_sync_tasks_use_the_orm_and_their_threads_keep_no_connection(bench):
+    used = []
+
+    def body(self):
+        used.append((threading.current_thread().name, connection))
+        return User.objects.count()
+
+    assert (await bench.run(make(sync_run(body), outputs=ONE))).outputs == {"sum": 0}
+    ((thread, handle),) = used
+    assert thread.startswith("taskapi-task")
+    assert handle.connection is None
+
+
+async def test_async_tasks_run_on_the_executors_loop_and_use_the_async_orm(bench):
+    async def run(self):
+        assert asyncio.get_running_loop() is bench.executor._loop
+        return await User.objects.acount()
+
+    assert (await bench.run(make(run, outputs=ONE))).outputs == {"sum": 0}
+
+
+async def test_sync_tasks_run_at_once(bench):
+    together = threading.Barrier(4)
+    task = make(sync_run(lambda self: together.wait(10)))
+    runs = [await bench.start(task) for _ in range(4)]
+    await asyncio.gather(*(executing for _, executing in runs))
+    assert await TaskInfo.objects.filter(status="succeeded").acount() == 4
+
+
+async def test_async_tasks_run_at_once(bench):
+    together = asyncio.Barrier(4)
+
+    async def run(self):
+        async with asyncio.timeout(10):
+            await together.wait()
+
+    runs = [await bench.start(make(run)) for _ in range(4)]
+    await asyncio.gather(*(executing for _, executing in runs))
+    assert await TaskInfo.objects.filter(status="succeeded").acount() == 4
+
+
+# Who may not run
+
+
+@pytest.mark.parametrize("status", ["running", "succeeded", "failed", "cancelled"])
+async def test_a_run_that_is_not_pending_is_left_alone(bench, status):
+    info = await bench.run(make(raiser(AssertionError)), status=status, seq=7)
+    assert (info.status, info.seq, bench.listener.events()) == (status, 7, [])
+
+
+async def test_a_run_that_was_deleted_before_it_began_is_nobodys(bench):
+    info = await TaskInfo.objects.acreate(task="made")
+    await TaskInfo.objects.all().adelete()
+    await bench.executor.execute(info.uuid)
+
+
+# What followers hear
+
+
+def talk(self):
+    self.set_target(2)
+    self.add_message("one")
+    self.inc_progress()
+    self.add_message({"two": 2})
+    self.set_progress(2)
+    return 3
+
+
+@both
+async def test_events_tell_the_run_from_its_start_to_its_end(bench, flavour):
+    info = await bench.run(make(flavour(talk), outputs=ONE))
+    told = bench.listener.events()
+    assert kinds(told)[0] == "status"
+    assert told[0]["status"] == "running"
+    assert [(event["index"], event["message"]) for event in told if event["type"] == "message"] == [
+        (0, "one"),
+        (1, {"two": 2}),
+    ]
+    assert [event["target"] for event in told if event["type"] == "target"] == [2]
+    assert [event for event in told if event["type"] == "progress"][-1]["progress"] == 2
+    assert kinds(told).index("finished") == len(told) - 1
+    assert told[-1]["task"] == protocol.represent(info)
+    assert told[-1]["status"] == "succeeded"
+
+
+@both
+async def test_events_have_numbers_that_grow_and_their_run_and_attempt(bench, flavour):
+    info = await bench.run(make(flavour(talk), outputs=ONE))
+    told = bench.listener.events()
+    numbers = [event["seq"] for event in told]
+    assert numbers == sorted(set(numbers))
+    assert first_seq(1) < numbers[0]
+    assert numbers[-1] == info.seq < first_seq(2)
+    assert {(event["uuid"], event["attempt"]) for event in told} == {(str(info.uuid), 1)}
+
+
+@both
+async def test_reports_say_how_many_messages_were_before_them(bench, flavour):
+    await bench.run(make(flavour(talk), outputs=ONE))
+    count = 0
+    for report in bench.listener.reports():
+        told = [json.loads(event.text) for event in report.events]
+        assert report.known == count
+        assert report.messages == kinds(told).count("message")
+        assert report.finished == ("finished" in kinds(told))
+        count += report.messages
+    assert count == 2
+
+
+@both
+async def test_the_row_has_what_was_said(bench, flavour):
+    info = await bench.run(make(flavour(talk), outputs=ONE))
+    assert (info.target, info.progress, info.message_count) == (2, 2, 2)
+    rows = [row async for row in info.log.order_by("index")]
+    assert [(row.index, row.body, row.attempt) for row in rows] == [(0, "one", 1), (1, {"two": 2}, 1)]
+    assert [row.seq for row in rows] == [
+        event["seq"] for event in bench.listener.events() if event["type"] == "message"
+    ]
+
+
+@both
+async def test_a_task_that_says_nothing_has_two_events(bench, flavour):
+    await bench.run(make(flavour(lambda self: 1), outputs=ONE))
+    assert kinds(bench.listener.events()) == ["status", "finished"]
+
+
+async def test_a_sync_loop_is_tracked(bench):
+    info = await bench.run(make(sync_run(lambda self: sum(self.track([1, 2, 3]))), outputs=ONE))
+    assert (info.outputs, info.target, info.progress) == ({"sum": 6}, 3, 3)
+
+
+async def test_an_async_loop_is_tracked(bench):
+    async def numbers():
+        for n in range(3):
+            yield n
+
+    async def run(self):
+        return sum([n async for n in self.track(numbers(), target=3)])
+
+    info = await bench.run(make(run, outputs=ONE))
+    assert (info.outputs, info.target, info.progress) == ({"sum": 3}, 3, 3)
+
+
+# Coalescing
+
+
+async def test_progress_is_told_at_once_and_then_once_an_interval_and_its_last_value_with_the_end(bench, settings):
+    settings.TASK_API_EVENT_INTERVAL = 60
+    going_on = threading.Event()
+
+    def body(self):
+        self.set_progress(1)
+        assert going_on.wait(10)
+        for _ in range(10_000):
+            self.inc_progress()
+
+    _, executing = await bench.start(make(sync_run(body)))
+    told = await until(lambda: [event for event in bench.listener.events() if event["type"] == "progress"])
+    going_on.set()
+    await executing
+    told += bench.listener.events()
+    assert [event["progress"] for event in told if event["type"] == "progress"] == [1, 10_001]
+
+
+async def test_progress_never_goes_backwards(bench):
+    going_on = threading.Event()
+
+    def body(self):
+        self.set_progress(5)
+        assert going_on.wait(10)
+        self.set_progress(3)
+        self.add_message("back to 3")
+
+    info, executing = await bench.start(make(sync_run(body)))
+    told = await until(lambda: [event for event in bench.listener.events() if event["type"] == "progress"])
+    going_on.set()
+    await executing
+    told += bench.listener.events()
+    assert [event["progress"] for event in told if event["type"] == "progress"] == [5]
+    assert told[-1]["task"]["progress"] == 5
+    await info.arefresh_from_db()
+    assert info.progress == 5
+
+
+async def test_a_target_that_changes_is_told_each_time_and_one_that_does_not_is_not(bench, settings):
+    settings.TASK_API_EVENT_INTERVAL = 0.001
+    goings_on = [threading.Event() for _ in range(3)]
+
+    def body(self):
+        for target, going_on in zip((10, 10, None), goings_on, strict=True):
+            self.set_target(target)
+            self.inc_progress()
+            assert going_on.wait(10)
+
+    _, executing = await bench.start(make(sync_run(body)))
+    told = []
+    for number, going_on in enumerate(goings_on, 1):
+        while not told or told[-1].get("progress") != number:
+            told += await until(bench.listener.events)
+        going_on.set()
+    await executing
+    assert [event["target"] for event in told if event["type"] == "target"] == [10, None]
+    assert [(event["progress"], event["target"]) for event in told if event["type"] == "progress"] == [
+        (1, 10),
+        (2, 10),
+        (3, None),
+    ]
+
+
+# What is recorded before the end
+
+
+@asynccontextmanager
+async def held(bench, *, body=lambda self: None):
+    """A run whose task has said "held" and waits, until the block ends."""
+    going_on = threading.Event()
+
+    def run(self):
+        body(self)
+        self.add_message("held")
+        assert going_on.wait(10)
+        self.add_message("let go")
+
+    info, executing = await bench.start(make(run))
+    try:
+        bench.told = []
+        while "message" not in kinds(bench.told):
+            bench.told += await until(bench.listener.events)
+        yield info
+    finally:
+        going_on.set()
+        await executing
+
+
+async def test_what_is_heard_of_a_message_is_in_the_row_already(bench):
+    async with held(bench, body=lambda self: self.set_progress(4)) as info:
+        await info.arefresh_from_db()
+        assert (info.status, info.message_count, info.progress) == ("running", 1, 4)
+        assert await messages(info) == ["held"]
+        assert info.seq >= bench.told[-1]["seq"]
+
+
+async def progress_is(info, progress):
+    """Wait until the row says so, whatever the events have said."""
+    async with asyncio.timeout(10):
+        while info.progress != progress:
+            await info.arefresh_from_db()
+
+
+async def test_progress_is_in_the_row_once_in_a_while(bench, monkeypatch):
+    monkeypatch.setattr(execution, "SAVE_INTERVAL", 0.05)
+    going_on = threading.Event()
+
+    def body(self):
+        self.set_target(10)
+        self.set_progress(4)
+        assert going_on.wait(10)
+
+    info, executing = await bench.start(make(sync_run(body)))
+    await progress_is(info, 4)
+    assert (info.status, info.target) == ("running", 10)
+    going_on.set()
+    await executing
+
+
+async def test_what_follows_a_silent_save_has_numbers_past_the_rows(bench, monkeypatch):
+    monkeypatch.setattr(execution, "SAVE_INTERVAL", 0.05)
+    going_on = threading.Event()
+
+    def body(self):
+        self.set_progress(4)
+        assert going_on.wait(10)
+        self.set_progress(5)
+        self.add_message("bye")
+
+    info, executing = await bench.start(make(sync_run(body)))
+    await progress_is(info, 4)
+    bench.listener.events()
+    going_on.set()
+    await executing
+    numbers = [event["seq"] for event in bench.listener.events()]
+    assert all(number > info.seq for number in numbers)
+    assert len(numbers) >= 3
+
+
+# Stopping: a task that takes too long
+
+
+def run_until_interrupted(self):
+    while True:
+        self.inc_progress()
+
+
+async def wait_for_ever(self):
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("run", [run_until_interrupted, wait_for_ever], ids=["sync", "async"])
+async def test_a_task_that_takes_too_long_is_stopped(bench, run):
+    info = await bench.run(make(run, timeout=0.05))
+    assert (info.status, info.outputs, info.traceback) == ("failed", None, "")
+    assert info.error == {"code": "timeout", "message": "The task took longer than it may."}
+    assert kinds(bench.listener.events())[-1] == "finished"
+
+
+@pytest.mark.parametrize("run", [run_until_interrupted, wait_for_ever], ids=["sync", "async"])
+async def test_a_task_that_is_stopped_cleans_up(bench, run):
+    cleaned = threading.Event()
+
+    def sync_cleaning(self):
+        try:
+            run(self)
+        finally:
+            cleaned.set()
+
+    async def async_cleaning(self):
+        try:
+            await run(self)
+        finally:
+            cleaned.set()
+
+    await bench.run(make(sync_cleaning if run is run_until_interrupted else async_cleaning, timeout=0.05))
+    assert cleaned.is_set()
+
+
+async def test_a_task_that_only_asks_whether_it_has_to_stop_is_stopped(bench):
+    def run(self):
+        while True:
+            self.check_cancelled()
+
+    info = await bench.run(make(run, timeout=0.05))
+    assert info.error["code"] == "timeout"
+
+
+async def test_except_exception_does_not_keep_a_task_from_being_stopped(bench):
+    def run(self):
+        while True:
+            try:
+                self.inc_progress()
+            except Exception:  # noqa: BLE001 - as users write it
+                return
+
+    info = await bench.run(make(run, timeout=0.05))
+    assert info.error["code"] == "timeout"
+
+
+def swallow_interrupted(self):
+    try:
+        run_until_interrupted(self)
+    except Interrupted:
+        return 3
+
+
+async def swallow_cancelled(self):
+    try:
+        await wait_for_ever(self)
+    except asyncio.CancelledError:
+        return 3
+
+
+@pytest.mark.parametrize("run", [swallow_interrupted, swallow_cancelled], ids=["sync", "async"])
+async def test_a_task_that_goes_on_all_the_same_ends_as_it_ends(bench, run):
+    info = await bench.run(make(run, outputs=ONE, timeout=0.05))
+    assert (info.status, info.outputs, info.error) == ("succeeded", {"sum": 3}, None)
+
+
+@both
+async def test_a_task_that_raises_an_error_instead_has_failed_with_that(bench, flavour):
+    def body(self):
+        try:
+            run_until_interrupted(self)
+        except Interrupted:
+            raise TaskError("Half of it is done.") from None
+
+    if flavour is async_run:
+
+        async def run(self):
+            try:
+                await wait_for_ever(self)
+            except asyncio.CancelledError:
+                raise TaskError("Half of it is done.") from None
+
+    info = await bench.run(make(sync_run(body) if flavour is sync_run else run, timeout=0.05))
+    assert info.error == {"code": "task_error", "message": "Half of it is done."}
+
+
+async def test_a_task_that_is_in_time_is_not_stopped(bench):
+    async with held(bench):
+        (attempt,) = bench.executor.attempts.values()
+    await bench.run(make(sync_run(lambda self: 1), timeout=60))
+    assert attempt.interruption is None
+
+
+async def test_a_timeout_is_of_no_interest_once_the_task_has_returned(bench):
+    async def run(self):
+        return 3
+
+    task = make(run, outputs=ONE, timeout=60)
+    info = await bench.run(task)
+    assert info.status == "succeeded"
+    timers = [handle for handle in bench.executor._loop._scheduled if not handle.cancelled()]
+    assert [handle for handle in timers if "interrupt" in repr(handle)] == []
+
+
+# Stopping: a worker that ends, and one that has lost the run
+
+
+@pytest.mark.parametrize("run", [run_until_interrupted, wait_for_ever], ids=["sync", "async"])
+async def test_a_run_that_is_handed_back_is_pending_and_queued_and_taken_up_again(bench, run):
+    task = make(run)
+    info, executing = await bench.start(task)
+    (attempt,) = await until(lambda: list(bench.executor.attempts.values()))
+    attempt.interrupt(Interruption.HANDED_BACK)
+    await executing
+    await info.arefresh_from_db()
+    assert (info.status, info.attempt, info.error, info.finished) == ("pending", 1, None, None)
+    assert [job.uuid for job in get_backend().jobs] == [info.uuid]
+    told = bench.listener.events()
+    assert (told[-1]["type"], told[-1]["status"], told[-1]["seq"]) == ("status", "pending", info.seq)
+
+    task.run = lambda self: self.add_message("again")
+    await bench.executor.execute(info.uuid)
+    await info.arefresh_from_db()
+    assert (info.status, info.attempt) == ("succeeded", 2)
+    numbers = [event["seq"] for event in (*told, *bench.listener.events())]
+    assert numbers == sorted(set(numbers))
+
+
+async def test_the_messages_of_a_later_attempt_follow_those_of_the_first(bench):
+    def body(self):
+        self.add_message(f"attempt {self.info.attempt}")
+        if self.info.attempt == 1:
+            run_until_interrupted(self)
+
+    info, executing = await bench.start(make(sync_run(body)))
+    await until(lambda: "message" in kinds(bench.listener.events()))
+    (attempt,) = bench.executor.attempts.values()
+    attempt.interrupt(Interruption.HANDED_BACK)
+    await executing
+    await bench.executor.execute(info.uuid)
+    rows = [(row.index, row.attempt, row.body) async for row in info.log.order_by("index")]
+    assert rows == [(0, 1, "attempt 1"), (1, 2, "attempt 2")]
+    await info.arefresh_from_db()
+    assert info.message_count == 2
+    assert (info.progress, info.target) == (None, None)  # the first attempt's are gone
+
+
+async def test_the_first_reason_to_stop_is_the_one_that_counts(bench):
+    info, executing = await bench.start(make(wait_for_ever))
+    (attempt,) = await until(lambda: list(bench.executor.attempts.values()))
+    attempt.interrupt(Interruption.TIMEOUT)
+    attempt.interrupt(Interruption.HANDED_BACK)
+    await executing
+    await info.arefresh_from_db()
+    assert info.error["code"] == "timeout"
+
+
+@pytest.mark.parametrize("soon", [lambda stop: stop(), lambda stop: asyncio.get_running_loop().call_soon(stop)])
+async def test_an_async_task_that_is_stopped_before_it_began_does_not_begin(bench, soon):
+    async def run(self):
+        raise AssertionError("it began")
+
+    def stop_me(self):
+        (attempt,) = bench.executor.attempts.values()
+        soon(lambda: attempt.interrupt(Interruption.HANDED_BACK))
+
+    info = await bench.run(make(run, __init__=stop_me))
+    assert (info.status, info.error) == ("pending", None)
+
+
+async def test_a_task_that_does_not_notice_is_abandoned_and_its_end_goes_nowhere(bench):
+    async with held(bench) as info:
+        (attempt,) = bench.executor.attempts.values()
+        attempt.interrupt(Interruption.HANDED_BACK)
+        await attempt.abandon()
+        await info.arefresh_from_db()
+        assert (info.status, info.attempt) == ("pending", 1)
+    await info.arefresh_from_db()
+    assert info.status == "pending"
+    assert await messages(info) == ["held"]
+
+
+async def test_a_zombie_writes_nothing_and_stops(bench):
+    """Another worker has taken the run up: what the first attempt still says goes nowhere."""
+    async with held(bench) as info:
+        await TaskInfo.objects.aupdate(attempt=2)
+    await info.arefresh_from_db()
+    assert (info.status, info.attempt, info.message_count) == ("running", 2, 1)
+    assert await messages(info) == ["held"]
+    assert bench.listener.events() == []
+
+
+async def test_a_zombie_that_reports_is_told_to_stop(bench, monkeypatch):
+    monkeypatch.setattr(execution, "SAVE_INTERVAL", 0.01)
+    info, executing = await bench.start(make(run_until_interrupted))
+    await until(lambda: "progress" in kinds(bench.listener.events()))
+    await TaskInfo.objects.aupdate(attempt=2, progress=None)
+    async with asyncio.timeout(10):
+        await executing
+    await info.arefresh_from_db()
+    assert (info.status, info.attempt, info.progress) == ("running", 2, None)
+
+
+# When something around it is away or broken
+
+
+async def test_a_layer_that_is_away_does_not_concern_the_run(bench, settings, caplog):
+    settings.CHANNEL_LAYERS = {}  # ours, at an address where nothing listens
+    info = await TaskInfo.objects.acreate(task="made")
+    settings.TASK_API_BACKGROUND_TASKS = [make(sync_run(talk), outputs=ONE)]
+    await bench.executor.execute(info.uuid)
+    await info.arefresh_from_db()
+    assert (info.status, info.message_count) == ("succeeded", 2)
+    assert f"An event of run {info.uuid} could not be published" in caplog.text
+    await events.get_layer().flush()
+
+
+async def test_a_run_whose_words_were_lost_does_not_succeed(bench, monkeypatch, caplog):
+    def broken(*args):
+        raise ZeroDivisionError("no event")
+
+    monkeypatch.setattr(protocol, "progress_event", broken)
+    going_on = threading.Event()
+
+    def body(self):
+        self.set_progress(1)
+        assert going_on.wait(10)
+
+    info, executing = await bench.start(make(sync_run(body)))
+    (attempt,) = await until(lambda: list(bench.executor.attempts.values()))
+    await until(lambda: attempt._broken)
+    monkeypatch.undo()
+    going_on.set()
+    await executing
+    await info.arefresh_from_db()
+    assert (info.status, info.error["code"]) == ("failed", "exception")
+    assert "no event" in info.traceback
+
+
+async def test_an_outcome_that_cannot_be_recorded_is_a_failure(bench, monkeypatch):
+    monkeypatch.setattr(execution, "_succeed", lambda task, result: execution.Outcome("succeeded", {1: object()}))
+    info = await bench.run(make(sync_run(lambda self: 1)))
+    assert (info.status, info.error["code"]) == ("failed", "exception")
+    assert kinds(bench.listener.events())[-1] == "finished"
+
+
+# Closing
+
+
+async def test_an_executor_closes_its_threads_and_says_that_none_is_busy(settings):
+    bench = Bench(settings)
+    await bench.run(make(sync_run(lambda self: 1)))
+    assert await bench.executor.close()
