@@ -1,0 +1,75 @@
+"""Channel layers that fail as real ones do, on top of Channels' own layer in memory."""
+
+import asyncio
+import random
+from typing import Any
+
+from channels.layers import InMemoryChannelLayer
+
+
+class LossyLayer(InMemoryChannelLayer):
+    """Loses some group messages, and delivers others after the next one."""
+
+    def __init__(self, loss: float = 0.0, late: float = 0.0, seed: int = 0, **options: Any) -> None:
+        super().__init__(**options)
+        self.loss, self.late = loss, late
+        self.random = random.Random(seed)  # noqa: S311 - a test has to fail the same way twice
+        self.held_up: list[tuple[str, dict[str, Any]]] = []
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        if self.random.random() < self.loss:
+            return
+        if self.random.random() < self.late:
+            self.held_up.append((group, message))
+            return
+        await super().group_send(group, message)
+        while self.held_up:
+            await super().group_send(*self.held_up.pop(0))
+
+
+class AwayLayer(InMemoryChannelLayer):
+    """Refuses everything, and breaks what waits in it, while `away` is set."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.away = True
+        self._breaking = asyncio.Event()
+
+    def leave(self) -> None:
+        self.away = True
+        self._breaking.set()
+
+    def come_back(self) -> None:
+        self.away = False
+        self._breaking = asyncio.Event()
+
+    def _there(self) -> None:
+        if self.away:
+            raise ConnectionError("the layer is away")
+
+    async def new_channel(self, prefix: str = "specific.") -> str:
+        self._there()
+        return await super().new_channel(prefix)
+
+    async def group_add(self, group: str, channel: str) -> None:
+        self._there()
+        await super().group_add(group, channel)
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        self._there()
+        await super().group_discard(group, channel)
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        self._there()
+        await super().group_send(group, message)
+
+    async def receive(self, channel: str) -> dict[str, Any]:
+        receiving = asyncio.ensure_future(super().receive(channel))
+        breaking = asyncio.ensure_future(self._breaking.wait())
+        try:
+            await asyncio.wait({receiving, breaking}, return_when=asyncio.FIRST_COMPLETED)
+            self._there()
+            return await receiving
+        finally:
+            receiving.cancel()
+            breaking.cancel()

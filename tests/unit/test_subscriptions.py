@@ -1,0 +1,606 @@
+"""Whatever the channel layer loses, a follower gets every message once and in order, and one end."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connection
+
+from taskapi import events, protocol, subscriptions
+from taskapi.database import in_database
+from taskapi.execution import Executor
+from taskapi.models import TaskInfo, TaskMessage
+from taskapi.protocol import Event, Report, first_seq
+from taskapi.subscriptions import Hub, Subscription, get_hub
+from taskapi.tasks import Task
+from tests.integration.contract.guarantees import check_stream
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ONE = first_seq(1)
+
+
+class Follower:
+    """One who follows a run: `frames` is what was sent."""
+
+    def __init__(self, info):
+        self.frames = []
+        self.subscription = Subscription(info.uuid, self.send)
+
+    async def send(self, text):
+        self.frames.append(json.loads(text))
+
+    async def start(self, after=0):
+        """Show the run as its row is now, as the consumer does."""
+        info = await TaskInfo.objects.aget(uuid=self.subscription.uuid)
+        messages = await sync_to_async(info.messages_after)(after)
+        snapshot = {"type": "snapshot", "task": protocol.represent(info, messages)}
+        await self.subscription.start(info, protocol.encode(snapshot))
+        return self
+
+    def told(self):
+        """The events so far, each by its kind and what it says."""
+        says = {
+            "status": "status",
+            "target": "target",
+            "progress": "progress",
+            "message": "message",
+            "finished": "status",
+        }
+        return [(frame["type"], frame[says[frame["type"]]]) for frame in self.frames[1:]]
+
+    @property
+    def ended(self):
+        return self.subscription.ended
+
+
+async def a_run(**fields):
+    return await TaskInfo.objects.acreate(task="any", **fields)
+
+
+async def change(info, *messages, **fields):
+    """Write what a worker would, and tell nobody."""
+    count = await info.log.acount()
+    for n, (seq, body) in enumerate(messages, count):
+        await TaskMessage.objects.acreate(run=info, index=n, attempt=1, seq=seq, body=body)
+    await TaskInfo.objects.filter(pk=info.pk).aupdate(message_count=count + len(messages), **fields)
+
+
+def report(*told, known=0):
+    """What a worker would publish: numbers and words; words that are a message begin with "m"."""
+    made = [Event(seq, protocol.encode({"type": "said", "seq": seq, "said": said})) for seq, said in told]
+    return Report(known, sum(said.startswith("m") for _, said in told), any(said == "end" for _, said in told), made)
+
+
+def said(follower):
+    return [frame.get("said") for frame in follower.frames[1:]]
+
+
+# One follower
+
+
+async def test_a_follower_sees_the_run_as_it_is_and_then_what_happens():
+    follower = await Follower(await a_run(status="running", seq=10)).start()
+    await follower.subscription.hear(report((11, "m0"), (14, "on")))
+    await follower.subscription.hear(report((18, "end"), known=1))
+    assert follower.frames[0]["task"]["seq"] == 10
+    assert said(follower) == ["m0", "on", "end"]
+    assert follower.ended
+
+
+async def test_what_the_row_has_shown_already_is_not_told():
+    follower = await Follower(await a_run(status="running", seq=10)).start()
+    await follower.subscription.hear(report((9, "old"), (10, "old"), (11, "new")))
+    await follower.subscription.hear(report((10, "old"), (11, "old")))
+    assert said(follower) == ["new"]
+
+
+async def test_reports_that_come_before_the_row_is_read_wait_for_it():
+    info = await a_run(status="running", seq=10)
+    follower = Follower(info)
+    await follower.subscription.hear(report((10, "old")))
+    await follower.subscription.hear(report((11, "new")))
+    assert follower.frames == []
+    await follower.start()
+    assert said(follower) == ["new"]
+
+
+async def test_a_run_that_has_ended_is_shown_and_finished():
+    follower = await Follower(await a_run(status="succeeded", seq=10, outputs={"a": 1})).start()
+    assert follower.told() == [("finished", "succeeded")]
+    assert follower.frames[1]["task"]["outputs"] == {"a": 1}
+    assert follower.ended
+
+
+async def test_after_the_end_nothing_is_told():
+    follower = await Follower(await a_run(status="running", seq=10)).start()
+    await follower.subscription.hear(report((11, "end")))
+    await follower.subscription.hear(report((12, "more")))
+    await follower.subscription.catch_up()
+    assert said(follower) == ["end"]
+
+
+async def test_a_message_that_was_missed_is_told_before_the_report_that_shows_it():
+    info = await a_run(status="running", attempt=1, seq=ONE + 10)
+    follower = await Follower(info).start()
+    await change(info, (ONE + 11, "a"), (ONE + 12, "b"), seq=ONE + 16)
+    await follower.subscription.hear(report((ONE + 20, "on"), known=2))
+    await until(lambda: said(follower)[-1:] == ["on"])
+    assert [(f["index"], f["message"]) for f in follower.frames if f["type"] == "message"] == [(0, "a"), (1, "b")]
+
+
+async def test_reports_that_come_while_the_row_is_read_wait_their_turn():
+    info = await a_run(status="running", attempt=1, seq=ONE + 10)
+    follower = await Follower(info).start()
+    await change(info, (ONE + 11, "a"), seq=ONE + 15)
+    await follower.subscription.hear(report((ONE + 20, "first"), known=1))  # has to read the row
+    await follower.subscription.hear(report((ONE + 24, "m"), known=1))
+    await follower.subscription.hear(report((ONE + 28, "end"), known=2))
+    assert said(follower) == []
+    await until(lambda: follower.ended)
+    assert [word for word in said(follower) if word] == ["first", "m", "end"]
+
+
+async def test_messages_that_a_follower_knows_are_not_told_again():
+    info = await a_run(status="running", attempt=1, seq=ONE + 10)
+    await change(info, (ONE + 1, "a"), (ONE + 2, "b"))
+    follower = await Follower(info).start(after=1)
+    assert follower.frames[0]["task"]["messages"] == ["b"]
+    await change(info, (ONE + 11, "c"), seq=ONE + 15)
+    await follower.subscription.catch_up()
+    assert follower.told() == [("message", "c")]
+
+
+async def test_a_report_that_was_overtaken_is_not_told():
+    """Two hosts whose clocks differ, on a layer that orders by the sender's clock."""
+    info = await a_run(status="running", attempt=1, seq=ONE + 10)
+    follower = await Follower(info).start()
+    await change(info, (ONE + 11, "a"), seq=ONE + 15)
+    await follower.subscription.hear(report((ONE + 19, "second"), known=1))
+    await follower.subscription.hear(report((ONE + 11, "m first")))
+    await until(lambda: "second" in said(follower))
+    assert [frame.get("message") for frame in follower.frames[1:]] == ["a", None]
+    assert "m first" not in said(follower)
+
+
+# What the row tells that no report has told
+
+RUNNING = {"status": "running", "attempt": 1, "seq": ONE + 4}
+TALKING = {"status": "running", "attempt": 1, "seq": ONE + 10, "target": 9, "progress": 3}
+HANDED_BACK = TALKING | {"status": "pending", "seq": ONE + 14}
+AGAIN = {"status": "running", "attempt": 2, "seq": first_seq(2) + 4, "target": None, "progress": None}
+CANCELLED = HANDED_BACK | {"status": "cancelled", "seq": ONE + 18}
+DONE = TALKING | {"status": "succeeded", "seq": ONE + 20, "progress": 9}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({}, {}, []),
+        ({}, RUNNING, [("status", "running")]),
+        ({}, TALKING, [("status", "running"), ("target", 9), ("progress", 3)]),
+        ({}, DONE, [("target", 9), ("progress", 9), ("finished", "succeeded")]),
+        (RUNNING, RUNNING, []),
+        (RUNNING, TALKING, [("target", 9), ("progress", 3)]),
+        (TALKING, TALKING | {"seq": ONE + 14, "progress": 4}, [("target", 9), ("progress", 4)]),
+        (TALKING, HANDED_BACK, [("target", 9), ("progress", 3), ("status", "pending")]),
+        (TALKING, AGAIN, [("status", "running")]),
+        (HANDED_BACK, AGAIN, [("status", "running")]),
+        (TALKING, DONE, [("target", 9), ("progress", 9), ("finished", "succeeded")]),
+        (RUNNING, RUNNING | {"status": "failed", "seq": ONE + 8}, [("finished", "failed")]),
+        (HANDED_BACK, CANCELLED, [("target", 9), ("progress", 3), ("finished", "cancelled")]),
+    ],
+)  # fmt: skip
+async def test_a_follower_who_missed_everything_is_told_what_the_row_says(before, after, told):
+    info = await a_run(**before)
+    follower = await Follower(info).start()
+    await change(info, **after)
+    await follower.subscription.catch_up()
+    assert follower.told() == told
+    numbers = [follower.frames[0]["task"]["seq"], *(frame["seq"] for frame in follower.frames[1:])]
+    assert numbers == sorted(set(numbers))
+    await follower.subscription.catch_up()
+    assert follower.told() == told, "and only once"
+
+
+async def test_after_catching_up_the_reports_go_on_from_the_row():
+    info = await a_run(**RUNNING)
+    follower = await Follower(info).start()
+    await change(info, (ONE + 5, "a"), **TALKING)
+    await follower.subscription.catch_up()
+    before = len(follower.frames)
+    await follower.subscription.hear(report((ONE + 5, "m0"), (ONE + 10, "old")))
+    await follower.subscription.hear(report((ONE + 11, "m1"), (ONE + 15, "end"), known=1))
+    assert [frame["said"] for frame in follower.frames[before:]] == ["m1", "end"]
+
+
+async def test_a_run_that_is_gone_is_told_nothing_of():
+    info = await a_run(**RUNNING)
+    follower = await Follower(info).start()
+    await TaskInfo.objects.all().adelete()
+    await follower.subscription.hear(report((ONE + 20, "on"), known=1))
+    await follower.subscription.catch_up()
+    await until(lambda: said(follower) == ["on"])
+
+
+# The hub
+
+
+@asynccontextmanager
+async def opened(hub=None):
+    hub = hub or Hub()
+    hub.open()
+    try:
+        yield hub
+    finally:
+        await hub.close()
+
+
+async def follow(hub, info, **options):
+    follower = Follower(info)
+    await hub.add(follower.subscription)
+    return await follower.start(**options)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The hub looks often, and does not wait long."""
+    monkeypatch.setattr(subscriptions, "WATCH_INTERVAL", 0.02)
+    monkeypatch.setattr(subscriptions, "CONNECT_TIMEOUT", 0.02)
+    monkeypatch.setattr(subscriptions, "FIRST_PAUSE", 0.01)
+
+
+class Talk(Task):
+    """Say much, at a pace at which reports are several."""
+
+    name = "talk"
+
+    async def run(self):
+        for n in self.track(range(40)):
+            self.add_message(n)
+            await asyncio.sleep(0.001)
+
+
+async def executed(info):
+    executor = Executor(4)
+    try:
+        await executor.execute(info.uuid)
+    finally:
+        await executor.close()
+
+
+def layer(name, **config):
+    return {"taskapi": {"BACKEND": f"tests.support.layers.{name}", "CONFIG": {"capacity": 100_000, **config}}}
+
+
+LOSSES = [{"loss": 1.0}]
+
+
+@pytest.mark.parametrize("losses", LOSSES, ids=str)
+@pytest.mark.usefixtures("quick")
+async def test_whatever_is_lost_or_late_each_follower_gets_everything_once_and_in_order(settings, losses):
+    settings.CHANNEL_LAYERS = layer("LossyLayer", **losses)
+    settings.TASK_API_BACKGROUND_TASKS = [Talk]
+    settings.TASK_API_EVENT_INTERVAL = 0.002
+    info = await TaskInfo.objects.acreate(task="talk")
+    async with opened() as hub:
+        followers = [await follow(hub, info)]
+        executing = asyncio.create_task(executed(info))
+        await until(lambda: len(followers[0].frames) > 5)
+        followers += [await follow(hub, info), await follow(hub, info, after=3)]
+        await executing
+        followers.append(await follow(hub, info))
+        await until(lambda: all(follower.ended for follower in followers))
+    for follower in followers:
+        check_stream(follower.frames)
+    assert followers[0].frames[-1]["task"]["message_count"] == 40
+    assert [told for kind, told in followers[0].told() if kind == "message"] == list(range(40))
+
+
+@pytest.mark.usefixtures("quick", "memory_layer")
+async def test_an_end_that_no_later_event_shows_is_found():
+    info = await a_run(**RUNNING)
+    async with opened() as hub:
+        follower = await follow(hub, info)
+        await change(info, (ONE + 5, "bye"), status="succeeded", seq=ONE + 10)
+        await until(lambda: follower.ended)
+    assert follower.told() == [("message", "bye"), ("finished", "succeeded")]
+
+
+@pytest.mark.usefixtures("quick", "memory_layer")
+async def test_a_message_that_no_later_event_shows_is_found():
+    info = await a_run(**RUNNING)
+    async with opened() as hub:
+        follower = await follow(hub, info)
+        await change(info, (ONE + 5, "hello"), seq=ONE + 9)
+        await until(follower.told)
+    assert follower.told() == [("message", "hello")]
+
+
+@pytest.mark.usefixtures("quick", "memory_layer")
+async def test_a_look_at_all_the_runs_that_are_followed_is_one_query(monkeypatch):
+    looks, queries = [], []
+    usual = subscriptions._read_seqs
+
+    def look(uuids):
+        with connection.execute_wrapper(lambda execute, sql, *rest: (queries.append(sql), execute(sql, *rest))[1]):
+            looks.append(uuids)
+            return usual(uuids)
+
+    monkeypatch.setattr(subscriptions, "_read_seqs", look)
+    runs = [await a_run(**RUNNING) for _ in range(10)]
+    async with opened() as hub:
+        for info in (*runs, *runs):
+            await follow(hub, info)
+        looks.clear()
+        queries.clear()
+        await until(lambda: len(looks) >= 3)
+        assert set(looks[-1]) == {info.uuid for info in runs}
+        assert len(queries) == len(looks)
+
+
+@pytest.mark.usefixtures("quick", "memory_layer")
+async def test_who_is_up_to_date_is_left_alone(monkeypatch):
+    read, looked = [], asyncio.Event()
+    monkeypatch.setattr(Subscription, "catch_up", read.append)
+    usual = subscriptions._read_seqs
+    loop = asyncio.get_running_loop()
+
+    def look(uuids):
+        loop.call_soon_threadsafe(looked.set)
+        return usual(uuids)
+
+    monkeypatch.setattr(subscriptions, "_read_seqs", look)
+    async with opened() as hub:
+        await follow(hub, await a_run(**RUNNING))
+        for _ in range(2):
+            looked.clear()
+            await looked.wait()
+    assert read == []
+
+
+@pytest.mark.usefixtures("quick", "memory_layer")
+async def test_a_database_that_is_away_for_a_while_does_not_end_the_watch(monkeypatch, caplog):
+    monkeypatch.setattr(subscriptions, "_read_seqs", lambda uuids: 1 / 0)
+    info = await a_run(**RUNNING)
+    async with opened() as hub:
+        follower = await follow(hub, info)
+        await until(lambda: "could not be looked at" in caplog.text)
+        monkeypatch.undo()
+        await change(info, status="failed", seq=ONE + 8)
+        await until(lambda: follower.ended)
+
+
+# The layer is away
+
+
+@pytest.fixture
+def away(settings, quick):
+    settings.CHANNEL_LAYERS = layer("AwayLayer")
+    return events.get_layer()
+
+
+async def published(info, *told, known=0):
+    await events.publish(info.uuid, report(*told, known=known))
+
+
+async def test_a_run_can_be_followed_while_the_layer_is_away(away):
+    info = await a_run(**RUNNING)
+    async with opened() as hub:
+        follower = await follow(hub, info)
+        assert follower.frames[0]["task"]["status"] == "running"
+        await change(info, (ONE + 5, "hello"), seq=ONE + 9)
+        await until(follower.told)
+        await change(info, status="succeeded", seq=ONE + 13)
+        await until(lambda: follower.ended)
+    assert follower.told() == [("message", "hello"), ("finished", "succeeded")]
+
+
+async def test_a_layer_that_comes_later_is_joined(away, monkeypatch):
+    info = await a_run(**RUNNING)
+    async with opened() as hub:
+        follower = await follow(hub, info)
+        away.come_back()
+        await until(lambda: away.groups)
+        monkeypatch.setattr(subscriptions, "_read_seqs", lambda uuids: [])  # it is not the watch that tells
+        await published(info, (ONE + 9, "live"))
+        await until(lambda: said(follower) == ["live"])
+
+
+async def test_a_layer_that_breaks_is_joined_again_and_what_was_missed_is_told(away, caplog):
+    away.come_back()
+    info = await a_run(**RUNNING)
+    async with opened() as hub:
+        follower = await follow(hub, info)
+        first = await until(lambda: dict(away.groups))
+        away.leave()
+        await until(lambda: "The channel layer is not there" in caplog.text)
+        await away.flush()  # it restarts, and has forgotten who was in which group
+        await change(info, (ONE + 5, "missed"), seq=ONE + 9)
+        away.come_back()
+        second = await until(lambda: dict(away.groups))
+        await until(lambda: follower.told() == [("message", "missed")])
+        await published(info, (ONE + 13, "live"), known=1)
+        await until(lambda: said(follower)[-1] == "live")
+    assert first.keys() == second.keys()
+    assert first != second  # another channel
+
+
+async def test_a_group_that_could_not_be_joined_is_tried_again(away, monkeypatch):
+    away.come_back()
+    info = await a_run(**RUNNING)
+
+    async def refuse(group, channel):
+        raise ConnectionError("not now")
+
+    async with opened() as hub:
+        with monkeypatch.context() as patch:
+            patch.setattr(away, "group_add", refuse)
+            await follow(hub, info)
+            assert away.groups == {}
+        await until(lambda: away.groups)
+
+
+async def test_a_message_of_the_layer_that_is_none_of_ours_does_not_end_the_hub(away, caplog):
+    away.come_back()
+    info = await a_run(**RUNNING)
+    async with opened() as hub:
+        follower = await follow(hub, info)
+        await away.group_send(events.group(info.uuid), {"type": "strange"})
+        await until(lambda: "not there" in caplog.text)
+        await until(lambda: hub._channel and hub._joined)
+        await published(info, (ONE + 9, "live"))
+        await until(lambda: said(follower) == ["live"])
+
+
+# Who is in which group
+
+
+@pytest.mark.usefixtures("memory_layer")
+async def test_one_channel_of_the_layer_serves_every_follower():
+    runs = [await a_run(**RUNNING) for _ in range(3)]
+    async with opened() as hub:
+        for info in (*runs, *runs):
+            await follow(hub, info)
+        groups = events.get_layer().groups
+        assert set(groups) == {events.group(info.uuid) for info in runs}
+        assert len({channel for channels in groups.values() for channel in channels}) == 1
+
+
+@pytest.mark.usefixtures("memory_layer")
+async def test_a_report_reaches_the_followers_of_its_run_and_nobody_else():
+    ours, theirs = await a_run(**RUNNING), await a_run(**RUNNING)
+    async with opened() as hub:
+        one, two, other = await follow(hub, ours), await follow(hub, ours), await follow(hub, theirs)
+        await published(ours, (ONE + 9, "ours"))
+        await published(theirs, (ONE + 9, "theirs"))
+        await until(lambda: said(other))
+    assert (said(one), said(two), said(other)) == (["ours"], ["ours"], ["theirs"])
+
+
+@pytest.mark.usefixtures("memory_layer")
+async def test_who_does_not_follow_any_more_hears_nothing():
+    info = await a_run(**RUNNING)
+    async with opened() as hub:
+        stays, goes = await follow(hub, info), await follow(hub, info)
+        hub.remove(goes.subscription)
+        await published(info, (ONE + 9, "on"))
+        await until(lambda: said(stays))
+        assert said(goes) == []
+        hub.remove(stays.subscription)
+        await until(lambda: not events.get_layer().groups)
+        hub.remove(stays.subscription)  # once more, and nothing happens
+
+
+@pytest.mark.usefixtures("memory_layer")
+async def test_who_comes_right_after_the_last_one_left_is_in_the_group():
+    info = await a_run(**RUNNING)
+    async with opened() as hub:
+        first = await follow(hub, info)
+        hub.remove(first.subscription)
+        second = await follow(hub, info)
+        await until(lambda: not hub._leaving)
+        await published(info, (ONE + 9, "on"))
+        await until(lambda: said(second) == ["on"])
+
+
+@pytest.mark.usefixtures("memory_layer")
+async def test_a_run_that_has_ended_is_followed_no_longer():
+    info = await a_run(**RUNNING)
+    async with opened() as hub:
+        follower = await follow(hub, info)
+        await published(info, (ONE + 9, "end"))
+        await until(lambda: follower.ended and not events.get_layer().groups)
+        assert hub._followers == {}
+
+
+@pytest.mark.usefixtures("memory_layer")
+async def test_a_follower_who_is_gone_does_not_keep_others_from_hearing(monkeypatch):
+    info = await a_run(**RUNNING)
+
+    async def broken(text):
+        raise ConnectionError("the socket is closed")
+
+    async with opened() as hub:
+        gone = Follower(info)
+        await hub.add(gone.subscription)
+        await gone.start()
+        gone.subscription._send = broken
+        there = await follow(hub, info)
+        await published(info, (ONE + 9, "on"))
+        await published(info, (ONE + 13, "on and on"))
+        await until(lambda: said(there) == ["on", "on and on"])
+
+
+# Opening and closing
+
+
+@pytest.mark.usefixtures("memory_layer")
+async def test_a_hub_leaves_nothing_behind():
+    before = asyncio.all_tasks()
+    info = await a_run(**RUNNING)
+    async with opened() as hub:
+        follower = await follow(hub, info)
+        assert len(asyncio.all_tasks() - before) == 2
+        hub.remove(follower.subscription)
+    assert asyncio.all_tasks() == before
+    assert events.get_layer().groups == {}
+
+
+@pytest.mark.usefixtures("memory_layer")
+async def test_a_hub_lives_until_the_last_socket_closes():
+    info = await a_run(**RUNNING)
+    async with opened() as hub:
+        async with opened(hub):
+            follower = await follow(hub, info)
+        await published(info, (ONE + 9, "on"))
+        await until(lambda: said(follower) == ["on"])
+
+
+@pytest.mark.usefixtures("memory_layer")
+async def test_a_hub_that_was_closed_can_be_opened_again():
+    hub = Hub()
+    info = await a_run(**RUNNING)
+    async with opened(hub):
+        hub.remove((await follow(hub, info)).subscription)
+    async with opened(hub):
+        follower = await follow(hub, info)
+        await published(info, (ONE + 9, "on"))
+        await until(lambda: said(follower) == ["on"])
+
+
+async def test_a_loop_has_one_hub():
+    assert get_hub() is get_hub()
+    assert await asyncio.to_thread(lambda: asyncio.run(_hub())) is not get_hub()
+
+
+async def _hub():
+    return get_hub()
+
+
+# Reading
+
+
+async def test_a_report_travels_as_it_was_made(memory_layer):
+    uuid = uuid4()
+    made = report((ONE + 1, "m"), (ONE + 5, "end"), known=7)
+    layer = events.get_layer()
+    await layer.group_add(events.group(uuid), "mine")
+    await events.publish(uuid, made)
+    assert events.read(await layer.receive("mine")) == (uuid, made)
+
+
+def test_the_name_of_a_group_is_one_that_channels_allows(memory_layer):
+    assert events.get_layer().require_valid_group_name(events.group(uuid4()))
+
+
+async def test_the_log_is_read_up_to_the_rows_own_count():
+    info = await a_run(**RUNNING)
+    await change(info, (ONE + 5, "a"), seq=ONE + 9)
+    await TaskMessage.objects.acreate(run=info, index=1, attempt=1, seq=ONE + 20, body="not yet")
+    read, messages = await in_database(subscriptions._read_changes, info.uuid, 0)
+    assert (read.message_count, [message.body for message in messages]) == (1, ["a"])
