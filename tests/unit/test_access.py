@@ -1,0 +1,577 @@
+"""The same classes give the same verdicts, whichever door the caller comes through."""
+
+import json
+from base64 import b64encode
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.cache import cache
+from django.test import Client
+from django.utils.crypto import get_random_string
+from rest_framework.authentication import BaseAuthentication, BasicAuthentication, SessionAuthentication
+from rest_framework.exceptions import APIException, AuthenticationFailed, NotFound, PermissionDenied, ValidationError
+from rest_framework.permissions import (
+    SAFE_METHODS,
+    AllowAny,
+    BasePermission,
+    IsAdminUser,
+    IsAuthenticated,
+    IsAuthenticatedOrReadOnly,
+)
+from rest_framework.throttling import AnonRateThrottle, UserRateThrottle
+
+from taskapi.access import Caller, Refused, as_api_exception, as_protocol_error, origin_allowed
+from taskapi.exceptions import IdempotencyConflict, InvalidInputs, ProtocolError, UnknownTask
+from taskapi.models import TaskInfo
+from taskapi.params import IntParameter
+from taskapi.tasks import Task
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("queue")]
+
+# What a client takes each code for, where an `error` frame does not say a status (docs/protocol.md)
+STATUSES = {
+    "invalid_inputs": 400,
+    "unknown_task": 400,
+    "not_authenticated": 403,
+    "authentication_failed": 403,
+    "permission_denied": 403,
+    "not_found": 404,
+    "conflict": 422,
+    "throttled": 429,
+}
+
+
+class Add(Task):
+    name = "add"
+    inputs = {"a": IntParameter()}
+
+
+class MembersOnly(Add):
+    name = "members_only"
+    permission_classes = (IsAuthenticated,)
+
+
+class OwnLimit(Add):
+    name = "own_limit"
+
+
+class HeaderAuthentication(BaseAuthentication):
+    """Knows a user by a header, as a project's own class might; has no challenge to send."""
+
+    def authenticate(self, request):
+        name = request.headers.get("X-User")
+        if name is None:
+            return None
+        user = User.objects.filter(username=name).first()
+        if user is None:
+            raise AuthenticationFailed("Never heard of you.")
+        return user, "by header"
+
+
+class NotOnTuesdays(BasePermission):
+    message = "It is Tuesday."
+    code = "tuesday"
+
+    def has_permission(self, request, view):
+        return False
+
+
+class ReadOnly(BasePermission):
+    def has_permission(self, request, view):
+        return request.method in SAFE_METHODS
+
+
+class OwnOnly(BasePermission):
+    """Not even staff sees another's run."""
+
+    message = "Not yours."
+
+    def has_object_permission(self, request, view, obj):
+        return obj.user_id == request.user.pk
+
+
+class HasAuth(BasePermission):
+    def has_permission(self, request, view):
+        return request.auth == "by header"
+
+
+PASSWORD = "secret"
+
+
+@pytest.fixture
+def users():
+    created = {name: User.objects.create_user(name, password=PASSWORD) for name in ("ann", "bob", "gone")}
+    created["staff"] = User.objects.create_user("staff", password=PASSWORD, is_staff=True)
+    User.objects.filter(username="gone").update(is_active=False)
+    return created
+
+
+@pytest.fixture(autouse=True)
+def project(settings):
+    """The settings, with the tasks of this module."""
+    settings.TASK_API_BACKGROUND_TASKS = [Add, MembersOnly, OwnLimit]
+    cache.clear()
+    return settings
+
+
+class Visitor:
+    """Somebody with a browser or a script: what it sends goes along with every request, and with a handshake."""
+
+    def __init__(self, headers=None, login=None):
+        self.headers = headers or {}
+        self.client = Client()
+        if login is not None:
+            self.client.force_login(login)
+
+    # REST
+
+    def rest_start(self, task="add", inputs=None):
+        body = json.dumps({"task": task, "inputs": {"a": 1} if inputs is None else inputs})
+        return verdict(self.client.post("/tasks/", body, content_type="application/json", headers=self.headers))
+
+    def rest_find(self, uuid):
+        return verdict(self.client.get(f"/tasks/{uuid}/", headers=self.headers))
+
+    # WebSocket
+
+    def scope(self):
+        headers = {
+            "Host": "testserver",
+            "Cookie": self.client.cookies.output(header="", sep=";").strip(),
+            **self.headers,
+        }
+        return {
+            "type": "websocket",
+            "scheme": "ws",
+            "path": "/tasks/ws/",
+            "query_string": b"",
+            "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+            "client": ["127.0.0.1", 50_000],
+            "subprotocols": [],
+        }
+
+    def ws(self, method, act):
+        try:
+            return act(Caller(self.scope()).view(method))
+        except Refused as error:
+            refusal = as_protocol_error(error, "r")
+            assert refusal.ref == "r"
+            return refusal.status or STATUSES[refusal.code], json.loads(json.dumps(refusal.detail))
+
+    def ws_start(self, task="add", inputs=None):
+        given = {"a": 1} if inputs is None else inputs
+        return self.ws("POST", lambda view: view.start_run(task, given).info and OK)
+
+    def ws_find(self, uuid):
+        return self.ws("GET", lambda view: view.find_run(uuid) and OK)
+
+
+OK = (200, None)
+
+
+def verdict(response):
+    """The status and the refusal of an answer over REST."""
+    if response.status_code < 300:
+        return OK
+    body = response.json()
+    return response.status_code, body["detail"] if set(body) == {"detail"} else body
+
+
+def basic(name, password=PASSWORD):
+    return {"Authorization": "Basic " + b64encode(f"{name}:{password}".encode()).decode()}
+
+
+VISITORS = {
+    "nobody": lambda users: Visitor(),
+    "ann by password": lambda users: Visitor(basic("ann")),
+    "wrong password": lambda users: Visitor(basic("ann", "wrong")),
+    "not even base64": lambda users: Visitor({"Authorization": "Basic ???"}),
+    "deactivated": lambda users: Visitor(basic("gone")),
+    "ann by session": lambda users: Visitor(login=users["ann"]),
+    "staff by session": lambda users: Visitor(login=users["staff"]),
+    "bob by header": lambda users: Visitor({"X-User": "bob"}),
+    "unknown by header": lambda users: Visitor({"X-User": "nobody"}),
+}
+AUTHENTICATION = {
+    "default": [SessionAuthentication, BasicAuthentication],
+    "basic first": [BasicAuthentication, SessionAuthentication],
+    "none": [],
+    "header": [HeaderAuthentication],
+}
+PERMISSIONS = {
+    "anybody": [AllowAny],
+    "members": [IsAuthenticated],
+    "staff": [IsAdminUser],
+    "read only": [IsAuthenticatedOrReadOnly],
+    "combined": [IsAdminUser | ReadOnly],
+    "own runs": [OwnOnly],
+    "with a sentence": [NotOnTuesdays],
+    "by auth": [HasAuth],
+}
+
+
+@pytest.fixture
+def runs(users):
+    return {
+        "nobody's": TaskInfo.objects.create(task="add").uuid,
+        "ann's": TaskInfo.objects.create(task="add", user=users["ann"]).uuid,
+        "ann's, for members only": TaskInfo.objects.create(task="members_only", user=users["ann"]).uuid,
+        "of a task that is no more": TaskInfo.objects.create(task="nothing", user=users["ann"]).uuid,
+        "none": uuid4(),
+    }
+
+
+def verdicts(start, find, runs):
+    return {
+        "start": start(),
+        "start for members": start("members_only"),
+        "start nothing": start("nothing"),
+        "start wrongly": start(inputs={"a": "x"}),
+        **{name: find(uuid) for name, uuid in runs.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("authentication", "permissions"),
+    [
+        *(("default", name) for name in PERMISSIONS),
+        *((name, "members") for name in ("basic first", "none", "header")),
+        ("header", "by auth"),
+    ],
+)
+def test_both_doors_give_the_same_verdicts_to_everybody(project, users, runs, authentication, permissions):
+    project.TASK_API_AUTHENTICATION_CLASSES = AUTHENTICATION[authentication]
+    project.TASK_API_PERMISSIONS_CLASSES = PERMISSIONS[permissions]
+    visitors = {name: visitor(users) for name, visitor in VISITORS.items()}
+    rest = {name: verdicts(visitor.rest_start, visitor.rest_find, runs) for name, visitor in visitors.items()}
+    ws = {name: verdicts(visitor.ws_start, visitor.ws_find, runs) for name, visitor in visitors.items()}
+    assert ws == rest
+
+
+# And those verdicts are right
+
+UNKNOWN, FORBIDDEN, HIDDEN = 401, 403, 404
+
+
+@pytest.mark.parametrize(
+    ("permissions", "visitor", "status"),
+    [
+        ("anybody", "nobody", 200),
+        ("anybody", "wrong password", UNKNOWN),
+        ("anybody", "deactivated", UNKNOWN),
+        ("members", "nobody", UNKNOWN),
+        ("members", "ann by password", 200),
+        ("members", "ann by session", 200),
+        ("staff", "ann by session", FORBIDDEN),
+        ("staff", "staff by session", 200),
+        ("read only", "nobody", UNKNOWN),
+        ("with a sentence", "staff by session", FORBIDDEN),
+        ("with a sentence", "nobody", UNKNOWN),
+    ],
+)
+def test_who_may_start_a_run(project, users, permissions, visitor, status):
+    project.TASK_API_AUTHENTICATION_CLASSES = AUTHENTICATION["basic first"]
+    project.TASK_API_PERMISSIONS_CLASSES = PERMISSIONS[permissions]
+    caller = VISITORS[visitor](users)
+    assert (caller.ws_start()[0], caller.rest_start()[0]) == (status, status)
+    assert TaskInfo.objects.exists() is (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("run", "visitor", "status"),
+    [
+        ("ann's", "ann by session", 200),
+        ("ann's", "ann by password", 200),
+        ("ann's", "staff by session", 200),
+        ("ann's", "nobody", HIDDEN),
+        ("nobody's", "nobody", 200),
+        ("nobody's", "ann by session", 200),
+        ("ann's, for members only", "ann by session", 200),
+        ("ann's, for members only", "nobody", HIDDEN),
+        ("of a task that is no more", "ann by session", 200),
+        ("of a task that is no more", "nobody", HIDDEN),
+        ("none", "staff by session", HIDDEN),
+    ],
+)
+def test_who_may_see_a_run(users, runs, run, visitor, status):
+    caller = VISITORS[visitor](users)
+    assert (caller.ws_find(runs[run])[0], caller.rest_find(runs[run])[0]) == (status, status)
+
+
+def test_another_user_does_not_learn_that_there_is_a_run(users, runs):
+    bob = Visitor(login=users["bob"])
+    assert bob.ws_find(runs["ann's"]) == bob.ws_find(runs["none"]) == (404, "Not found.")
+
+
+def test_a_run_belongs_to_whoever_started_it(users):
+    for start in (Visitor(login=users["ann"]).rest_start, Visitor(login=users["ann"]).ws_start):
+        start()
+        assert TaskInfo.objects.get().user == users["ann"]
+        TaskInfo.objects.all().delete()
+    Visitor().ws_start()
+    assert TaskInfo.objects.get().user is None
+
+
+def test_the_classes_of_a_task_come_on_top_of_the_projects(project, users):
+    nobody, ann = Visitor(), Visitor(login=users["ann"])
+    assert [caller.ws_start("members_only")[0] for caller in (nobody, ann)] == [403, 200]
+    project.TASK_API_PERMISSIONS_CLASSES = [IsAdminUser]
+    assert ann.ws_start("members_only")[0] == 403
+
+
+def test_a_class_that_judges_the_run_is_asked_about_it(project, users, runs):
+    project.TASK_API_PERMISSIONS_CLASSES = [OwnOnly]
+    assert Visitor(login=users["ann"]).ws_find(runs["ann's"]) == OK
+    assert Visitor(login=users["staff"]).ws_find(runs["ann's"]) == (403, "Not yours.")
+
+
+def test_a_task_may_have_a_class_that_judges_its_runs(users, runs, monkeypatch):
+    monkeypatch.setattr(MembersOnly, "permission_classes", (OwnOnly,))
+    staff = Visitor(login=users["staff"])
+    assert staff.ws_find(runs["ann's, for members only"]) == (403, "Not yours.")
+    assert staff.ws_find(runs["ann's"]) == OK
+
+
+def test_a_handshake_is_authenticated_once_and_each_frame_judged_anew(project, users, django_assert_num_queries):
+    caller = Caller(Visitor(basic("ann")).scope())
+    with django_assert_num_queries(0):
+        assert caller.view("GET").request.user == users["ann"]
+    project.TASK_API_PERMISSIONS_CLASSES = [IsAdminUser]
+    with pytest.raises(PermissionDenied):
+        caller.view("GET")
+
+
+def test_wrong_credentials_are_refused_in_the_handshake(users):
+    with pytest.raises(AuthenticationFailed):
+        Caller(Visitor(basic("ann", "wrong")).scope())
+
+
+# What the classes see of a socket
+
+
+def seen(visitor, method="GET"):
+    return Caller(visitor.scope()).view(method).request
+
+
+def test_a_socket_is_seen_as_the_request_that_does_the_same(users):
+    request = seen(Visitor({"X-User": "ann", "User-Agent": "me"}), "POST")
+    assert request.method == "POST"
+    assert request.headers["User-Agent"] == "me"
+    assert request.META["REMOTE_ADDR"] == "127.0.0.1"
+    assert (request.get_host(), request.is_secure()) == ("testserver", False)
+    assert isinstance(request.user, AnonymousUser)
+
+
+def test_an_encrypted_socket_is_seen_as_secure():
+    scope = Visitor().scope() | {"scheme": "wss"}
+    assert Caller(scope).view("GET").request.is_secure()
+
+
+def test_frames_do_not_change_one_anothers_request():
+    caller = Caller(Visitor().scope())
+    post, get = caller.view("POST"), caller.view("GET")
+    assert (post.request.method, get.request.method) == ("POST", "GET")
+
+
+def test_the_authenticator_of_the_handshake_is_known_to_the_frames(project, users):
+    project.TASK_API_AUTHENTICATION_CLASSES = [HeaderAuthentication]
+    request = seen(Visitor({"X-User": "bob"}))
+    assert (request.user, request.auth) == (users["bob"], "by header")
+
+
+def test_the_session_of_the_handshake_is_there(users):
+    visitor = Visitor(login=users["ann"])
+    session = visitor.client.session
+    session["colour"] = "blue"
+    session.save()
+    request = seen(visitor)
+    assert request.session["colour"] == "blue"
+    assert request.user == users["ann"]
+
+
+def test_a_session_that_has_ended_is_nobodys(users):
+    visitor = Visitor(login=users["ann"])
+    visitor.client.session.flush()
+    assert isinstance(seen(visitor).user, AnonymousUser)
+
+
+def test_what_the_projects_own_middleware_put_into_the_scope_is_taken(users):
+    scope = Visitor().scope() | {"user": users["bob"], "session": {"colour": "red"}}
+    request = Caller(scope).view("GET").request
+    assert request.user == users["bob"]
+    assert request.session == {"colour": "red"}
+
+
+# CSRF
+
+
+@pytest.fixture
+def browser(users):
+    visitor = Visitor(login=users["ann"])
+    visitor.client.handler.enforce_csrf_checks = True
+    return visitor
+
+
+def test_a_cookie_alone_starts_nothing_over_rest(browser):
+    status, detail = browser.rest_start()
+    assert status == 403
+    assert detail.startswith("CSRF Failed")
+    assert not TaskInfo.objects.exists()
+
+
+def test_a_cookie_with_a_token_starts_a_run_over_rest(browser):
+    token = get_random_string(32)
+    browser.client.cookies["csrftoken"] = token
+    browser.headers = {"X-CSRFToken": token}
+    assert browser.rest_start() == OK
+
+
+def test_reading_needs_no_token(browser, runs):
+    assert browser.rest_find(runs["ann's"]) == OK
+
+
+def test_a_password_needs_no_token(users):
+    script = Visitor(basic("ann"))
+    script.client.handler.enforce_csrf_checks = True
+    assert script.rest_start() == OK
+
+
+def test_a_socket_needs_no_token_since_its_origin_was_checked(browser):
+    assert browser.ws_start() == OK
+
+
+# Throttles
+
+
+class Once(UserRateThrottle):
+    rate = "1/day"
+
+
+class OnceForOthers(AnonRateThrottle):
+    rate = "1/day"
+
+
+@pytest.mark.parametrize("first", ["rest_start", "ws_start"])
+@pytest.mark.parametrize("second", ["rest_start", "ws_start"])
+@pytest.mark.parametrize("login", [None, "ann"])
+def test_starts_are_counted_together_whichever_door_they_come_through(project, users, first, second, login):
+    project.TASK_API_THROTTLE_CLASSES = [Once, OnceForOthers]
+    visitor = Visitor(login=users.get(login))
+    assert getattr(visitor, first)() == OK
+    status, detail = getattr(visitor, second)()
+    assert status == 429
+    assert detail.startswith("Request was throttled. Expected available in ")
+    assert TaskInfo.objects.count() == 1
+
+
+def test_others_are_not_throttled_with_one(project, users):
+    project.TASK_API_THROTTLE_CLASSES = [Once]
+    assert [Visitor(login=users[name]).ws_start() for name in ("ann", "bob")] == [OK, OK]
+
+
+def test_reading_is_not_throttled(project, runs):
+    project.TASK_API_THROTTLE_CLASSES = [Once]
+    visitor = Visitor()
+    assert [look(runs["nobody's"]) for look in (visitor.rest_find, visitor.ws_find) for _ in range(3)] == [OK] * 6
+    assert visitor.rest_start() == OK
+
+
+def test_a_task_may_be_throttled_by_itself(monkeypatch):
+    monkeypatch.setattr(OwnLimit, "throttle_classes", (Once,))
+    visitor = Visitor()
+    assert [visitor.ws_start("own_limit")[0], visitor.rest_start("own_limit")[0]] == [200, 429]
+    assert [visitor.ws_start("add"), visitor.rest_start("add")] == [OK, OK]
+
+
+def test_who_may_not_start_a_run_does_not_use_up_his_rate(project, users):
+    project.TASK_API_THROTTLE_CLASSES = [Once]
+    visitor = Visitor()
+    assert visitor.ws_start("members_only")[0] == visitor.rest_start("members_only")[0] == 403
+    assert visitor.ws_start() == OK
+
+
+# Refusals
+
+
+class Teapot(APIException):
+    status_code = 418
+    default_detail = "Short and stout."
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "detail"),
+    [
+        (InvalidInputs({"a": ["No."]}), "invalid_inputs", {"inputs": {"a": ["No."]}}),
+        (UnknownTask("fly"), "unknown_task", {"task": ["There is no task named 'fly'."]}),
+        (IdempotencyConflict(), "conflict", "This idempotency key was used before with other inputs."),
+        (NotFound(), "not_found", "Not found."),
+        (PermissionDenied("Go away."), "permission_denied", "Go away."),
+        (ValidationError({"b": ["No."]}), "invalid_frame", {"b": ["No."]}),
+    ],
+)
+def test_a_refusal_says_over_a_socket_what_it_says_over_rest(error, code, detail):
+    assert isinstance(error, Refused)
+    refusal = as_protocol_error(error, "r")
+    assert (refusal.code, refusal.detail, refusal.ref, refusal.status) == (code, detail, "r", None)
+    assert as_api_exception(error).detail == detail
+
+
+def test_a_refusal_of_the_protocol_is_its_own():
+    error = ProtocolError("invalid_frame", "No.", "mine")
+    assert as_protocol_error(error, None) is error
+
+
+@pytest.mark.parametrize("authentication", ["default", "basic first", "none", "header"])
+def test_somebody_unknown_is_told_the_status_that_rest_gives(project, authentication):
+    project.TASK_API_AUTHENTICATION_CLASSES = AUTHENTICATION[authentication]
+    refusal = as_protocol_error(AuthenticationFailed(), None)
+    assert refusal.status == (401 if authentication == "basic first" else None)
+
+
+def test_an_error_that_is_no_refusal_stays_one():
+    error = ZeroDivisionError()
+    assert as_api_exception(error) is error
+    assert not isinstance(error, Refused)
+
+
+# Origin
+
+
+@pytest.mark.parametrize(
+    ("origin", "hosts", "debug", "allowed"),
+    [
+        (None, ["example.com"], False, True),  # not a browser
+        (None, [], False, True),
+        ("https://example.com", ["example.com"], False, True),
+        ("https://example.com:8443", ["example.com"], False, True),
+        ("HTTPS://EXAMPLE.COM", ["example.com"], False, True),
+        ("https://example.com.", ["example.com"], False, True),
+        ("https://www.example.com", ["example.com"], False, False),
+        ("https://www.example.com", [".example.com"], False, True),
+        ("https://example.com", [".example.com"], False, True),
+        ("https://notexample.com", [".example.com"], False, False),
+        ("https://example.com.evil.com", ["example.com"], False, False),
+        ("https://example.com@evil.com", ["example.com"], False, False),
+        ("https://evil.com#example.com", ["example.com"], False, False),
+        ("https://evil.com?https://example.com", ["example.com"], False, False),
+        ("https://evil.com", ["*"], False, True),
+        ("http://[::1]:8000", ["[::1]"], False, True),
+        ("http://[::1", ["[::1]"], False, False),
+        ("null", ["example.com"], False, False),
+        ("", ["example.com"], False, False),
+        ("example.com", ["example.com"], False, False),
+        ("https://exam\xffple.com", ["example.com"], False, False),
+        ("http://localhost:8000", [], True, True),
+        ("http://sub.localhost", [], True, True),
+        ("http://127.0.0.1:8000", [], True, True),
+        ("http://[::1]:8000", [], True, True),
+        ("http://example.com", [], True, False),
+        ("http://localhost", [], False, False),
+        ("http://localhost", ["example.com"], True, False),
+    ],
+)
+def test_a_page_may_open_a_socket_where_its_host_is_allowed(settings, origin, hosts, debug, allowed):
+    settings.ALLOWED_HOSTS, settings.DEBUG = hosts, debug
+    headers = [(b"host", b"example.com")] + ([] if origin is None else [(b"origin", origin.encode("latin1"))])
+    assert origin_allowed({"headers": headers}) is allowed
