@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from django.apps import apps
 from django.core.management.base import BaseCommand
 
 import taskapi
@@ -133,6 +134,12 @@ def test_the_representation_is_that_of_the_code() -> None:
 def test_the_rest_calls_are_those_of_the_code() -> None:
     paths = {str(url.pattern).replace("<uuid:uuid>", "{uuid}") for url in urls.urlpatterns}
     assert {call.split()[1] for call in first_column("docs/rest.md", "REST")} == paths
+
+
+def test_the_tables_and_urls_of_the_1x_page_are_those_of_the_code() -> None:
+    tables = {model._meta.db_table for model in apps.get_app_config("taskapi").get_models()}
+    names = {f"{urls.app_name}:{url.name}" for url in urls.urlpatterns}
+    assert tables | names <= set(re.findall(r"`([\w:]+)`", prose("docs/from-1x.md")))
 
 
 # Commands
