@@ -1,0 +1,53 @@
+"""What needs no Redis of the queue in Redis; the rest is in tests/integration/test_queue.py."""
+
+import json
+from uuid import UUID, uuid4
+
+import pytest
+import redis.exceptions
+from arq.jobs import deserialize_job_raw, serialize_job
+
+from taskapi.backends import get_backend
+from taskapi.backends.arq import FUNCTION, Unavailable, _uuid, health_key, queue_key, serialize
+
+RUN = UUID("12345678-1234-5678-1234-567812345678")
+
+
+def test_each_queue_has_keys_of_its_own():
+    assert queue_key("default") == "taskapi:queue:default"
+    assert health_key("default") == "taskapi:queue:default:health-check"
+
+
+def test_a_job_is_json_that_arq_reads_and_no_pickle():
+    text = serialize_job(FUNCTION, (RUN.hex,), {}, None, 5, serializer=serialize)
+    assert json.loads(text) == {"t": None, "f": "run_task", "a": [RUN.hex], "k": {}, "et": 5}
+    function, args, kwargs, *_ = deserialize_job_raw(text, deserializer=json.loads)
+    assert (function, args, kwargs) == ("run_task", [RUN.hex], {})
+
+
+@pytest.mark.parametrize("job_id", [RUN.hex.encode(), str(RUN).encode()])
+def test_the_id_of_a_job_says_which_run_it_is_for(job_id):
+    assert _uuid(job_id) == RUN
+
+
+@pytest.mark.parametrize("job_id", [b"", b"cron:something:123", b"\xff\xfe", b"12345678"])
+def test_what_is_no_job_of_ours_is_nobodys_run(caplog, job_id):
+    assert _uuid(job_id) is None
+    assert repr(job_id) in caplog.text
+
+
+def test_a_redis_that_is_away_is_told_from_a_mistake():
+    """Nothing listens at the address of the unit tests."""
+    with pytest.raises(Unavailable):
+        get_backend().enqueue(uuid4(), queue="default")
+    for error in (redis.exceptions.TimeoutError(), redis.exceptions.BusyLoadingError(), ConnectionResetError()):
+        assert isinstance(error, Unavailable)
+    assert not isinstance(ValueError(), Unavailable)
+
+
+def test_nothing_is_asked_about_no_runs():
+    assert get_backend().missing("default", iter([])) == []
+
+
+def test_its_tasks_run_in_other_processes():
+    assert get_backend().other_processes
