@@ -1,0 +1,249 @@
+"""The queue in a real Valkey: laid out as arq lays it out, handed to one worker at a time."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import redis
+from arq.connections import ArqRedis, create_pool
+from arq.constants import expires_extra_ms
+from arq.jobs import Job, JobStatus
+from arq.worker import async_check_health
+from django.utils import timezone
+
+from taskapi.backends import get_backend
+from taskapi.backends.arq import ArqBackend, WorkerQueue, health_key, queue_key, serialize
+from taskapi.worker import redis_settings
+from tests.support.waiting import until
+
+DAY = expires_extra_ms
+
+
+@pytest.fixture
+def backend(valkey: str) -> ArqBackend:
+    backend = get_backend()
+    assert isinstance(backend, ArqBackend)
+    return backend
+
+
+@pytest.fixture
+def client(valkey: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(valkey) as client:
+        yield client
+
+
+@pytest.fixture
+async def worker(valkey: str) -> AsyncIterator[WorkerQueue]:
+    queue = WorkerQueue(["default"])
+    yield queue
+    await queue.close()
+
+
+@pytest.fixture
+async def arq(valkey: str) -> AsyncIterator[ArqRedis]:
+    pool = await create_pool(redis_settings(), job_serializer=serialize, job_deserializer=json.loads)
+    yield pool
+    await pool.aclose()
+
+
+def enqueue(backend: ArqBackend, queue: str = "default", **options: Any) -> UUID:
+    uuid = uuid4()
+    backend.enqueue(uuid, queue=queue, **options)
+    return uuid
+
+
+def soon(**delta: float) -> Any:
+    return timezone.now() + timedelta(**delta)
+
+
+# The layout is arq's
+
+
+def contents(client: redis.Redis) -> dict[bytes, Any]:
+    """Everything in Redis but the moments: those are near those of the other one."""
+    found: dict[bytes, Any] = {}
+    for key in client.keys():
+        if client.type(key) == b"zset":
+            found[key] = client.zrange(key, 0, -1)
+        else:
+            found[key] = json.loads(client.get(key)) | {"et": "about now"}
+    return found
+
+
+async def test_a_job_is_what_arqs_own_enqueue_job_writes(backend, client, arq):
+    """Should a new arq lay its queue out in another way, this says so."""
+    uuid, queue = uuid4(), queue_key("default")
+    await arq.enqueue_job("run_task", uuid.hex, _job_id=uuid.hex, _queue_name=queue)
+    theirs, their_score = contents(client), client.zscore(queue, uuid.hex)
+    their_lifetime = client.pttl(f"arq:job:{uuid.hex}")
+    client.flushall()
+    backend.enqueue(uuid, queue="default")
+    assert contents(client) == theirs
+    assert 0 <= client.zscore(queue, uuid.hex) - their_score < 10_000  # milliseconds of the epoch
+    assert abs(client.pttl(f"arq:job:{uuid.hex}") - their_lifetime) < 10_000
+
+
+async def test_arqs_own_tools_see_the_job(backend, arq):
+    uuid = enqueue(backend)
+    (queued,) = await arq.queued_jobs(queue_name=queue_key("default"))
+    assert (queued.function, queued.args, queued.kwargs, queued.job_id) == ("run_task", [uuid.hex], {}, uuid.hex)
+    job = Job(uuid.hex, arq, _queue_name=queue_key("default"), _deserializer=json.loads)
+    assert await job.status() is JobStatus.queued
+
+
+def test_nothing_in_redis_is_pickled(backend, client):
+    for options in ({}, {"run_at": soon(hours=1)}):
+        uuid = enqueue(backend, **options)
+        job = json.loads(client.get(f"arq:job:{uuid.hex}"))
+        assert (job["f"], job["a"], job["k"]) == ("run_task", [uuid.hex], {})
+
+
+# Taking
+
+
+async def test_jobs_are_taken_once_and_in_the_order_of_their_queues(backend, client, valkey):
+    queue = WorkerQueue(["first", "second"])
+    later, sooner = enqueue(backend, "second"), enqueue(backend, "first")
+    assert [await queue.take(0.01) for _ in range(3)] == [sooner, later, None]
+    await queue.close()
+
+
+async def test_a_queue_of_another_name_is_not_looked_at(backend, worker):
+    enqueue(backend, "other")
+    assert await worker.take(0.01) is None
+
+
+async def test_a_run_that_is_queued_twice_is_one_job(backend, worker):
+    uuid = enqueue(backend)
+    backend.enqueue(uuid, queue="default")
+    assert [await worker.take(0.01) for _ in range(2)] == [uuid, None]
+
+
+async def test_what_is_queued_again_after_it_was_taken_is_taken_again(backend, worker):
+    uuid = enqueue(backend)
+    await worker.take(1)
+    backend.enqueue(uuid, queue="default")
+    assert await worker.take(1) == uuid
+
+
+async def test_what_is_no_job_of_ours_is_dropped(client, worker, caplog):
+    client.zadd(queue_key("default"), {"cron:something": 0})
+    assert await worker.take(0.01) is None
+    assert "cron:something" in caplog.text
+    assert client.zcard(queue_key("default")) == 0
+
+
+async def blocked(client: redis.Redis, count: int) -> None:
+    await until(lambda: client.info("clients")["blocked_clients"] == count)
+
+
+async def test_a_waiting_worker_is_woken(backend, client, worker):
+    taking = asyncio.ensure_future(worker.take(60))
+    await blocked(client, 1)
+    assert await asyncio.to_thread(enqueue, backend) == await taking
+
+
+async def test_a_job_wakes_one_of_two_waiting_workers(backend, client, worker):
+    other = WorkerQueue(["default"])
+    waiting = {asyncio.ensure_future(queue.take(60)) for queue in (worker, other)}
+    await blocked(client, 2)
+    first = await asyncio.to_thread(enqueue, backend)
+    (woken,), waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    assert woken.result() == first
+    await blocked(client, 1)  # the other one has not so much as stirred
+    second = await asyncio.to_thread(enqueue, backend)
+    assert await waiting.pop() == second
+    await other.close()
+
+
+async def test_a_worker_that_waits_takes_the_first_job_of_any_of_its_queues(backend, client, valkey):
+    queue = WorkerQueue(["first", "second"])
+    taking = asyncio.ensure_future(queue.take(60))
+    await blocked(client, 1)
+    assert await asyncio.to_thread(enqueue, backend, "second") == await taking
+    await queue.close()
+
+
+# Deferring
+
+
+async def test_a_deferred_job_is_not_handed_out_before_it_is_due(backend, client, worker):
+    enqueue(backend, run_at=soon(hours=1))
+    wait = await worker.promote()
+    assert 3590 < wait <= 3600
+    assert await worker.take(0.01) is None
+    assert client.zcard(queue_key("default")) == 0
+
+
+async def test_a_deferred_job_is_handed_out_once_it_is_due(backend, worker):
+    moment = soon(milliseconds=50)
+    uuid = enqueue(backend, run_at=moment)
+    taken = None
+    async with asyncio.timeout(10):
+        while taken is None:
+            await worker.promote()
+            taken = await worker.take(0.01)
+    assert taken == uuid
+    assert timezone.now() >= moment - timedelta(milliseconds=5)  # scores are whole milliseconds
+    assert await worker.promote() is None
+
+
+async def test_a_job_whose_moment_has_passed_is_not_deferred(backend, worker):
+    uuid = enqueue(backend, run_at=soon(hours=-1))
+    assert await worker.take(0.01) == uuid
+
+
+async def test_deferred_jobs_come_in_the_order_of_their_moments(client, worker):
+    first, second, third = uuid4(), uuid4(), uuid4()
+    client.zadd(queue_key("default") + ":deferred", {second.hex: 2, third.hex: 3, first.hex: 1})
+    assert await worker.promote() is None
+    assert [await worker.take(0.01) for _ in range(3)] == [first, second, third]
+
+
+async def test_many_that_are_due_at_once_are_promoted_in_portions(client, worker):
+    client.zadd(queue_key("default") + ":deferred", {uuid4().hex: n for n in range(1_500)})
+    assert await worker.promote() == 0  # at once again
+    assert client.zcard(queue_key("default")) == 1_000
+    assert await worker.promote() is None
+    assert client.zcard(queue_key("default")) == 1_500
+
+
+async def test_the_next_of_all_queues_says_how_long_to_wait(backend, valkey):
+    queue = WorkerQueue(["first", "second", "third"])
+    enqueue(backend, "first", run_at=soon(hours=2))
+    enqueue(backend, "second", run_at=soon(hours=1))
+    assert 3590 < await queue.promote() <= 3600
+    await queue.close()
+
+
+def test_a_deferred_job_outlives_its_delay(backend, client):
+    uuid = enqueue(backend, run_at=soon(days=30))
+    assert 30 * DAY < client.pttl(f"arq:job:{uuid.hex}") <= 31 * DAY
+
+
+# What else there is
+
+
+def test_the_runs_that_have_no_job_are_found(backend):
+    queued, deferred, elsewhere = enqueue(backend), enqueue(backend, run_at=soon(hours=1)), enqueue(backend, "other")
+    lost = uuid4()
+    assert backend.missing("default", [lost, queued, deferred, elsewhere]) == [lost, elsewhere]
+
+
+def test_a_redis_that_has_forgotten_the_scripts_is_told_them_again(backend, client):
+    enqueue(backend)
+    client.script_flush()
+    enqueue(backend)
+    assert client.zcard(queue_key("default")) == 2
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated close")  # arq's own
+async def test_a_worker_says_that_it_is_well_where_arq_looks_for_it(client, worker):
+    assert await async_check_health(redis_settings(), health_key("default"), queue_key("default")) == 1
+    await worker.record_health("done=1 running=0")
+    assert await async_check_health(redis_settings(), health_key("default"), queue_key("default")) == 0
+    assert 30 < client.ttl(health_key("default")) <= 60
