@@ -66,7 +66,7 @@ def soon(**delta: float) -> Any:
 def contents(client: redis.Redis) -> dict[bytes, Any]:
     """Everything in Redis but the moments: those are near those of the other one."""
     found: dict[bytes, Any] = {}
-    for key in client.keys():
+    for key in client.scan_iter():
         if client.type(key) == b"zset":
             found[key] = client.zrange(key, 0, -1)
         else:

@@ -82,4 +82,11 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.project.tasks.Refuse",
     "tests.project.tasks.Crash",
     "tests.project.tasks.Stamp",
+    "tests.project.tasks.AsideHold",
+    "tests.project.tasks.AsideAsyncHold",
+    "tests.project.tasks.AsidePatient",
+    "tests.project.tasks.AddUser",
+    "tests.project.tasks.AsyncAddUser",
+    "tests.project.tasks.Rollback",
+    "tests.project.tasks.WhoAmI",
 ]

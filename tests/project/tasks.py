@@ -4,6 +4,9 @@ import asyncio
 import time
 from pathlib import Path
 
+from django.contrib.auth.models import User
+from django.db import transaction
+
 from taskapi.exceptions import TaskError
 from taskapi.params import FloatParameter, IntParameter, ListParameter, NumberParameter, StringParameter
 from taskapi.tasks import Task
@@ -111,3 +114,79 @@ class Stamp(Task):
 
     def run(self):
         return time.time()
+
+
+# On a queue that the stack's own worker does not look at: for tests that start workers of their own.
+
+
+class AsideHold(Hold):
+    name = "aside_hold"
+    queue = "aside"
+
+
+class AsideAsyncHold(AsyncHold):
+    name = "aside_async_hold"
+    queue = "aside"
+
+
+class AsidePatient(Task):
+    """Work until told to stop; the second attempt has nothing left to do."""
+
+    name = "aside_patient"
+    queue = "aside"
+    outputs = {"attempt": IntParameter()}
+
+    def run(self):
+        self.add_message(f"attempt {self.info.attempt}")
+        while self.info.attempt == 1:
+            self.inc_progress()
+        return self.info.attempt
+
+
+# With the ORM
+
+
+class AddUser(Task):
+    """Add a user unless there is one, and count them all."""
+
+    name = "add_user"
+    inputs = {"name": StringParameter()}
+    outputs = {"users": IntParameter()}
+
+    def run(self, name):
+        with transaction.atomic():
+            User.objects.get_or_create(username=name)
+            return User.objects.count()
+
+
+class AsyncAddUser(AddUser):
+    name = "async_add_user"
+
+    async def run(self, name):
+        await User.objects.aget_or_create(username=name)
+        return len([user async for user in User.objects.all()])
+
+
+class Rollback(Task):
+    """Add a user, and think better of it."""
+
+    name = "rollback"
+    inputs = {"name": StringParameter()}
+    outputs = {"users": IntParameter()}
+
+    def run(self, name):
+        with transaction.atomic():
+            User.objects.create(username=name)
+            self.add_message("added")
+            transaction.set_rollback(True)
+        return User.objects.filter(username=name).count()
+
+
+class WhoAmI(Task):
+    """Say for whom it runs."""
+
+    name = "who_am_i"
+    outputs = {"user": StringParameter(required=False)}
+
+    def run(self):
+        return self.info.user and self.info.user.username
