@@ -1,7 +1,6 @@
 """The test project with tasks, logins and limits that show each promise of the contract."""
 
 from tests.project.settings import *  # noqa: F403
-from tests.project.settings import TASK_API_BACKGROUND_TASKS as COMMON_TASKS
 
 TASK_API_AUTHENTICATION_CLASSES = [
     "rest_framework.authentication.BasicAuthentication",
@@ -9,7 +8,14 @@ TASK_API_AUTHENTICATION_CLASSES = [
 ]
 
 TASK_API_BACKGROUND_TASKS = [
-    *COMMON_TASKS,
+    "tests.project.tasks.Sum",
+    "tests.project.tasks.AsyncSum",
+    "tests.project.tasks.Count",
+    "tests.project.tasks.AsyncCount",
+    "tests.project.tasks.Say",
+    "tests.project.tasks.Hold",
+    "tests.project.tasks.AsyncHold",
+    "tests.project.tasks.Refuse",
     "tests.integration.contract.tasks.Say",
     "tests.integration.contract.tasks.SayEverything",
     "tests.integration.contract.tasks.Nest",
