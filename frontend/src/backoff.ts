@@ -10,6 +10,9 @@ export function backoff(failures: number, random: () => number = Math.random): n
 /** `delay` or less, half of it by chance: the clients of a server that comes back do not all call at once. */
 export const jittered = (delay: number, random: () => number = Math.random): number => (delay / 2) * (1 + random());
 
+/** Milliseconds before calling the successor of a server that goes away in order: none, but not all clients at once. */
+export const soon = (random: () => number = Math.random): number => timing.firstDelay * random();
+
 const START_TRIES = 5; // of a start that the server fails at, before its caller is told: some 4 to 8 seconds
 
 /**

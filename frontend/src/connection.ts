@@ -1,9 +1,10 @@
 /** The runs of one server: which transport carries each, what a failure means for it, and when it is done. */
 
 import { backoff, mayRetry } from "./backoff.js";
-import { RequestError } from "./errors.js";
+import { Cancellation } from "./cancellation.js";
+import { hasEnded, RequestError } from "./errors.js";
 import type { Caller } from "./handle.js";
-import { hasWebSocket } from "./platform.js";
+import { hasWebSocket, onWake } from "./platform.js";
 import { PollingTransport } from "./polling.js";
 import type { TaskEvent, TaskInfo } from "./protocol.js";
 import type { Change, Run } from "./run.js";
@@ -21,6 +22,8 @@ interface Passenger {
   failures: number;
   /** While it waits for its next try. */
   retry: ReturnType<typeof setTimeout> | undefined;
+  /** Where the caller wants it cancelled. */
+  cancellation: Cancellation | null;
 }
 
 export class Connection implements SocketListener {
@@ -32,12 +35,22 @@ export class Connection implements SocketListener {
   constructor(base: string) {
     this.socket = new WebSocketTransport(`${base.replace(/^http/, "ws")}ws/`, this);
     this.polling = new PollingTransport(base, this);
+    onWake(() => this.wake());
   }
 
   /** Starts a run and follows it until its caller has its answer. */
   add(run: Run, caller: Caller): void {
-    const passenger: Passenger = { run, caller, carrier: null, needsRest: false, failures: 0, retry: undefined };
+    const passenger: Passenger = {
+      run,
+      caller,
+      carrier: null,
+      needsRest: false,
+      failures: 0,
+      retry: undefined,
+      cancellation: null,
+    };
     this.passengers.set(run, passenger);
+    caller.follows(run, () => this.cancel(passenger));
     this.place(passenger);
     this.socket.review(); // a polled run may want the socket tried again
   }
@@ -57,7 +70,7 @@ export class Connection implements SocketListener {
     if (passenger === undefined) return;
     const status = error instanceof RequestError ? error.status : null;
     passenger.failures += 1;
-    if (transport === this.socket && run.order.options.transport === "auto" && isTooMuch(status, passenger)) {
+    if (transport === this.socket && run.options.transport === "auto" && isTooMuch(status, passenger)) {
       passenger.needsRest = true;
       return this.place(passenger);
     }
@@ -67,6 +80,7 @@ export class Connection implements SocketListener {
     const change = run.conclude();
     if (change.changed) return this.tell(passenger, change);
     this.drop(passenger);
+    passenger.cancellation?.refuse(error);
     passenger.caller.failed(error);
   }
 
@@ -79,6 +93,17 @@ export class Connection implements SocketListener {
     for (const passenger of [...this.passengers.values()]) this.place(passenger);
   }
 
+  /** The page may have slept: what waits is tried now, and what is under way may never be answered. */
+  private wake(): void {
+    for (const passenger of [...this.passengers.values()]) {
+      if (passenger.carrier !== this.polling) continue;
+      this.stopWaiting(passenger);
+      this.polling.unfollow(passenger.run);
+      this.polling.follow(passenger.run);
+    }
+    this.socket.wake();
+  }
+
   private heard(transport: Transport, run: Run, merge: () => Change): void {
     const passenger = this.passengers.get(run);
     if (passenger === undefined) return;
@@ -89,22 +114,38 @@ export class Connection implements SocketListener {
     passenger.failures = 0;
     passenger.caller.carriedBy(transport.name);
     this.tell(passenger, merge());
+    passenger.cancellation?.request();
   }
 
   private tell(passenger: Passenger, change: Change): void {
     const { run, caller } = passenger;
     if (run.state === "finished") this.drop(passenger);
     if (run.uuid !== null) caller.accepted(run.uuid);
-    caller.changed(change, () => run.current());
+    caller.changed(run, change);
     switch (run.state) {
       case "finished":
-        return caller.ended(() => run.current());
+        concludeCancellation(passenger);
+        return caller.ended(run);
       case "behind":
         return passenger.carrier?.follow(run);
       case "ending":
         passenger.needsRest = true;
     }
     this.place(passenger);
+  }
+
+  /** Asks for a run to be cancelled, whose uuid is known, until the server has answered. */
+  private cancel(passenger: Passenger): Promise<void> {
+    const { run } = passenger;
+    const underWay = passenger.cancellation;
+    if (underWay !== null && underWay.state !== "refused") return underWay.promise;
+    const cancellation = new Cancellation(async () => {
+      await passenger.carrier?.cancel(run);
+      if (this.passengers.has(run)) this.tell(passenger, run.cancelRequested());
+    });
+    passenger.cancellation = cancellation;
+    cancellation.request();
+    return cancellation.promise;
   }
 
   /** Puts a run on the transport that should carry it. */
@@ -121,7 +162,7 @@ export class Connection implements SocketListener {
   }
 
   private socketServes(run: Run): boolean {
-    return run.order.options.transport === "websocket" || this.socket.available;
+    return run.options.transport === "websocket" || this.socket.available;
   }
 
   /** Asks again after a while, whichever transport carries the run by then. */
@@ -149,6 +190,13 @@ export class Connection implements SocketListener {
   }
 }
 
+/** What an ended run's outcome says of a request to cancel whose answer has not come. */
+function concludeCancellation({ run, cancellation }: Passenger): void {
+  const { cancel_requested, status } = run.current();
+  if (cancel_requested || status === "cancelled") cancellation?.accept();
+  else cancellation?.refuse(hasEnded());
+}
+
 const LOST_STARTS = 2; // frames that a socket died over: one may be chance, and the next one is the frame's own doing
 
 /** Whether a failure shows that a start does not fit into a frame; a request may be larger, and has the last word. */
@@ -157,6 +205,6 @@ const isTooMuch = (status: number | null, { run, failures }: Passenger): boolean
 
 /** A token goes into a header, which a browser's WebSocket cannot set. */
 function mayUseSocket({ run, needsRest }: Passenger): boolean {
-  const { transport, token } = run.order.options;
+  const { transport, token } = run.options;
   return !needsRest && transport !== "polling" && !token;
 }

@@ -43,6 +43,9 @@ export class RequestError extends Error {
   }
 }
 
+/** The refusal to cancel a run that has ended, where that is known without asking the server. */
+export const hasEnded = (): RequestError => new RequestError(409, "The run has ended; it cannot be cancelled.");
+
 /** The first sentence in a refusal's detail, after the names that lead to it: "inputs.numbers: This field is …". */
 function sentenceOf(detail: unknown): string {
   if (typeof detail === "string") return detail;

@@ -1,16 +1,20 @@
-/** What the caller of `run` holds and hears: a promise that settles once, callbacks, and listeners. */
+/** What the caller of `run` or `attach` holds and hears: a promise that settles once, callbacks, and listeners. */
 
-import { TaskCancelled, TaskFailed } from "./errors.js";
+import { deferred } from "./deferred.js";
+import { hasEnded, RequestError, TaskCancelled, TaskFailed } from "./errors.js";
+import { Iteration } from "./iteration.js";
 import { report } from "./platform.js";
 import type {
   JSONObject,
   SucceededTask,
+  TaskChangeEvent,
   TaskInfo,
   TaskMessageEvent,
   TaskProgressEvent,
   TaskStatusEvent,
+  TaskTargetEvent,
 } from "./protocol.js";
-import type { Change } from "./run.js";
+import type { Change, Run } from "./run.js";
 import type { TransportName } from "./transport.js";
 
 /** From now on another transport carries the run. */
@@ -24,16 +28,33 @@ export interface HandleEvents {
   message: TaskMessageEvent;
   progress: TaskProgressEvent;
   status: TaskStatusEvent;
+  target: TaskTargetEvent;
   transport: TransportEvent;
 }
 
-/** The promise that `run` returns, and what else one may do with a run. */
-export interface TaskHandle<Outputs = JSONObject> extends Promise<SucceededTask<Outputs>> {
-  /** The run's uuid, once the server has accepted it. */
+/** The promise that `run` and `attach` return, and what else one may do with a run. */
+export interface TaskHandle<Outputs = JSONObject>
+  extends Promise<SucceededTask<Outputs>>,
+    AsyncIterable<TaskChangeEvent> {
+  /** The run's uuid, once the server has accepted the run, or shown it. */
   readonly uuid: Promise<string>;
+
+  /**
+   * Asks the server to stop the run; resolves when it has accepted that, and the run then ends as it ends.
+   *
+   * Waits until the run is accepted, and through a broken connection. Rejects with RequestError where it is refused:
+   * 409 where the run has ended.
+   */
+  cancel(): Promise<void>;
 
   /** Calls `listener` with each event of that type; returns a function that ends it. */
   on<Type extends keyof HandleEvents>(type: Type, listener: (event: HandleEvents[Type]) => void): () => void;
+
+  /**
+   * `for await (const event of handle)`: where the run stands, told as events, then each event, kept until the loop
+   * takes it. Ends with the run, whichever way that ends; the promise says which.
+   */
+  [Symbol.asyncIterator](): AsyncIterator<TaskChangeEvent, undefined>;
 }
 
 export interface Callbacks<Outputs = JSONObject> {
@@ -48,8 +69,11 @@ type Listener = (event: HandleEvents[keyof HandleEvents]) => void;
 export class Caller {
   readonly handle: TaskHandle;
   private state: "waiting" | "settled" = "waiting";
+  private run: Run | null = null;
+  private requestCancel: (() => Promise<void>) | null = null;
   private transport: TransportName | null = null;
   private readonly listeners = new Map<string, Set<Listener>>();
+  private readonly iterations = new Set<Iteration>();
   private readonly resolve: (task: SucceededTask) => void;
   private readonly reject: (error: Error) => void;
   private readonly hasUUID: (uuid: string) => void;
@@ -63,10 +87,19 @@ export class Caller {
     this.hasUUID = uuid.resolve;
     this.hasNoUUID = uuid.reject;
     const on = (type: string, listener: Listener) => this.on(type, listener);
-    this.handle = Object.assign(task.promise, { uuid: uuid.promise, on }) as TaskHandle;
+    const cancel = () => this.cancel();
+    const iterate = () => this.iterate();
+    const members = { uuid: uuid.promise, on, cancel, [Symbol.asyncIterator]: iterate };
+    this.handle = Object.assign(task.promise, members) as TaskHandle;
     // Who gave `onError` is told by it, and who never asks for the uuid need not hear that there is none.
     if (typeof callbacks.onError === "function") task.promise.catch(() => {});
     uuid.promise.catch(() => {});
+  }
+
+  /** Its run is under way, and `requestCancel` asks for it to be cancelled once it has a uuid. */
+  follows(run: Run, requestCancel: () => Promise<void>): void {
+    this.run = run;
+    this.requestCancel = requestCancel;
   }
 
   /** The run is carried by `transport`, as an answer or an event has just shown. */
@@ -76,37 +109,58 @@ export class Caller {
     this.emit({ type: "transport", transport });
   }
 
-  /** The server has accepted the run. */
+  /** The server knows the run. */
   accepted(uuid: string): void {
     this.hasUUID(uuid);
   }
 
-  /** The run has changed; `current` makes a representation that is the caller's own. */
-  changed(change: Change, current: () => TaskInfo): void {
+  /** The run has changed. */
+  changed(run: Run, change: Change): void {
     if (this.state === "settled" || !change.changed) return;
-    for (const event of change.events) {
-      if (event.type === "message" || event.type === "progress" || event.type === "status") this.emit(event);
-    }
-    call(this.callbacks.onStatus, current);
+    // Iterations first: one that a listener begins is told of all of this change by its replay.
+    for (const iteration of this.iterations) for (const event of change.events) iteration.push(event);
+    for (const event of change.events) this.emit(event);
+    call(this.callbacks.onStatus, () => run.current());
   }
 
   /** The run has ended. */
-  ended(current: () => TaskInfo): void {
-    const task = current();
+  ended(run: Run): void {
+    const task = run.current();
     if (task.status === "failed") return this.failed(new TaskFailed(task));
     if (task.status === "cancelled") return this.failed(new TaskCancelled(task));
     if (this.state === "settled") return;
-    this.state = "settled";
-    call(this.callbacks.onSuccess, current as () => SucceededTask);
+    this.settle();
+    call(this.callbacks.onSuccess, () => run.current() as SucceededTask);
     this.resolve(task as SucceededTask);
   }
 
   failed(error: Error): void {
     if (this.state === "settled") return;
-    this.state = "settled";
+    this.settle();
     call(this.callbacks.onError, () => error);
     this.hasNoUUID(error);
     this.reject(error);
+  }
+
+  private settle(): void {
+    this.state = "settled";
+    for (const iteration of this.iterations) iteration.end();
+    this.iterations.clear();
+  }
+
+  private iterate(): Iteration {
+    const iteration = new Iteration(this.run?.replay() ?? [], (left) => this.iterations.delete(left));
+    if (this.state === "settled") iteration.end();
+    else this.iterations.add(iteration);
+    // The promise may reject while the loop still takes what was kept; whoever loops asks it afterwards.
+    this.handle.catch(() => {});
+    return iteration;
+  }
+
+  private async cancel(): Promise<void> {
+    await this.handle.uuid;
+    if (this.state === "settled") throw await this.handle.then(hasEnded, refusal);
+    return this.requestCancel?.();
   }
 
   private on(type: string, listener: Listener): () => void {
@@ -120,6 +174,9 @@ export class Caller {
   }
 }
 
+/** Why a run that is no longer followed cannot be cancelled. */
+const refusal = (error: Error): Error => (error instanceof RequestError ? error : hasEnded());
+
 /** Calls a caller's function, where there is one; what it throws is its own affair, and goes to the console. */
 function call<T>(fn: ((value: T) => void) | null | undefined, value: () => T): void {
   if (typeof fn !== "function") return;
@@ -128,16 +185,4 @@ function call<T>(fn: ((value: T) => void) | null | undefined, value: () => T): v
   } catch (error) {
     report(error);
   }
-}
-
-interface Deferred<T> {
-  promise: Promise<T>;
-  resolve: (value: T) => void;
-  reject: (error: Error) => void;
-}
-
-function deferred<T>(): Deferred<T> {
-  const parts: Partial<Deferred<T>> = {};
-  parts.promise = new Promise<T>((resolve, reject) => Object.assign(parts, { resolve, reject }));
-  return parts as Deferred<T>;
 }

@@ -11,6 +11,7 @@ export type {
   JSONValue,
   Status,
   SucceededTask,
+  TaskChangeEvent,
   TaskErrorInfo,
   TaskEvent,
   TaskFinishedEvent,
@@ -25,5 +26,6 @@ export type { TransportName } from "./transport.js";
 const tasks = new Client();
 
 export const run = tasks.run;
+export const attach = tasks.attach;
 export const options = tasks.options;
 export default tasks;

@@ -55,6 +55,17 @@ export function newKey(): string {
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }
 
+/** Calls `listener` when the page is looked at again, or the network has come back: it may have slept. */
+export function onWake(listener: () => void): void {
+  if (typeof document === "object") {
+    // a stand-in for a page, as servers that render have it, may have no events
+    document.addEventListener?.("visibilitychange", () => {
+      if (document.visibilityState === "visible") listener();
+    });
+  }
+  if (typeof addEventListener === "function") addEventListener("online", listener);
+}
+
 /** Tells the console (and `window.onerror`) of an error in a caller's own function. */
 export function report(error: unknown): void {
   if (typeof reportError === "function") reportError(error);

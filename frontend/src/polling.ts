@@ -1,7 +1,7 @@
 /** Carries runs by REST: a POST to start one, and a GET for it every `pollInterval`. */
 
 import type { TaskInfo } from "./protocol.js";
-import { readRun, startRun } from "./rest.js";
+import { cancelRun, readRun, startRun } from "./rest.js";
 import type { Run } from "./run.js";
 import type { Listener, Transport } from "./transport.js";
 
@@ -26,6 +26,12 @@ export class PollingTransport implements Transport {
     this.polls.delete(run);
   }
 
+  async cancel(run: Run): Promise<void> {
+    const controller = new AbortController(); // not the poll's: the request counts wherever the run goes meanwhile
+    const info = await cancelRun(this.base, String(run.uuid), run.options, controller.signal);
+    if (this.polls.has(run)) this.listener.answered(this, run, info, 0);
+  }
+
   /** Asks until the run is unfollowed or a request fails. */
   private async poll(run: Run, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
@@ -38,13 +44,14 @@ export class PollingTransport implements Transport {
         return;
       }
       this.listener.answered(this, run, answer, after);
-      await pause(run.order.options.pollInterval, signal);
+      await pause(run.options.pollInterval, signal);
     }
   }
 
   private ask(run: Run, after: number, signal: AbortSignal): Promise<TaskInfo> {
-    if (run.uuid === null) return startRun(this.base, run.order, signal);
-    return readRun(this.base, run.uuid, after, run.order.options, signal);
+    const { wanted, options } = run;
+    if (!("uuid" in wanted)) return startRun(this.base, wanted, options, signal);
+    return readRun(this.base, wanted.uuid, after, options, signal);
   }
 }
 

@@ -81,7 +81,9 @@ export interface TaskFinishedEvent extends OfRun {
   task: Omit<TaskInfo, "messages">;
 }
 
-export type TaskEvent = TaskStatusEvent | TaskTargetEvent | TaskProgressEvent | TaskMessageEvent | TaskFinishedEvent;
+/** What may happen to a run, the end included: that is a `status` which is final. */
+export type TaskChangeEvent = TaskStatusEvent | TaskTargetEvent | TaskProgressEvent | TaskMessageEvent;
+export type TaskEvent = TaskChangeEvent | TaskFinishedEvent;
 
 // Server frames
 
@@ -90,6 +92,12 @@ export interface StateFrame {
   type: "accepted" | "snapshot";
   ref: string;
   task: TaskInfo;
+}
+/** The answer to `cancel`: the request is recorded. */
+export interface CancellingFrame {
+  type: "cancelling";
+  ref: string;
+  uuid: string;
 }
 export interface PongFrame {
   type: "pong";
@@ -106,7 +114,7 @@ export interface ErrorFrame {
   detail: unknown;
 }
 
-export type ServerFrame = StateFrame | PongFrame | ErrorFrame | TaskEvent;
+export type ServerFrame = StateFrame | CancellingFrame | PongFrame | ErrorFrame | TaskEvent;
 
 /** The frame that `data` holds, or null for anything that this client does not know. */
 export function parseServerFrame(data: unknown): ServerFrame | null {
@@ -129,6 +137,8 @@ export function isServerFrame(frame: unknown): frame is ServerFrame {
     case "accepted":
     case "snapshot":
       return isString(frame.ref) && isTaskInfo(frame.task);
+    case "cancelling":
+      return isString(frame.ref) && isString(frame.uuid);
     case "pong":
       return isOptional(frame.ref, isString);
     case "error":
@@ -200,12 +210,17 @@ export interface SubscribeFrame {
   uuid: string;
   after: number;
 }
+export interface CancelFrame {
+  type: "cancel";
+  ref: string;
+  uuid: string;
+}
 export interface PingFrame {
   type: "ping";
   ref: string;
 }
 
-export type ClientFrame = RunFrame | SubscribeFrame | PingFrame;
+export type ClientFrame = RunFrame | SubscribeFrame | CancelFrame | PingFrame;
 
 export const runFrame = (ref: string, task: string, inputs: JSONValue, key: string): RunFrame => ({
   type: "run",
@@ -221,6 +236,8 @@ export const subscribeFrame = (ref: string, uuid: string, after: number): Subscr
   uuid,
   after,
 });
+
+export const cancelFrame = (ref: string, uuid: string): CancelFrame => ({ type: "cancel", ref, uuid });
 
 export const pingFrame = (ref: string): PingFrame => ({ type: "ping", ref });
 

@@ -8,13 +8,15 @@ import type { Order } from "./run.js";
 import { timing } from "./timing.js";
 
 /** Starts a run, or finds the one that an earlier try with the same key has started. */
-export function startRun(base: string, order: Order, signal: AbortSignal): Promise<TaskInfo> {
-  const { csrfHeaderName, csrfCookieName } = order.options;
-  const headers: Record<string, string> = { "Content-Type": "application/json", "Idempotency-Key": order.key };
-  const csrf = readCookie(csrfCookieName);
-  if (csrf !== null) headers[csrfHeaderName] = csrf;
+export function startRun(base: string, order: Order, options: Options, signal: AbortSignal): Promise<TaskInfo> {
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": order.key, ...csrf(options) };
   const body = JSON.stringify({ task: order.task, inputs: order.inputs });
-  return send(base, { method: "POST", headers, body }, order.options, signal);
+  return send(base, { method: "POST", headers, body }, options, signal);
+}
+
+/** Asks a run to stop; the answer has all of its messages. */
+export function cancelRun(base: string, uuid: string, options: Options, signal: AbortSignal): Promise<TaskInfo> {
+  return send(`${base}${uuid}/cancel/`, { method: "POST", headers: csrf(options) }, options, signal);
 }
 
 /** Reads a run, with its messages past the first `after`. */
@@ -26,6 +28,12 @@ export function readRun(
   signal: AbortSignal,
 ): Promise<TaskInfo> {
   return send(`${base}${uuid}/?after=${after}`, { method: "GET", headers: {} }, options, signal);
+}
+
+/** The header that Django asks of whoever is logged in by cookie. */
+function csrf({ csrfHeaderName, csrfCookieName }: Options): Record<string, string> {
+  const token = readCookie(csrfCookieName);
+  return token === null ? {} : { [csrfHeaderName]: token };
 }
 
 interface Call {

@@ -4,6 +4,7 @@ import type { Options } from "./options.js";
 import {
   isFinal,
   type JSONValue,
+  type TaskChangeEvent,
   type TaskEvent,
   type TaskInfo,
   type TaskMessageEvent,
@@ -12,18 +13,22 @@ import {
   type TaskTargetEvent,
 } from "./protocol.js";
 
-/** What was asked for. The key makes it safe to ask again when nobody knows whether the first try arrived. */
+/** A run to start. The key makes it safe to ask again when nobody knows whether the first try arrived. */
 export interface Order {
   readonly task: string;
   readonly inputs: JSONValue;
   readonly key: string;
-  readonly options: Options;
+}
+
+/** A run that has been started, by whomever. */
+export interface Existing {
+  readonly uuid: string;
 }
 
 /** What an answer or an event has changed, told as events: the same, whichever transport brought it. */
 export interface Change {
   readonly changed: boolean;
-  readonly events: readonly TaskEvent[];
+  readonly events: readonly TaskChangeEvent[];
 }
 
 const NOTHING: Change = { changed: false, events: [] };
@@ -49,10 +54,19 @@ export class Run {
   private outcome: Facts | null = null; // of a run that has finished, while messages are missing
   private readonly messages: JSONValue[] = [];
 
-  constructor(readonly order: Order) {}
+  constructor(
+    private readonly origin: Order | Existing,
+    readonly options: Options,
+  ) {}
 
+  /** What to ask the server for. */
+  get wanted(): Order | Existing {
+    return this.facts ?? this.origin;
+  }
+
+  /** Null while it may not have been started. */
   get uuid(): string | null {
-    return this.facts === null ? null : this.facts.uuid;
+    return "uuid" in this.wanted ? this.wanted.uuid : null;
   }
 
   /** How many messages are known. */
@@ -65,6 +79,13 @@ export class Run {
     if (this.facts === null) throw new Error("The run has not been answered yet.");
     const message_count = Math.max(this.facts.message_count, this.known);
     return { ...this.facts, messages: [...this.messages], message_count };
+  }
+
+  /** What a first answer would tell by now. */
+  replay(): readonly TaskChangeEvent[] {
+    if (this.facts === null) return [];
+    const again = new Run(this.origin, this.options);
+    return [...again.answer(this.current(), 0).events, ...again.conclude().events];
   }
 
   /** Takes a representation that has the messages past the first `after`. */
@@ -109,6 +130,12 @@ export class Run {
     return this.adopt({ ...this.facts, ...fresh, attempt: event.attempt, seq: event.seq, ...said(event) });
   }
 
+  /** The server has accepted a request to cancel. */
+  cancelRequested(): Change {
+    if (this.facts === null || this.state === "finished") return NOTHING;
+    return this.adopt({ ...this.facts, cancel_requested: true });
+  }
+
   /** Ends a run whose missing messages cannot be had: what it came to is known. */
   conclude(): Change {
     if (this.state !== "ending" || this.outcome === null) return NOTHING;
@@ -148,16 +175,17 @@ export class Run {
       // A row is written less often than events are sent, so that it may lag.
       progress: sameAttempt ? furthest(before.progress, facts.progress) : facts.progress,
       seq: Math.max(before?.seq ?? 0, facts.seq),
+      cancel_requested: facts.cancel_requested || before?.cancel_requested === true, // nobody takes a request back
     };
     this.facts = now;
-    const events: TaskEvent[] = [];
+    const events: TaskChangeEvent[] = [];
     if (now.target !== (before?.target ?? null))
       events.push({ ...this.stamp(now), type: "target", target: now.target });
     if (now.progress !== (before?.progress ?? null)) {
       events.push({ ...this.stamp(now), type: "progress", progress: now.progress, target: now.target });
     }
     if (!sameAttempt || before.status !== now.status) {
-      const event: TaskEvent = { ...this.stamp(now), type: "status", status: now.status };
+      const event: TaskChangeEvent = { ...this.stamp(now), type: "status", status: now.status };
       if (isFinal(now.status)) events.push(event);
       else events.unshift(event);
     }

@@ -7,6 +7,8 @@ export const timing = {
   handshake: 4_000,
   /** The answer to a frame, which takes a server milliseconds: past it, or twice it at most, the socket is dead. */
   answer: 10_000,
+  /** The answer to a ping after a sleep: a phone's radio takes a second or two to wake, and somebody is looking. */
+  wake: 3_000,
   /** The answer to a REST call: servers and proxies give up at 30 to 60 s themselves. */
   request: 30_000,
   /** A socket that lived so long was sound: its end is no further failure in a row. */

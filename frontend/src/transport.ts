@@ -10,13 +10,21 @@ export interface Transport {
   readonly name: TransportName;
 
   /**
-   * Carries a run from now on: starts it where it has no uuid yet, by its order's key so that this may be done twice,
-   * and else follows it from the messages that are known. For a run that it carries already: asks again.
+   * Carries a run from now on: starts it where it has no uuid yet, by its key so that this may be done twice, and
+   * else follows it from the messages that are known. For a run that it carries already: asks again.
    */
   follow(run: Run): void;
 
   /** Carries it no longer, and says nothing more about it. */
   unfollow(run: Run): void;
+
+  /**
+   * Asks the server to cancel a run that it carries, whose uuid is known; resolves when that is accepted.
+   *
+   * Rejects with a RequestError. Its status is 0 where nobody knows whether the request arrived: ask again when the
+   * server is next heard.
+   */
+  cancel(run: Run): Promise<void>;
 }
 
 export interface Listener {

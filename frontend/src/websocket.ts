@@ -1,10 +1,12 @@
 /** Carries runs over one WebSocket that is opened when a run wants it, and opened again when it drops. */
 
-import { backoff, jittered } from "./backoff.js";
+import { backoff, jittered, soon } from "./backoff.js";
+import { type Deferred, deferred } from "./deferred.js";
 import { RequestError } from "./errors.js";
 import { hasWebSocket } from "./platform.js";
 import {
   type ClientFrame,
+  cancelFrame,
   detailOf,
   type ErrorFrame,
   parseServerFrame,
@@ -21,7 +23,10 @@ import { timing } from "./timing.js";
 import type { Listener, Transport } from "./transport.js";
 
 const TRIES = 4; // failures in a row, of a socket that has worked before, until runs go elsewhere: some 2 to 4 s
-const FRAME_TOO_LARGE = 4413; // the server's close code
+
+// Close codes of the server
+const GOING_AWAY = 1001;
+const FRAME_TOO_LARGE = 4413;
 
 export interface SocketListener extends Listener {
   /** Whether any run would be carried by the socket if it could. */
@@ -40,10 +45,13 @@ export interface SocketListener extends Listener {
  */
 type State = "idle" | "waiting" | "connecting" | "open" | "live";
 
-/** A frame that has to be answered; a ping has no run. */
+/** A frame that has to be answered. */
 interface Question {
+  /** Of `run` and `subscribe`. */
   readonly run: Run | null;
   readonly after: number;
+  /** Of `cancel`. */
+  readonly cancel: Deferred<void> | null;
   readonly size: number;
   /** A health check has seen it wait. */
   seen: boolean;
@@ -80,13 +88,20 @@ export class WebSocketTransport implements Transport {
 
   follow(run: Run): void {
     this.runs.add(run);
-    if (this.state === "open" || this.state === "live") this.askFor(run);
+    if (this.isOpen()) this.askFor(run);
     this.review();
   }
 
   unfollow(run: Run): void {
     this.runs.delete(run);
     this.review();
+  }
+
+  cancel(run: Run): Promise<void> {
+    const cancel = deferred<void>();
+    if (this.isOpen() && run.uuid !== null) this.ask(cancelFrame(this.newRef(), run.uuid), { cancel });
+    else cancel.reject(noAnswer());
+    return cancel.promise;
   }
 
   /** Opens a socket where one is wanted, and lets go of one that nobody has wanted for a while. */
@@ -111,6 +126,19 @@ export class WebSocketTransport implements Transport {
     if (this.state !== "waiting" || !this.hasWorked) return;
     clearTimeout(this.timer);
     this.connect();
+  }
+
+  /** The page may have slept, or the network has changed: a socket that says it is open has to show it. */
+  wake(): void {
+    if (!this.isOpen()) return this.hurry();
+    const ref = this.ping();
+    setTimeout(() => {
+      if (this.questions.has(ref)) this.dropped(undefined, true);
+    }, timing.wake);
+  }
+
+  private isOpen(): boolean {
+    return this.state === "open" || this.state === "live";
   }
 
   private connectIn(delay: number): void {
@@ -151,12 +179,16 @@ export class WebSocketTransport implements Transport {
     const questions = [...this.questions.values()];
     this.release();
     this.failures = sound ? 1 : this.failures + 1;
-    const delay = this.available ? backoff(this.failures - 1) : jittered(timing.lastDelay);
+    const delay = sound && code === GOING_AWAY ? soon() : this.delay();
     this.retryAt = now() + delay;
     this.connectIn(delay);
     this.blame(questions, code);
     this.listener.availabilityChanged();
     this.review();
+  }
+
+  private delay(): number {
+    return this.available ? backoff(this.failures - 1) : jittered(timing.lastDelay);
   }
 
   private rest(): void {
@@ -167,6 +199,7 @@ export class WebSocketTransport implements Transport {
   private release(): void {
     clearTimeout(this.timer);
     clearInterval(this.health);
+    for (const { cancel } of this.questions.values()) cancel?.reject(noAnswer());
     this.questions.clear();
     const socket = this.socket;
     this.socket = null;
@@ -180,7 +213,7 @@ export class WebSocketTransport implements Transport {
     const starts = questions.filter(({ run }) => run !== null && run.uuid === null).sort((a, b) => b.size - a.size);
     for (const [index, { run }] of starts.entries()) {
       const tooLarge = code === FRAME_TOO_LARGE && index === 0; // if any was over the limit, the largest was
-      const error = tooLarge ? new RequestError(413, "The inputs are too large.") : new RequestError(0, "No answer.");
+      const error = tooLarge ? new RequestError(413, "The inputs are too large.") : noAnswer();
       if (run !== null) this.fail(run, error);
     }
   }
@@ -194,22 +227,24 @@ export class WebSocketTransport implements Transport {
     this.ping();
   }
 
-  private ping(): void {
-    this.ask(pingFrame(this.newRef()), null, 0);
+  private ping(): string {
+    const ref = this.newRef();
+    this.ask(pingFrame(ref), {});
+    return ref;
   }
 
   /** Starts the run or subscribes to it, unless the answer to that is under way. */
   private askFor(run: Run): void {
     for (const question of this.questions.values()) if (question.run === run) return;
     const ref = this.newRef();
-    const { task, inputs, key } = run.order;
-    if (run.uuid === null) this.ask(runFrame(ref, task, inputs, key), run, 0);
-    else this.ask(subscribeFrame(ref, run.uuid, run.known), run, run.known);
+    const { wanted, known } = run;
+    if ("uuid" in wanted) this.ask(subscribeFrame(ref, wanted.uuid, known), { run, after: known });
+    else this.ask(runFrame(ref, wanted.task, wanted.inputs, wanted.key), { run });
   }
 
-  private ask(frame: ClientFrame, run: Run | null, after: number): void {
+  private ask(frame: ClientFrame, about: Partial<Question>): void {
     const text = JSON.stringify(frame);
-    this.questions.set(frame.ref, { run, after, size: text.length, seen: false });
+    this.questions.set(frame.ref, { run: null, after: 0, cancel: null, size: text.length, seen: false, ...about });
     this.socket?.send(text);
   }
 
@@ -226,6 +261,8 @@ export class WebSocketTransport implements Transport {
       case "accepted":
       case "snapshot":
         return this.answered(frame);
+      case "cancelling":
+        return this.take(frame.ref)?.cancel?.resolve();
       case "error":
         return this.refused(frame);
       case "pong":
@@ -244,14 +281,20 @@ export class WebSocketTransport implements Transport {
 
   private answered(frame: StateFrame): void {
     const question = this.take(frame.ref);
-    if (!question?.run || !this.runs.has(question.run)) return;
-    this.listener.answered(this, question.run, frame.task, question.after);
+    if (!question?.run) return;
+    for (const run of [...this.runs]) {
+      // A snapshot takes the place of earlier events, for everybody here who follows the same run.
+      if (run !== question.run && run.uuid !== frame.task.uuid) continue;
+      if (run.known >= question.after) this.listener.answered(this, run, frame.task, question.after);
+      else this.askFor(run);
+    }
   }
 
   private refused(frame: ErrorFrame): void {
     const error = new RequestError(statusOf(frame), detailOf(frame.detail));
-    const run = this.take(frame.ref)?.run;
-    if (run) return this.fail(run, error);
+    const question = this.take(frame.ref);
+    if (question?.cancel) return question.cancel.reject(error);
+    if (question?.run) return this.fail(question.run, error);
     for (const other of [...this.runs])
       if (frame.uuid !== undefined && other.uuid === frame.uuid) this.fail(other, error);
     if (frame.uuid === undefined) console.warn(`TaskAPI: ${frame.code}: ${error.message}`);
@@ -271,6 +314,8 @@ export class WebSocketTransport implements Transport {
     return question;
   }
 }
+
+const noAnswer = (): RequestError => new RequestError(0, "The server did not answer.");
 
 /** Milliseconds on a clock that nobody sets. */
 const now = (): number => performance.now();

@@ -1,7 +1,7 @@
 /** When to try again, and whether. */
 
 import { expect, test, vi } from "vitest";
-import { backoff, mayRetry } from "../src/backoff.js";
+import { backoff, mayRetry, soon } from "../src/backoff.js";
 
 const least = () => 0;
 const most = () => 1;
@@ -19,6 +19,10 @@ test("delays double up to the cap, and half of each is by chance", () => {
 test("clients of one server do not all come back at once", () => {
   const delays = new Set(Array.from({ length: 20 }, () => backoff(3)));
   expect(delays.size).toBeGreaterThan(10);
+});
+
+test("a server that goes away in order is called again at once, or half a second later at most", () => {
+  expect([soon(least), soon(most)]).toEqual([0, 500]);
 });
 
 test("a timer takes every delay", () => {

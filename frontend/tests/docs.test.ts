@@ -15,6 +15,7 @@ beforeEach(async () => {
   setWebSocket(true);
   server = await TestServer.start();
   server.onRun = (run) => void setTimeout(() => work(run), 5);
+  server.onCancel = (run) => run.finish({ status: "cancelled" });
 });
 
 afterEach(async () => {
@@ -22,11 +23,12 @@ afterEach(async () => {
 });
 
 function work(run: ServerRun): void {
+  const { numbers, seconds } = run.info.inputs as { numbers?: unknown; seconds?: number };
+  if (seconds === 60) return; // it takes longer than a test; somebody has to cancel it
   run.running();
   run.target(2);
   run.message("Here we go.");
   run.progress(2);
-  const { numbers } = run.info.inputs as { numbers?: unknown };
   if (numbers === "many") run.finish({ error: { code: "task_error", message: "How many?" } });
   else run.finish({ outputs: { sum: 6 } });
 }
@@ -45,7 +47,13 @@ test.each(SAMPLES)("%s", async (code) => {
     return handle;
   }) as typeof run;
   const log = vi.fn();
-  const window = createContext({ TaskAPI: client, tasks: client, console: { log } });
+  const stored = new Map<string, string>();
+  const sessionStorage = {
+    getItem: (name: string) => stored.get(name) ?? null,
+    setItem: (name: string, value: string) => stored.set(name, value),
+    removeItem: (name: string) => stored.delete(name),
+  };
+  const window = createContext({ TaskAPI: client, tasks: client, console: { log }, sessionStorage });
   const script = code.replace(/^(import|var tasks|\/\/ or).*$/gm, ""); // how it is loaded: tests/package.test.ts
   await runInContext(`(async () => {${script}})()`, window);
   await Promise.allSettled(runs);
@@ -61,4 +69,16 @@ test("every option of the page's table has the default that it says", () => {
   ]);
   const { baseURL: _, ...ours } = clientOf(server).options;
   expect(Object.fromEntries(rows)).toEqual({ ...ours, baseURL: "/tasks/", pollInterval: 1000 });
+});
+
+test("the sample for a reload takes up the run that the page before has started", async () => {
+  const sample = SAMPLES.find((code) => code.includes("sessionStorage"));
+  const run = server.start("sum", { numbers: [1, 2, 3] }, undefined);
+  const sessionStorage = { getItem: () => run.info.uuid, setItem: vi.fn(), removeItem: vi.fn() };
+  const log = vi.fn();
+  const window = createContext({ TaskAPI: clientOf(server), console: { log }, sessionStorage });
+  await runInContext(`(async () => {${sample}})()`, window);
+  expect(log).toHaveBeenLastCalledWith("Sum: 6");
+  expect(server.runs).toHaveLength(1);
+  expect(sessionStorage.removeItem).toHaveBeenCalledWith("sum");
 });

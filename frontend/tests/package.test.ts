@@ -39,8 +39,8 @@ const SAYS = /function,function,function\n.*baseURL is "\/tasks\/".*has to be ab
 test("`import` gives the client as default, and its parts by name", () => {
   writeFileSync(
     join(project, "a.mjs"),
-    `import tasks, { options, RequestError, run } from "django-task-api";
-    if (run !== tasks.run || options !== tasks.options || RequestError !== tasks.RequestError) throw new Error("parts");
+    `import tasks, { attach, options, RequestError, run } from "django-task-api";
+    if (run !== tasks.run || attach !== tasks.attach || options !== tasks.options || RequestError !== tasks.RequestError) throw new Error("parts");
     ${CHECKS}`,
   );
   expect(node("a.mjs")).toMatch(SAYS);
@@ -63,6 +63,13 @@ const USE = `
   handle.on("transport", ({ transport }: TransportEvent) => transport === "websocket");
   handle.catch((error: unknown) => error instanceof tasks.TaskFailed && error.error?.code);
   const uuid: Promise<string> = handle.uuid;
+  const listen = async () => {
+    for await (const event of handle) if (event.type === "message") return event.index.toFixed();
+  };
+  const accepted: Promise<void> = handle.cancel();
+  accepted.then(listen);
+  accepted.catch((error: unknown) => error instanceof tasks.RequestError && error.status === 409);
+  uuid.then((uuid) => tasks.attach<{ sum: number }>(uuid, null, (task) => task.outputs.sum.toFixed()));
   tasks.options.baseURL = "/task-api/tasks/";
   // @ts-expect-error there is no such event
   handle.on("sneeze", () => uuid);

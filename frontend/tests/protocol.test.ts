@@ -3,6 +3,7 @@
 import { expect, test } from "vitest";
 import {
   type ClientFrame,
+  cancelFrame,
   detailOf,
   isFinal,
   parseServerFrame,
@@ -20,7 +21,8 @@ const NOT_AWAITED = ["unsubscribed"]; // and the answers to them
 const OURS: Record<string, ClientFrame> = {
   run: runFrame("1", "sum", { numbers: [1, 2] }, "a-key"),
   subscribe: subscribeFrame("2", "6b0f3a4e-0000-4000-8000-000000000000", 3),
-  ping: pingFrame("3"),
+  cancel: cancelFrame("3", "6b0f3a4e-0000-4000-8000-000000000000"),
+  ping: pingFrame("4"),
 };
 
 const fields = (frame: object) =>
@@ -30,7 +32,7 @@ const fields = (frame: object) =>
 
 test("there is a golden frame of every kind that the client sends or knows", () => {
   const kinds = new Set(goldens.map(({ frame }) => frame.type));
-  const known = ["run", "subscribe", "ping", "accepted", "snapshot", "pong", "error"];
+  const known = ["run", "subscribe", "cancel", "ping", "accepted", "snapshot", "cancelling", "pong", "error"];
   const events = ["status", "target", "progress", "message", "finished"];
   for (const kind of [...known, ...events]) expect(kinds).toContain(kind);
 });
@@ -70,6 +72,7 @@ test.each([
   '{"type":"accepted","ref":"1","task":{}}',
   '{"type":"progress","uuid":"u","attempt":1,"seq":"2","progress":1,"target":null}',
   '{"type":"status","uuid":"u","attempt":1,"seq":2,"status":"lost"}',
+  '{"type":"cancelling","ref":"1"}',
   '{"type":"error","code":"not_found"}',
 ])("%j is no frame", (data) => {
   expect(parseServerFrame(data)).toBeNull();
@@ -83,6 +86,7 @@ test.each([
   ["not_authenticated", undefined, 403],
   ["not_authenticated", 401, 401],
   ["conflict", undefined, 422],
+  ["conflict", 409, 409],
   ["a code of tomorrow", undefined, 400],
 ])("an error frame with code %s and status %s is a %i", (code, status, expected) => {
   const frame = { type: "error" as const, code, detail: "", ...(status === undefined ? {} : { status }) };

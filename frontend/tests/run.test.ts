@@ -46,13 +46,13 @@ const finished = (seq: number, fields: Partial<TaskInfo>): TaskEvent => {
 };
 
 function following(fields: Partial<TaskInfo> = {}): Run {
-  const run = new Run({ task: "sum", inputs: {}, key: "k", options: defaults() });
+  const run = new Run({ task: "sum", inputs: {}, key: "k" }, defaults());
   run.answer(info(fields), 0);
   return run;
 }
 
 test("a first answer tells all that it has as events", () => {
-  const run = new Run({ task: "sum", inputs: {}, key: "k", options: defaults() });
+  const run = new Run({ task: "sum", inputs: {}, key: "k" }, defaults());
   expect(run.uuid).toBeNull();
   const { changed, events } = run.answer(info({ progress: 1, target: 2, messages: ["a"] }), 0);
   expect(changed).toBe(true);
@@ -67,7 +67,7 @@ test("a first answer tells all that it has as events", () => {
 });
 
 test("a first answer that is final tells all there was before the end", () => {
-  const run = new Run({ task: "sum", inputs: {}, key: "k", options: defaults() });
+  const run = new Run({ task: "sum", inputs: {}, key: "k" }, defaults());
   const { events } = run.answer(info({ status: "failed", progress: 1, messages: ["a"] }), 0);
   expect(events.map(({ type }) => type)).toEqual(["message", "progress", "status"]);
 });
@@ -82,7 +82,7 @@ test("an answer whose only news is a request to cancel is a change without an ev
 });
 
 test("events before the first answer are passed over: the answer has what they say", () => {
-  const run = new Run({ task: "sum", inputs: {}, key: "k", options: defaults() });
+  const run = new Run({ task: "sum", inputs: {}, key: "k" }, defaults());
   expect(run.event(progress(1, 1)).changed).toBe(false);
 });
 
@@ -219,4 +219,32 @@ test("fields that an event does not state stay out of the representation", () =>
   run.event({ ...of(400), type: "status", status: "pending", shoe_size: 44 } as TaskEvent);
   expect(run.current()).not.toHaveProperty("shoe_size");
   expect(run.current()).not.toHaveProperty("type");
+});
+
+test("a replay tells what a first answer would tell by now", () => {
+  expect(new Run({ uuid: UUID }, defaults()).replay()).toEqual([]);
+  const run = following();
+  run.event(message(0));
+  run.event(progress(300, 3));
+  const kinds = () => run.replay().map(({ type }) => type);
+  expect(kinds()).toEqual(["status", "target", "progress", "message"]);
+  run.event(finished(400, { message_count: 2, target: 10 }));
+  expect(kinds()).toEqual(["status", "target", "progress", "message"]); // as long as a message is missing
+  run.conclude();
+  expect(kinds()).toEqual(["message", "target", "progress", "status"]);
+  expect(run.state).toBe("finished");
+});
+
+test("a request to cancel is never taken back", () => {
+  const run = following();
+  expect(run.cancelRequested()).toEqual({ changed: true, events: [] });
+  expect(run.cancelRequested().changed).toBe(false);
+  run.answer(info({ seq: 300, cancel_requested: false }), 0);
+  expect(run.current().cancel_requested).toBe(true);
+});
+
+test("an existing run has its uuid before the first answer", () => {
+  const run = new Run({ uuid: UUID }, defaults());
+  expect([run.uuid, run.state]).toEqual([UUID, "starting"]);
+  expect(run.cancelRequested().changed).toBe(false);
 });

@@ -10,6 +10,7 @@ beforeEach(() => {
   Object.assign(timing, {
     handshake: 4_000,
     answer: 4_000,
+    wake: 4_000,
     request: 4_000,
     minUptime: 60,
     idle: 60,

@@ -5,7 +5,9 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { type WebSocket, WebSocketServer } from "ws";
-import type { JSONObject, JSONValue, Status, TaskInfo } from "../../src/protocol.js";
+import { isFinal, type JSONObject, type JSONValue, type Status, type TaskInfo } from "../../src/protocol.js";
+
+const ENDED = "The run has ended.";
 
 export interface Received {
   method: string;
@@ -99,6 +101,8 @@ export class TestServer {
   onFrame: (frame: Frame, socket: WebSocket) => boolean = () => false;
   /** Sees each run that starts. */
   onRun: (run: ServerRun) => void = () => {};
+  /** Sees each run that is asked to stop. */
+  onCancel: (run: ServerRun) => void = () => {};
   /** Sees each REST call first; true: it is dealt with. */
   onCall: (call: Received, response: ServerResponse) => boolean = () => false;
 
@@ -169,6 +173,13 @@ export class TestServer {
     return run;
   }
 
+  /** Records a request to cancel; false for a run that has ended. */
+  private cancel(run: ServerRun): boolean {
+    if (isFinal(run.info.status)) return false;
+    run.info.cancel_requested = true;
+    return true;
+  }
+
   private greet(socket: WebSocket): void {
     this.sockets.add(socket);
     socket.on("error", () => {});
@@ -194,6 +205,11 @@ export class TestServer {
     }
     const run = this.runs.find(({ info }) => info.uuid === frame.uuid);
     if (run === undefined) return reply({ type: "error", ref, code: "not_found", detail: "Not found." });
+    if (type === "cancel") {
+      if (!this.cancel(run)) return reply({ type: "error", ref, code: "conflict", status: 409, detail: ENDED });
+      reply({ type: "cancelling", ref, uuid: run.info.uuid });
+      return this.onCancel(run);
+    }
     run.followers.add(socket);
     reply({ type: "snapshot", ref, task: run.after(Number(frame.after)) });
   }
@@ -213,7 +229,12 @@ export class TestServer {
       const { task, inputs } = JSON.parse(body) as { task: string; inputs: JSONObject };
       return json(response, 201, this.start(task, inputs, headers["idempotency-key"] as string | undefined).after(0));
     }
-    const run = this.runs.find(({ info }) => pathname === `/tasks/${info.uuid}/`);
+    const run = this.runs.find(({ info }) => pathname.startsWith(`/tasks/${info.uuid}/`));
+    if (method === "POST" && run !== undefined && pathname.endsWith("/cancel/")) {
+      if (!this.cancel(run)) return json(response, 409, { detail: ENDED });
+      this.onCancel(run);
+      return json(response, 202, run.after(0));
+    }
     if (method !== "GET" || run === undefined) return json(response, 404, { detail: "Not found." });
     json(response, 200, run.after(Number(searchParams.get("after") ?? 0)));
   }
