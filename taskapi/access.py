@@ -7,18 +7,21 @@ request that the handshake was and the method of the REST call which would do th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.request import split_domain_port, validate_host
 from rest_framework import exceptions, status
 from rest_framework.authentication import BaseAuthentication
@@ -29,7 +32,15 @@ from rest_framework.views import APIView
 
 from taskapi import runs
 from taskapi.conf import settings
-from taskapi.exceptions import IdempotencyConflict, InvalidInputs, ProtocolError, TaskAPIError, UnknownTask
+from taskapi.exceptions import (
+    AlreadyFinished,
+    IdempotencyConflict,
+    InvalidInputs,
+    NotFinished,
+    ProtocolError,
+    TaskAPIError,
+    UnknownTask,
+)
 from taskapi.models import TaskInfo
 from taskapi.registry import get_task
 from taskapi.runs import Submission
@@ -42,6 +53,7 @@ LOCAL_HOSTS = [".localhost", "127.0.0.1", "[::1]"]
 class TaskAPIView(APIView):
     """A view that is guarded by the project's classes, and by those of the task that it turns out to be about."""
 
+    queryset = TaskInfo.objects.all()  # what DjangoModelPermissions go by
     task: type[Task] | None = None
 
     def get_authenticators(self) -> list[BaseAuthentication]:
@@ -66,6 +78,20 @@ class TaskAPIView(APIView):
         self.check_permissions(self.request)
         self.check_throttles(self.request)
         return runs.submit(self.task, inputs, user=self.request.user, **options)
+
+    def cancel_run(self, uuid: UUID) -> TaskInfo:
+        """Ask a run to stop that the caller may see; AlreadyFinished where it has ended."""
+        info = self.find_run(uuid)
+        self.check_throttles(self.request)
+        if not runs.cancel(info):
+            raise AlreadyFinished(info)
+        return info
+
+    def retry_run(self, uuid: UUID) -> TaskInfo:
+        """Start a run again that the caller may see; NotFinished where it has not ended."""
+        info = self.find_run(uuid)
+        self.check_throttles(self.request)
+        return runs.retry(info)
 
     def find_run(self, uuid: UUID) -> TaskInfo:
         """A run that the caller may see, or NotFound: his own; any, for staff; one that was started anonymously."""
@@ -98,6 +124,13 @@ class Conflict(exceptions.APIException):
     default_code = "conflict"
 
 
+class MakesNoSense(exceptions.APIException):
+    """The run is not in a state for that."""
+
+    status_code = status.HTTP_409_CONFLICT
+    default_code = "conflict"
+
+
 class TooLarge(exceptions.APIException):
     """The body of a request is over Django's own limit."""
 
@@ -106,31 +139,38 @@ class TooLarge(exceptions.APIException):
     default_detail = "The request is too large: DATA_UPLOAD_MAX_MEMORY_SIZE is the server's limit."
 
 
-def as_api_exception(error: Exception) -> Exception:
-    """The refusal as DRF answers it; any other exception as it is."""
-    if isinstance(error, InvalidInputs):
-        return exceptions.ValidationError({"inputs": error.detail}, code="invalid_inputs")
-    if isinstance(error, UnknownTask):
-        return exceptions.ValidationError({"task": [str(error)]}, code="unknown_task")
-    if isinstance(error, IdempotencyConflict):
-        return Conflict(str(error))
-    if isinstance(error, RequestDataTooBig):
-        return TooLarge()
-    return error
-
+_ANSWERS: dict[type[Exception], Callable[[Any], exceptions.APIException]] = {
+    InvalidInputs: lambda error: exceptions.ValidationError({"inputs": error.detail}),
+    UnknownTask: lambda error: exceptions.ValidationError({"task": [str(error)]}),
+    IdempotencyConflict: lambda error: Conflict(str(error)),
+    AlreadyFinished: lambda error: MakesNoSense(str(error)),
+    NotFinished: lambda error: MakesNoSense(str(error)),
+    RequestDataTooBig: lambda error: TooLarge(),
+    Http404: lambda error: exceptions.NotFound(),
+    DjangoPermissionDenied: lambda error: exceptions.PermissionDenied(),
+}
 
 _CODES: dict[type[Exception], str] = {
     InvalidInputs: "invalid_inputs",
     UnknownTask: "unknown_task",
     IdempotencyConflict: "conflict",
+    AlreadyFinished: "conflict",
+    NotFinished: "conflict",
     exceptions.NotAuthenticated: "not_authenticated",
     exceptions.AuthenticationFailed: "authentication_failed",
     exceptions.PermissionDenied: "permission_denied",
+    DjangoPermissionDenied: "permission_denied",
     exceptions.NotFound: "not_found",
+    Http404: "not_found",
     exceptions.Throttled: "throttled",
 }
 
-Refused = (TaskAPIError, exceptions.APIException)
+Refused = (TaskAPIError, exceptions.APIException, Http404, DjangoPermissionDenied)
+
+
+def as_api_exception(error: Exception) -> Exception:
+    """The refusal as DRF answers it; any other exception as it is."""
+    return next((answer(error) for kind, answer in _ANSWERS.items() if isinstance(error, kind)), error)
 
 
 def as_protocol_error(error: Exception, ref: str | None) -> ProtocolError:
@@ -144,7 +184,8 @@ def as_protocol_error(error: Exception, ref: str | None) -> ProtocolError:
     asks_who = isinstance(answer, (exceptions.NotAuthenticated, exceptions.AuthenticationFailed))
     # As a DRF view decides it: 401 where the first authentication class has a challenge to send, and else 403.
     challenges = asks_who and TaskAPIView().get_authenticate_header(Request(HttpRequest()))
-    return ProtocolError(code, answer.detail, ref, status.HTTP_401_UNAUTHORIZED if challenges else None)
+    unsaid = challenges or isinstance(answer, MakesNoSense)
+    return ProtocolError(code, answer.detail, ref, answer.status_code if unsaid else None)
 
 
 # WebSocket
@@ -180,13 +221,18 @@ class Caller:
         # without authenticators there is none to know, and DRF answers "forbidden" and not "who are you?"
         self._known = _Known(user, request.auth, request) if request.authenticators else None
 
-    def view(self, method: str) -> TaskAPIView:
-        """A view for one frame, which the project's permissions let through."""
+    def view(self, method: str, data: dict[str, Any] | None = None, **kwargs: Any) -> TaskAPIView:
+        """A view for one frame, which the project's permissions let through.
+
+        `data` is the body of the REST call that does the same, and `kwargs` those of its URL.
+        """
         http = copy(self._http)
         http.method = method
         view = TaskAPIView()
         view.request = Request(http, authenticators=[self._known] if self._known else [])
-        view.args, view.kwargs, view.headers = (), {}, {}
+        # DRF has no other way to give a request its data
+        view.request._full_data = data or {}  # type: ignore[attr-defined]  # noqa: SLF001
+        view.args, view.kwargs, view.headers = (), kwargs, {}
         view.check_permissions(view.request)
         return view
 
@@ -207,9 +253,10 @@ def _http_request(scope: dict[str, Any]) -> HttpRequest:
     request = ASGIRequest({**scope, "type": "http", "method": "GET", "scheme": scheme}, BytesIO())
     if "session" in scope:
         request.session = scope["session"]
-    else:
+    elif apps.is_installed("django.contrib.sessions"):
         SessionMiddleware(_no_response).process_request(request)
-    AuthenticationMiddleware(_no_response).process_request(request)
+    if hasattr(request, "session"):
+        AuthenticationMiddleware(_no_response).process_request(request)
     if "user" in scope:
         request.user = scope["user"]
     # A browser cannot be made to send a token with a handshake: the Origin check takes CSRF's place.

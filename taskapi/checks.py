@@ -41,42 +41,51 @@ def register() -> None:
 
 def check_tasks(**kwargs: Any) -> list[CheckMessage]:
     """Every entry of TASK_API_BACKGROUND_TASKS is a task that can be run."""
-    for name in TASKS_SETTINGS:
-        value = _value(name)
-        if value is not None and (isinstance(value, str) or not isinstance(value, Iterable)):
-            return [
-                checks.Error(
-                    f"TASK_API_{name}: expected a list, got {value!r}.",
-                    hint="Give a list of Task classes, or of their dotted paths.",
-                    id="taskapi.E010",
-                )
-            ]
     messages: list[CheckMessage] = []
     by_name: dict[str, type[Task]] = {}
-    for entry in settings.background_tasks:
+    for setting, entry in _entries(messages):
         try:
             task = load(entry)
         except (ImportError, TypeError) as error:
             messages.append(
                 checks.Error(
-                    f"TASK_API_BACKGROUND_TASKS: the entry {entry!r} cannot be used: {error}",
+                    f"{setting}: the entry {entry!r} cannot be used: {error}",
                     hint="Name a subclass of taskapi.tasks.Task by its dotted path, or give the class.",
                     id="taskapi.E001",
                 )
             )
             continue
-        messages += _check_task(task)
         other = by_name.setdefault(task.name, task)
+        messages += _check_task(task)
         if task.name and other is not task:
             messages.append(
                 checks.Error(
-                    f"TASK_API_BACKGROUND_TASKS: two tasks are named {task.name!r}: {_path(other)} and {_path(task)}.",
+                    f"{setting}: two tasks are named {task.name!r}: {_path(other)} and {_path(task)}.",
                     hint="Give one of them another `name`: clients call a task by it.",
                     obj=task,
                     id="taskapi.E003",
                 )
             )
     return messages
+
+
+def _entries(messages: list[CheckMessage]) -> Iterator[tuple[str, Any]]:
+    """Each entry with the setting that it is in; a setting that is no list is a message."""
+    for name in TASKS_SETTINGS:
+        value = _value(name)
+        if value is None:
+            continue
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            messages.append(
+                checks.Error(
+                    f"TASK_API_{name}: expected a list, got {value!r}.",
+                    hint="Give a list of Task classes, or of their dotted paths.",
+                    id="taskapi.E010",
+                )
+            )
+            continue
+        for entry in value:
+            yield f"TASK_API_{name}", entry
 
 
 def _check_task(task: type[Task]) -> Iterator[CheckMessage]:
@@ -237,10 +246,10 @@ def _is_seconds(value: Any) -> bool:
 
 def check_channel_layer(**kwargs: Any) -> list[CheckMessage]:
     """Events reach the processes that serve sockets."""
-    layers = getattr(django_settings, "CHANNEL_LAYERS", {})
     alias = settings.channel_layer_alias()
     if alias is None:
         return []
+    layers: Any = getattr(django_settings, "CHANNEL_LAYERS", {})
     path = layers[alias].get("BACKEND", "")
     try:
         import_string(path)

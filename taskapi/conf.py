@@ -58,23 +58,30 @@ class Settings:
         return float(self._get("EVENT_INTERVAL", DEFAULT_EVENT_INTERVAL))
 
     @property
-    def retention(self) -> timedelta | float | None:
-        retention: timedelta | float | None = self._get("RETENTION", DEFAULT_RETENTION)
-        return retention
+    def retention(self) -> timedelta | None:
+        # here None is a value: for ever
+        return as_duration(getattr(django_settings, "TASK_API_RETENTION", DEFAULT_RETENTION))
 
     def channel_layer_alias(self) -> str | None:
         """The alias of the layer that events travel over; None: one of our own at TASK_API_REDIS_URL."""
-        layers: Mapping[str, Any] = getattr(django_settings, "CHANNEL_LAYERS", {})
+        layers: Mapping[str, Any] = getattr(django_settings, "CHANNEL_LAYERS", None) or {}
         return next((alias for alias in CHANNEL_LAYER_ALIASES if alias in layers), None)
 
     def _get(self, name: str, default: Any) -> Any:
-        return getattr(django_settings, f"TASK_API_{name}", default)
+        """The setting; None is as if it were not set."""
+        value = getattr(django_settings, f"TASK_API_{name}", None)
+        return default if value is None else value
 
     def _classes(self, name: str, default: Sequence[Any]) -> list[Any]:
         entries = self._get(name, None)
         if entries is None:
             return list(default)
         return [import_string(entry) if isinstance(entry, str) else entry for entry in entries]
+
+
+def as_duration(value: timedelta | float | None) -> timedelta | None:
+    """Seconds, or a timedelta; None is for ever."""
+    return value if value is None or isinstance(value, timedelta) else timedelta(seconds=value)
 
 
 settings = Settings()

@@ -25,6 +25,10 @@ class Runs(Protocol):
 
     async def aresult(self, info: TaskInfo, timeout: float | None) -> dict[str, Any]: ...
 
+    def cancel(self, info: TaskInfo) -> bool: ...
+
+    def retry(self, info: TaskInfo) -> TaskInfo: ...
+
 
 class _Doors:
     runs: Runs

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from functools import cache
 from typing import Any
 from uuid import UUID
 
+from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 from django.core.signals import setting_changed
@@ -23,6 +25,8 @@ from taskapi.redis import channel_layer_host
 logger = logging.getLogger(__name__)
 
 GROUP_PREFIX = "taskapi.run."  # then the run's uuid in hex: within the 100 characters that Channels allows
+WORKERS = "taskapi.workers"  # the group of all workers
+CANCEL_TYPE = "taskapi.cancel"
 MESSAGE_TYPE = "taskapi.report"
 PUBLISH_TIMEOUT = 5.0  # seconds: a run does not wait longer for those who follow it
 PREFIX = "taskapi"  # of the Redis keys of a layer of our own
@@ -44,24 +48,53 @@ def group(uuid: UUID) -> str:
     return GROUP_PREFIX + uuid.hex
 
 
-async def publish(uuid: UUID, report: Report) -> None:
-    """Send the report to those who follow the run. A layer that is away is a line in the log, and no error."""
+async def publish(uuid: UUID, report: Report) -> bool:
+    """Send the report to those who follow the run. A layer that is away is a line in the log, and no error: False."""
     message = {
         "type": MESSAGE_TYPE,
         "uuid": uuid.hex,
-        "report": [*report[:3], [list(event) for event in report.events]],
+        "report": [*report[:4], [list(event) for event in report.events]],
     }
     try:
         async with asyncio.timeout(PUBLISH_TIMEOUT):
             await get_layer().group_send(group(uuid), message)
     except Exception as error:  # noqa: BLE001 - each layer has errors of its own, and none of them may end a run
         logger.warning("An event of run %s could not be published: %r", uuid, error)
+        return False
+    return True
+
+
+def publish_from_thread(uuid: UUID, report: Report) -> None:
+    """As `publish`, for code that runs in a thread, and seldom: outside a server it opens a connection."""
+    async_to_sync(publish)(uuid, report)
+
+
+def tell_workers(uuid: UUID) -> None:
+    """Tell the workers, from a thread, that somebody asked this run to stop. It may be lost: the row says it, too."""
+    async_to_sync(_tell_workers)(uuid)
+
+
+async def _tell_workers(uuid: UUID) -> None:
+    try:
+        async with asyncio.timeout(PUBLISH_TIMEOUT):
+            await get_layer().group_send(WORKERS, {"type": CANCEL_TYPE, "uuid": uuid.hex})
+    except Exception as error:  # noqa: BLE001 - each layer has errors of its own
+        logger.warning("The workers could not be told that run %s should stop: %r", uuid, error)
+
+
+async def cancellations() -> AsyncIterator[UUID]:
+    """The runs that somebody asks to stop, as it happens; raises whatever the layer raises when it is away."""
+    layer = get_layer()
+    channel = await layer.new_channel()
+    await layer.group_add(WORKERS, channel)
+    while True:
+        yield UUID((await layer.receive(channel))["uuid"])
 
 
 def read(message: dict[str, Any]) -> tuple[UUID, Report]:
     """The run and the report that a message of the layer holds."""
-    known, messages, finished, events = message["report"]
-    return UUID(message["uuid"]), Report(known, messages, finished, [Event(*event) for event in events])
+    seq, known, messages, finished, events = message["report"]
+    return UUID(message["uuid"]), Report(seq, known, messages, finished, [Event(*event) for event in events])
 
 
 def _forget(*, setting: str, **kwargs: object) -> None:

@@ -3,6 +3,8 @@
 TaskAPIError
 ├── InvalidInputs          the caller's inputs do not fit the task
 ├── UnknownTask            no task of this name is registered
+├── AlreadyFinished        a run that has ended cannot be cancelled
+├── NotFinished            a run that has not ended cannot be started again
 ├── IdempotencyConflict    a used idempotency key came with other inputs
 ├── TaskError              raised by `run` to fail with a message for the caller
 ├── RunEnded               how `info.result()` says that there are no outputs
@@ -39,6 +41,22 @@ class UnknownTask(TaskAPIError):
     def __init__(self, name: object) -> None:
         super().__init__(f"There is no task named {name!r}.")
         self.name = name
+
+
+class NotFinished(TaskAPIError):
+    """A run that has not ended cannot be started again."""
+
+    def __init__(self, info: TaskInfo) -> None:
+        super().__init__(f"The run is {info.status}; one that has not ended cannot be retried.")
+        self.info = info
+
+
+class AlreadyFinished(TaskAPIError):
+    """A run that has ended cannot be cancelled."""
+
+    def __init__(self, info: TaskInfo) -> None:
+        super().__init__(f"The run has ended ({info.status}); it cannot be cancelled.")
+        self.info = info
 
 
 class IdempotencyConflict(TaskAPIError):

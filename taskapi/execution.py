@@ -11,18 +11,22 @@ import logging
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from datetime import timedelta
 from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from asgiref.sync import iscoroutinefunction
 from django.conf import settings as django_settings
 from django.db import close_old_connections
+from django.utils import timezone
 from rest_framework.exceptions import ValidationError
 
 from taskapi import events, protocol, runs
 from taskapi.conf import settings
+from taskapi.database import in_database
 from taskapi.exceptions import Interrupted, TaskError, UnknownTask
 from taskapi.ledger import Ledger
 from taskapi.models import TaskInfo, TaskMessage
@@ -38,14 +42,14 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SAVE_INTERVAL = 1.0  # seconds between two writes of a run's progress; messages are written with the next report
-
 
 class Interruption(Enum):
     """Why a running attempt was told to stop."""
 
-    TIMEOUT = "timeout"
-    HANDED_BACK = "handed back"
+    CANCELLED = "cancelled"  # somebody asked for it
+    TIMEOUT = "timeout"  # the task's own
+    HANDED_BACK = "handed back"  # its worker stops
+    LOST = "lost"  # its lease is, so that another worker has the run
 
 
 class Attempt:
@@ -64,25 +68,25 @@ class Attempt:
         self._ledger = ledger
         self._seq = info.seq
         self._target, self._progress = info.target, info.progress  # as last reported
-        self._saved_at = loop.time()
         self._reporting = asyncio.Lock()
         self._pump: asyncio.Task[None] | None = None
         self._broken: Exception | None = None  # why a report could not be made
         self._outbox: asyncio.Queue[Report | None] = asyncio.Queue()
         self._publisher = loop.create_task(self._publish())
-        self._stop: Callable[[], object] = lambda: None
+        self._stop: Callable[[], object] = self.speaker.interrupt
+        self.retry_on: tuple[type[Exception], ...] = ()
+        self.retry_delay = timedelta()
         status = protocol.status_event(info.uuid, info.attempt, info.seq + SEQ_STATUS, info.status)
-        self._outbox.put_nowait(Report(info.message_count, 0, False, [status]))
+        self._outbox.put_nowait(Report(info.seq, info.message_count, 0, False, [status]))
 
     def interrupt(self, why: Interruption) -> None:
         """Stop the task: an async one is cancelled, a sync one stops at its next progress call."""
         if self.interruption is None:
             self.interruption = why
-            self.speaker.interrupt()
             self._stop()
 
     def on_interrupt(self, stop: Callable[[], object]) -> None:
-        """What else `interrupt` has to do."""
+        """How an async task is stopped."""
         self._stop = stop
         if self.interruption is not None:
             stop()
@@ -124,33 +128,28 @@ class Attempt:
 
     async def _report_changes(self) -> None:
         """Report at once, and then once an interval for as long as there is something to say."""
-        saved = False
-        while self.speaker.pending or not saved:
+        while self.speaker.pending:
             try:
                 async with self._reporting:
-                    saved = await self._report_once()
+                    await self._report_once()
             except Exception as error:  # noqa: BLE001 - what was collected is lost, so the run cannot succeed
                 self._broken = error
+                self.interrupt(Interruption.LOST)
                 return
             await asyncio.sleep(settings.event_interval)
 
-    async def _report_once(self) -> bool:
-        """Publish what changed; whether the row has all of it now."""
+    async def _report_once(self) -> None:
+        """Write what changed, and then publish it: followers are told nothing that the row does not say."""
         said = self._monotonic(self.speaker.collect())
-        due = self._loop.time() - self._saved_at >= SAVE_INTERVAL
         messages = self._rows(said.messages)
+        if not messages and (said.target, said.progress) == (self._target, self._progress):
+            return
         seq = self._seq + len(messages) + SEQ_STATE
-        changed = (said.target, said.progress) != (self._target, self._progress)
-        if messages or due:
-            write = partial(runs.record, self.info, seq=seq, **self._state(said), messages=messages)
-            if not await self._ledger.write(write):
-                self.interrupt(Interruption.HANDED_BACK)
-                return True
-            self._saved_at = self._loop.time()
-            self._seq = seq  # the row says so, whether anything is published or not
-        if messages or changed:
+        write = partial(runs.record, self.info, seq=seq, **self._state(said), messages=messages)
+        if await self._ledger.write(write):
             self._outbox.put_nowait(self._report(said, messages, seq, None))
-        return bool(messages or due)
+        else:
+            self.interrupt(Interruption.LOST)
 
     def _monotonic(self, said: Said) -> Said:
         """Progress never goes backwards within an attempt."""
@@ -182,11 +181,14 @@ class Attempt:
         known = self.info.message_count
         self.info.message_count += len(messages)
         self._seq, self._target, self._progress = seq, said.target, said.progress
-        return Report(known, len(messages), finished, told)
+        return Report(seq, known, len(messages), finished, told)
 
     async def _publish(self) -> None:
         while (report := await self._outbox.get()) is not None:
-            await events.publish(self.info.uuid, report)
+            if not await events.publish(self.info.uuid, report) and not self._outbox.empty():
+                # Reports are hints: a run does not wait for the layer once more for each. The last is the end's.
+                while self._outbox.qsize() > 1:
+                    self._outbox.get_nowait()
 
 
 def _status(info: TaskInfo, seq: int) -> Event:
@@ -198,6 +200,7 @@ class Executor:
     """Executes runs, at most `concurrency` at once, on the running event loop."""
 
     def __init__(self, concurrency: int) -> None:
+        self.worker = uuid4().hex  # by which the runs that it holds are known
         self.attempts: dict[UUID, Attempt] = {}
         self._loop = asyncio.get_running_loop()
         self._ledger = Ledger()
@@ -205,7 +208,7 @@ class Executor:
 
     async def execute(self, uuid: UUID) -> None:
         """Take the run up, run its task and record how it ended; nothing where somebody else has it."""
-        info = await self._ledger.write(partial(runs.begin, uuid))
+        info = await self._ledger.write(partial(runs.begin, uuid, self.worker, _is_known))
         if info is None:
             logger.debug("Run %s is not pending; nothing to do.", uuid)
             return
@@ -215,11 +218,10 @@ class Executor:
         finally:
             del self.attempts[uuid]
 
-    async def close(self) -> bool:
-        """Close threads and connections; False where a task's thread is still busy."""
+    async def close(self) -> None:
+        """Close threads and connections. A thread whose task does not end is left behind."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._ledger.close()
-        return not self.attempts
 
     async def _outcome(self, attempt: Attempt) -> Outcome:
         try:
@@ -232,11 +234,13 @@ class Executor:
             definition = get_task(attempt.info.task)
         except UnknownTask as error:
             return Outcome.failed(ErrorCode.UNKNOWN_TASK, str(error))
+        attempt.retry_on = definition.retry_on
+        attempt.retry_delay = timedelta(seconds=definition.retry_delay) * 2 ** (attempt.info.attempt - 1)
+        task = definition()
+        task.info = copy(attempt.info)  # the attempt goes by its own, whatever the task does to this one
         timer = None
         if definition.timeout is not None:
             timer = self._loop.call_later(definition.timeout, attempt.interrupt, Interruption.TIMEOUT)
-        task = definition()
-        task.info = attempt.info
         task._speaker = attempt.speaker  # noqa: SLF001 - hidden from the subclasses that users write, not from here
         try:
             if iscoroutinefunction(task.run):
@@ -249,6 +253,8 @@ class Executor:
     async def _run_async(self, task: Task, attempt: Attempt) -> Outcome:
         # A task of its own, which `interrupt` cancels. Conversions go to a thread: a long list takes a while.
         async def work() -> Outcome:
+            # the thread of the async ORM is nobody's else to look after, and its connection may be broken
+            await in_database(lambda: None)
             try:
                 result = await task.run(**await self._in_thread(partial(_parse, task)))
                 return await self._in_thread(partial(_succeed, task, result))
@@ -265,11 +271,21 @@ class Executor:
         return await self._loop.run_in_executor(self._threads, _with_connections, function)
 
 
+def _is_known(task: str) -> bool:
+    try:
+        get_task(task)
+    except UnknownTask:
+        return False
+    return True
+
+
 def _with_connections(function: Callable[[], T]) -> T:
     """Call `function` as Django calls a view: stale connections are closed before and after."""
     close_old_connections()
     try:
         return function()
+    except StopIteration as error:  # which a future does not take
+        raise RuntimeError(f"It raised {error!r}.") from error
     finally:
         close_old_connections()
 
@@ -308,10 +324,16 @@ def _succeed(task: Task, result: Any) -> Outcome:
 def _fail(attempt: Attempt, error: BaseException) -> Outcome:
     """The outcome of a `run` that raised."""
     if isinstance(error, (Interrupted, asyncio.CancelledError)):
-        if attempt.interruption is Interruption.HANDED_BACK:
-            return Outcome(Status.PENDING)
-        if attempt.interruption is Interruption.TIMEOUT:
-            return Outcome.failed(ErrorCode.TIMEOUT, "The task took longer than it may.")
+        match attempt.interruption:
+            case Interruption.CANCELLED:
+                return runs.CANCELLED
+            case Interruption.TIMEOUT:
+                return Outcome.failed(ErrorCode.TIMEOUT, "The task took longer than it may.")
+            case Interruption.HANDED_BACK | Interruption.LOST:
+                return Outcome(Status.PENDING)
+    if isinstance(error, attempt.retry_on) and attempt.info.attempt < attempt.info.max_attempts:
+        logger.warning("Task %s will be tried again in run %s.", attempt.info.task, attempt.info.uuid, exc_info=error)
+        return Outcome(Status.PENDING, run_at=timezone.now() + attempt.retry_delay)
     if isinstance(error, TaskError):
         return Outcome.failed(ErrorCode.TASK_ERROR, str(error))
     return _stumble(attempt, error)

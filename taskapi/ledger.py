@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 MOST_WRITES = 100  # in one transaction: bounds how long it holds SQLite's one write lock
 FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0  # seconds between two tries while the database is away; doubling
+GIVE_UP = 600.0  # seconds after which a write that never succeeds is taken for the fault
 
 
 class _Write(NamedTuple):
@@ -77,30 +78,26 @@ class Ledger:
                     write.done.set_exception(error)
 
     async def _commit(self, batch: list[_Write]) -> list[_Outcome]:
+        """Write all in one transaction; where that fails, each in its own, so that nobody suffers from a neighbour."""
         pause = FIRST_PAUSE
+        given_up_at = self._loop.time() + GIVE_UP
         while True:
             try:
-                return await self._loop.run_in_executor(self._thread, _commit, batch)
-            except (OperationalError, InterfaceError) as error:
-                logger.warning("The database does not take writes (%s); next try in %.1f s.", error, pause)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LAST_PAUSE)
+                return await self._loop.run_in_executor(self._thread, _write, batch)
+            except Exception as error:  # noqa: BLE001 - it goes to whoever wrote
+                away = isinstance(error, (OperationalError, InterfaceError))  # or busy for longer than it should be
+                if len(batch) == 1 and (not away or self._loop.time() > given_up_at):
+                    return [_Outcome(None, error)]
+                problem = str(error)
+            if away:
+                logger.warning("The database does not take writes (%s); next try in %.1f s.", problem, pause)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LAST_PAUSE)
+            if len(batch) > 1:
+                return [outcome for write in batch for outcome in await self._commit([write])]
 
 
-def _commit(batch: list[_Write]) -> list[_Outcome]:
-    """The result or the error of each write. All in one transaction; each in its own where that fails.
-
-    Raises the database's own word where it is away, or busy for longer than it should be.
-    """
+def _write(batch: list[_Write]) -> list[_Outcome]:
     keep_connections()
-    database = router.db_for_write(TaskInfo)
-    try:
-        with transaction.atomic(database):
-            return [_Outcome(write.function(), None) for write in batch]
-    except (OperationalError, InterfaceError):
-        raise
-    except Exception as error:  # noqa: BLE001 - it goes to whoever wrote
-        if len(batch) == 1:
-            return [_Outcome(None, error)]
-        logger.warning("Writing %d runs together failed (%s); writing each alone.", len(batch), error)
-    return [outcome for write in batch for outcome in _commit([write])]
+    with transaction.atomic(router.db_for_write(TaskInfo)):
+        return [_Outcome(write.function(), None) for write in batch]

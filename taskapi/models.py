@@ -6,8 +6,9 @@ import json
 import uuid
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import models
+from django.db import models, router
 from django.utils import timezone
 
 from taskapi.doors import doors
@@ -54,13 +55,19 @@ class TaskInfo(models.Model):
     progress = models.BigIntegerField(null=True, blank=True)
     message_count = models.PositiveIntegerField(default=0)
     attempt = models.PositiveIntegerField(default=0)  # executions so far; 1 during the first
+    max_attempts = models.PositiveIntegerField(default=3)  # executions in all
+    worker = models.CharField(max_length=32, blank=True, default="", editable=False)  # that executes it
+    lease = models.DateTimeField(null=True, blank=True, editable=False)  # until when it does, by the database's clock
     seq = models.BigIntegerField(default=0)  # of the last report; see taskapi.protocol
     cancel_requested = models.BooleanField(default=False)
     idempotency = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 - NULLs may repeat under unique, "" may not
+    idempotency_inputs = models.CharField(max_length=64, blank=True, default="", editable=False)  # digest
     run_at = models.DateTimeField(null=True, blank=True)  # not before this moment
     created = models.DateTimeField(default=timezone.now)
     started = models.DateTimeField(null=True, blank=True)
     finished = models.DateTimeField(null=True, blank=True)
+    retain = models.DurationField(null=True, blank=True)  # how long it is kept after its end; null: for ever
+    expires = models.DateTimeField(null=True, blank=True)  # when it may be deleted; null: never
 
     class Meta:
         verbose_name = "run"
@@ -69,13 +76,18 @@ class TaskInfo(models.Model):
             # unfinished runs, oldest first: few, however many runs have been (not partial: MySQL has no such)
             models.Index(fields=["status", "id"], name="taskapi_status"),
             # retention's query
-            models.Index(fields=["finished"], name="taskapi_finished"),
+            models.Index(fields=["expires"], name="taskapi_expires"),
             # a user's runs, newest first
             models.Index(fields=["user", "-id"], name="taskapi_user_newest"),
         )
 
     def __str__(self) -> str:
         return f"{self.task} {self.uuid}"
+
+    @classmethod
+    def rows(cls) -> models.QuerySet[TaskInfo]:
+        """The rows as they are in the database that is written to: a replica may lag."""
+        return cls.objects.using(router.db_for_write(cls))
 
     @property
     def is_final(self) -> bool:
@@ -102,6 +114,25 @@ class TaskInfo(models.Model):
         Waits for at most `timeout` seconds (None: for ever), then raises TimeoutError.
         """
         return doors.runs.result(self, timeout)
+
+    def cancel(self) -> bool:
+        """Ask the run to stop: one that waits is cancelled at once, one that runs stops when its task notices.
+
+        False where it has ended already.
+        """
+        return doors.runs.cancel(self)
+
+    async def acancel(self) -> bool:
+        """As `cancel`, for async code."""
+        return await sync_to_async(self.cancel)()
+
+    def retry(self) -> TaskInfo:
+        """Start a new run of the same inputs, with the same user."""
+        return doors.runs.retry(self)
+
+    async def aretry(self) -> TaskInfo:
+        """As `retry`, for async code."""
+        return await sync_to_async(self.retry)()
 
     async def aresult(self, timeout: float | None = None) -> dict[str, Any]:
         """As `result`, for async code."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from django.core.serializers.json import DjangoJSONEncoder
 
 from taskapi.exceptions import Interrupted
 from taskapi.protocol import MAX_DEPTH, SAFE_INTEGER, is_too_deep
+
+T = TypeVar("T")
 
 
 class Said(NamedTuple):
@@ -53,7 +55,9 @@ class Speaker:
             self.changed()
 
     def inc_progress(self, n: float = 1) -> None:
-        self.progress = (self.progress or 0) + (n if type(n) is int else _integer(n))
+        if type(n) is not int:
+            n = _integer(n)
+        self.progress = (self.progress or 0) + n
         if not self.pending:
             self.changed()
 
@@ -63,8 +67,9 @@ class Speaker:
             self.changed()
 
     def check_interrupted(self) -> None:
-        """Raise Interrupted where the attempt has to stop."""
+        """Raise Interrupted where the attempt has to stop: once, so that the task can say something as it cleans up."""
         if self._interrupted:
+            self._interrupted = False
             raise Interrupted
 
     def changed(self) -> None:
@@ -74,7 +79,7 @@ class Speaker:
         self._wake()
 
     def interrupt(self) -> None:
-        """Make the task's next call raise Interrupted."""
+        """Make the task's next call raise Interrupted. For sync tasks: an async one is cancelled."""
         self._interrupted = True
         self.pending = False
 
@@ -115,3 +120,44 @@ def _integer(value: Any) -> int:
 
 def _bounded(value: int | None) -> int | None:
     return None if value is None else max(-SAFE_INTEGER, min(value, SAFE_INTEGER))
+
+
+class Tracked(Generic[T]):
+    """The items of an iterable, for `for` and for `async for`; each advances the progress when the next is asked for.
+
+    The target, where none is given, is the number of items where it can be known: asked for when the loop
+    begins, because a queryset answers with a query.
+    """
+
+    def __init__(self, speaker: Speaker, items: Iterable[T] | AsyncIterable[T], target: float | None) -> None:
+        self._speaker = speaker
+        self._items: Any = items
+        self._target = target
+
+    def __iter__(self) -> Iterator[T]:
+        if self._target is None and isinstance(self._items, Sized):
+            self._target = len(self._items)
+        self._begin()
+        for item in self._items:
+            yield item
+            self._speaker.inc_progress()
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        if self._target is None:
+            if hasattr(self._items, "acount"):  # a queryset: `len` would query on the event loop
+                self._target = await self._items.acount()
+            elif isinstance(self._items, Sized):
+                self._target = len(self._items)
+        self._begin()
+        if isinstance(self._items, AsyncIterable):
+            async for item in self._items:
+                yield item
+                self._speaker.inc_progress()
+        else:
+            for item in self._items:
+                yield item
+                self._speaker.inc_progress()
+
+    def _begin(self) -> None:
+        if self._target is not None:
+            self._speaker.set_target(self._target)

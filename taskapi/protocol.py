@@ -96,13 +96,21 @@ class Unsubscribe:
 
 
 @dataclass(frozen=True, slots=True)
+class Cancel:
+    """Ask a run to stop."""
+
+    ref: str | None
+    uuid: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """Ask for a pong."""
 
     ref: str | None
 
 
-Frame = Run | Subscribe | Unsubscribe | Ping
+Frame = Run | Subscribe | Unsubscribe | Cancel | Ping
 
 
 def parse(text: str | None) -> Frame:
@@ -179,6 +187,7 @@ _PARSERS: dict[str, Callable[[_Fields], Frame]] = {
     "run": _parse_run,
     "subscribe": lambda fields: Subscribe(fields.ref, fields.uuid(), fields.after()),
     "unsubscribe": lambda fields: Unsubscribe(fields.ref, fields.uuid()),
+    "cancel": lambda fields: Cancel(fields.ref, fields.uuid()),
     "ping": lambda fields: Ping(fields.ref),
 }
 
@@ -217,9 +226,11 @@ class Event(NamedTuple):
 class Report(NamedTuple):
     """What one write of the row said, as it travels to those who follow the run.
 
-    `known` is how many messages there were before it: whoever has fewer asks the row first.
+    `seq` is the row's after it. `known` is how many messages there were before it: whoever has fewer asks
+    the row first.
     """
 
+    seq: int
     known: int
     messages: int
     finished: bool
@@ -277,6 +288,5 @@ def timestamp(moment: datetime | None) -> str | None:
     """ISO 8601 in UTC, as DRF writes it."""
     if moment is None:
         return None
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC)
-    return moment.isoformat().replace("+00:00", "Z")
+    # a naive one (USE_TZ = False) is in the zone of the process, which Django has set
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

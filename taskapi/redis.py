@@ -16,7 +16,7 @@ import redis.sentinel
 
 SENTINEL_PORT = 26379
 CONNECT_TIMEOUT = 1.0  # seconds: a server that is there answers at once
-COMMAND_TIMEOUT = 5.0  # seconds, for commands that do not wait
+COMMAND_TIMEOUT = 5.0  # seconds: longer than any command here is asked to wait
 
 SCHEMES = ("redis", "rediss", "unix", "sentinel")
 
@@ -87,8 +87,8 @@ def sync_client(url: str) -> redis.Redis:
 
 
 def async_client(url: str) -> redis.asyncio.Redis:
-    """A client for the running event loop; whoever makes it closes it. No limit on how long a command waits."""
-    options: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT}
+    """A client for the running event loop; whoever makes it closes it."""
+    options: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": COMMAND_TIMEOUT}
     sentinel = parse_sentinel(url)
     if sentinel is None:
         made: redis.asyncio.Redis = redis.asyncio.Redis.from_url(url, **options)

@@ -9,33 +9,41 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from datetime import datetime, timedelta
 from functools import partial
+from types import EllipsisType
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID, uuid4
 
 from asgiref.sync import async_to_sync
 from django.db import IntegrityError, router, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 from rest_framework.exceptions import ValidationError
 
+from taskapi import events
 from taskapi.backends import get_backend
-from taskapi.exceptions import IdempotencyConflict, InvalidInputs, TaskCancelled, TaskFailed
+from taskapi.conf import as_duration, settings
+from taskapi.exceptions import IdempotencyConflict, InvalidInputs, NotFinished, TaskCancelled, TaskFailed
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import Parameter, dump_values, parse_inputs
-from taskapi.protocol import SEQ_STATE, first_seq
+from taskapi.protocol import SEQ_STATE, Report, encode, finished_event, first_seq, status_event
+from taskapi.registry import get_task
 from taskapi.states import FINAL, MOVES, ErrorCode, Status
 
 logger = logging.getLogger(__name__)
 
 FIRST_LOOK, LAST_LOOK = 0.005, 0.5  # seconds between two looks at a run whose result is waited for
-SWEEP_AGE = timedelta(seconds=5)  # a pending run this old should have a job
-SWEEP_ROWS = 1000  # looked at in one sweep
+LEASE = timedelta(seconds=10)  # for which a worker holds its runs without renewing: three renewals, and a pause
+UNKNOWN_PAUSE = timedelta(seconds=5)  # before another worker is asked for a task that one does not know
+UNKNOWN_LIMIT = timedelta(minutes=10)  # for which none has known it: longer than a deploy takes
 
 
 class Definition(Protocol):
-    """What a run needs to know of its task."""
+    """What a run needs to know of its task; see taskapi.tasks.Task."""
 
     @property
     def name(self) -> str: ...
@@ -43,6 +51,13 @@ class Definition(Protocol):
     def queue(self) -> str: ...
     @property
     def inputs(self) -> Mapping[str, Parameter]: ...
+    @property
+    def max_attempts(self) -> int: ...
+    @property
+    def retain(self) -> float | timedelta | EllipsisType | None: ...
+
+
+ANY = Q()
 
 
 class Submission(NamedTuple):
@@ -59,10 +74,15 @@ class Outcome(NamedTuple):
     outputs: dict[str, Any] | None = None
     error: dict[str, str] | None = None
     traceback: str = ""
+    run_at: datetime | None = None  # of an attempt that is `pending` again: when the next may begin
 
     @classmethod
     def failed(cls, code: ErrorCode, message: str, traceback: str = "") -> Outcome:
         return cls(Status.FAILED, None, {"code": code.value, "message": message}, traceback)
+
+
+CANCELLED = Outcome(Status.CANCELLED)
+LOST = Outcome.failed(ErrorCode.WORKER_LOST, "The worker went away, as often as the run may be tried.")
 
 
 # Submitting
@@ -91,15 +111,21 @@ def submit(
         inputs=stored,  # type: ignore[misc]  # the stubs take the field for its base class
         user=user if user is not None and user.is_authenticated else None,
         run_at=_start_time(delay, run_at),
+        max_attempts=task.max_attempts,
+        retain=settings.retention if isinstance(task.retain, EllipsisType) else as_duration(task.retain),
     )
     if idempotency_key is not None:
-        info.idempotency = _digest(info.user_id, task.name, idempotency_key)
+        info.idempotency = _digest(str(info.user_id or ""), task.name, idempotency_key)
+        given = {
+            name: value for name, value in stored.items() if name in inputs or not callable(task.inputs[name].default)
+        }
+        info.idempotency_inputs = _digest(encode(given))
         earlier = _insert_once(info)
         if earlier is not None:
             return Submission(earlier, created=False)
     else:
         info.save(force_insert=True)
-    transaction.on_commit(partial(enqueue, info), using=router.db_for_write(TaskInfo))
+    on_commit(partial(enqueue, info))
     return Submission(info, created=True)
 
 
@@ -132,9 +158,8 @@ def _start_time(delay: float | timedelta | None, run_at: datetime | None) -> dat
     return timezone.now() + (delay if isinstance(delay, timedelta) else timedelta(seconds=delay))
 
 
-def _digest(user_id: Any, task: str, key: str) -> str:
-    """One column for (caller, task, key): anonymous callers count as one caller."""
-    return hashlib.sha256("\0".join((str(user_id or ""), task, key)).encode(errors="surrogatepass")).hexdigest()
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode(errors="surrogatepass")).hexdigest()
 
 
 def _insert_once(info: TaskInfo) -> TaskInfo | None:
@@ -143,8 +168,8 @@ def _insert_once(info: TaskInfo) -> TaskInfo | None:
         with transaction.atomic(router.db_for_write(TaskInfo)):
             info.save(force_insert=True)
     except IntegrityError:
-        earlier = TaskInfo.objects.get(idempotency=info.idempotency)
-        if earlier.inputs != info.inputs:
+        earlier = TaskInfo.rows().get(idempotency=info.idempotency)
+        if earlier.idempotency_inputs != info.idempotency_inputs:
             raise IdempotencyConflict from None
         return earlier
     return None
@@ -153,19 +178,37 @@ def _insert_once(info: TaskInfo) -> TaskInfo | None:
 # Executing
 
 
-def begin(uuid: UUID) -> TaskInfo | None:
-    """Take a pending run up: the next attempt is the caller's. None where there is nothing to take up."""
-    info = TaskInfo.objects.filter(uuid=uuid, status=Status.PENDING.value).first()
+def begin(uuid: UUID, worker: str = "", knows: Callable[[str], bool] = lambda task: True) -> TaskInfo | None:
+    """Take a pending run up: the next attempt is the worker's, for as long as it renews its lease.
+
+    None where there is nothing to take up. A run whose task this worker does not know (it is of an older
+    deploy, say) is left for others, and fails when none of them has taken it for UNKNOWN_LIMIT.
+    """
+    info = TaskInfo.rows().filter(uuid=uuid, status=Status.PENDING.value).first()
     if info is None:
         return None
+    if not knows(info.task):
+        _leave(info)
+        return None
     attempt = info.attempt + 1
-    changes = {"attempt": attempt, "seq": first_seq(attempt) + SEQ_STATE, "started": timezone.now()}
+    changes: dict[str, Any] = {"attempt": attempt, "seq": first_seq(attempt) + SEQ_STATE, "started": timezone.now()}
     if attempt > 1:
         changes.update(target=None, progress=None)
-    if not _move(info, Status.RUNNING, **changes):
+    if not _move(info, Status.RUNNING, worker=worker, lease=Now() + LEASE, **changes):
         return None
     info.user  # noqa: B018 - read here, and kept: an async task could not read it
     return info
+
+
+def _leave(info: TaskInfo) -> None:
+    """Leave a run whose task is not known here to other workers."""
+    now = timezone.now()
+    if now - max(info.created, info.run_at or info.created) > UNKNOWN_LIMIT:
+        message = f"No worker knows a task named {info.task!r}."
+        end(info, Outcome.failed(ErrorCode.UNKNOWN_TASK, message))
+    else:
+        info.run_at = now + UNKNOWN_PAUSE
+        on_commit(partial(enqueue, info))
 
 
 def record(
@@ -175,7 +218,7 @@ def record(
     said = {"seq": seq, "target": target, "progress": progress, "message_count": _count(info, messages)}
     if not _held(info).update(**said):
         return False
-    TaskMessage.objects.bulk_create(messages)
+    _append(messages)
     return True
 
 
@@ -193,27 +236,52 @@ def finish(
     Returns the run as it ended, or None where it is no longer this attempt's. An outcome that is `pending`
     hands the run back: it is queued again, for another worker.
     """
-    final = TaskInfo.objects.get(pk=info.pk)
-    if final.attempt != info.attempt:
+    final: TaskInfo | None = _held(info).first()
+    if final is None:
         return None
+    said: dict[str, Any] = {"target": target, "progress": progress, "message_count": _count(info, messages)}
+    if not end(final, outcome, seq=seq, **said):
+        return None
+    _append(messages)
+    return final
+
+
+def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, where: Q = ANY, **said: Any) -> bool:
+    """Move an unfinished run to its outcome; False where it is not as `info` knows it any more.
+
+    An outcome that is `pending` queues the run again for its next attempt; where it has had its last, or was
+    asked to stop, that is its end. Without a `seq` of an attempt that still reports, the run's next one is
+    above all that the attempt can have said.
+    """
+    if outcome.status is Status.PENDING and info.cancel_requested:
+        outcome = CANCELLED
+    elif outcome.status is Status.PENDING and info.attempt >= info.max_attempts:
+        outcome = LOST
+    final = outcome.status in FINAL
+    ended_at = timezone.now() if final else None
     ended = _move(
-        final,
+        info,
         outcome.status,
-        seq=seq,
-        target=target,
-        progress=progress,
-        message_count=_count(info, messages),
+        where,
+        seq=first_seq(info.attempt + 1) - 1 if seq is None else seq,
         outputs=outcome.outputs,
         error=outcome.error,
         traceback=_storable(outcome.traceback),
-        finished=timezone.now() if outcome.status in FINAL else None,
+        run_at=info.run_at if final else outcome.run_at,
+        finished=ended_at,
+        expires=None if ended_at is None or info.retain is None else ended_at + info.retain,
+        worker="",
+        lease=None,
+        **said,
     )
-    if not ended:
-        return None
-    TaskMessage.objects.bulk_create(messages)
-    if final.status == Status.PENDING:
-        transaction.on_commit(partial(enqueue, final), using=router.db_for_write(TaskInfo))
-    return final
+    if ended and not final:
+        on_commit(partial(enqueue, info))
+    return ended
+
+
+def _append(messages: Sequence[TaskMessage]) -> None:
+    # Copies: an instance remembers the id that it was inserted with, and this may be rolled back and called again.
+    TaskMessage.objects.bulk_create(map(copy, messages))
 
 
 def _storable(text: str) -> str:
@@ -227,42 +295,60 @@ def _count(info: TaskInfo, messages: Sequence[TaskMessage]) -> int:
 
 def _held(info: TaskInfo) -> Any:
     """The row, while it is as `info` knows it: compare, for the set that follows."""
-    return TaskInfo.objects.filter(pk=info.pk, status=info.status, attempt=info.attempt)
+    return TaskInfo.rows().filter(pk=info.pk, status=info.status, attempt=info.attempt)
 
 
-def _move(info: TaskInfo, to: Status, **changes: Any) -> bool:
+def _move(info: TaskInfo, to: Status, where: Q = ANY, **changes: Any) -> bool:
     """The one place where a status changes: compare and set. Who loses the race changes nothing."""
     if to not in MOVES[Status(info.status)]:
         return False
     changes["status"] = to.value
-    if not _held(info).update(**changes):
+    if not _held(info).filter(where).update(**changes):
         return False
     for name, value in changes.items():
         setattr(info, name, value)
     return True
 
 
-# Sweeping
+# Asking
 
 
-def sweep(queues: Iterable[str], after: int = 0) -> int:
-    """Queue pending runs again that have no job: Redis was away when they were committed, or lost them.
+def cancel(info: TaskInfo) -> bool:
+    """Ask a run to stop; False where it has ended.
 
-    Looks at a page of rows past the id `after`, and returns where the next page begins.
+    One that waits is cancelled here. One that runs is told by a flag in its row, which its worker reads each
+    time that it renews its lease, and by an event, which is sooner.
     """
-    backend = get_backend()
-    now = timezone.now()
-    rows = list(
-        TaskInfo.objects.filter(status=Status.PENDING.value, id__gt=after, created__lt=now - SWEEP_AGE).order_by("id")[
-            :SWEEP_ROWS
-        ]
-    )
-    for queue in queues:
-        mine = {info.uuid: info for info in rows if info.queue == queue}
-        for uuid in backend.missing(queue, mine):
-            logger.info("Run %s had no job; queueing it again.", uuid)
-            enqueue(mine[uuid])
-    return rows[-1].pk if len(rows) == SWEEP_ROWS else 0
+    with transaction.atomic(router.db_for_write(TaskInfo)):
+        info.refresh_from_db(using=router.db_for_write(TaskInfo))
+        while not info.is_final:
+            if info.status == Status.PENDING and end(info, CANCELLED, cancel_requested=True):
+                on_commit(partial(events.publish_from_thread, info.uuid, final_report(info)))
+                return True
+            if info.status == Status.RUNNING and _held(info).update(cancel_requested=True):
+                info.cancel_requested = True
+                on_commit(partial(events.tell_workers, info.uuid))
+                return True
+            info.refresh_from_db(using=router.db_for_write(TaskInfo))  # it has moved on meanwhile
+    return False
+
+
+def retry(info: TaskInfo) -> TaskInfo:
+    """Start a new run of the same inputs, with the same user; NotFinished where this one has not ended."""
+    if not info.is_final:
+        raise NotFinished(info)
+    return start(get_task(info.task), info.inputs, user=info.user)
+
+
+def final_report(info: TaskInfo) -> Report:
+    """What followers are told of a run that ended, or waits again, without a word of its attempt."""
+    event = finished_event(info) if info.is_final else status_event(info.uuid, info.attempt, info.seq, info.status)
+    return Report(info.seq, info.message_count, 0, info.is_final, [event])
+
+
+def on_commit(function: Callable[[], object]) -> None:
+    """Call `function` when the row is committed, and not at all after a rollback."""
+    transaction.on_commit(function, using=router.db_for_write(TaskInfo))
 
 
 # Waiting

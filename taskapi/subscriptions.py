@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from uuid import UUID
@@ -30,85 +31,89 @@ FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0  # seconds between two tries while the channe
 class Subscription:
     """One follower of one run.
 
-    Reports that arrive while the row is read wait their turn; once a run has ended, so has its
-    subscription.
+    It has one writer, a task that alone sends and reads the row, so that everything is in order: whoever has
+    something for it leaves it and wakes the writer. Once a run has ended, so has its subscription.
     """
 
-    def __init__(self, uuid: UUID, send: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self, uuid: UUID, send: Callable[[str], Awaitable[None]], on_end: Callable[[Subscription], object]
+    ) -> None:
         self.uuid = uuid
-        self.seq = -1  # of the last event sent
-        self.known = 0  # messages sent, or known to the follower
+        self.seq = -1  # of the state that the follower knows
+        self.known = 0  # messages that the follower knows
         self.ended = False
-        self._started = False
         self._send = send
-        self._waiting: list[Report] = []
-        self._busy = asyncio.Lock()
-        self._reading: asyncio.Task[None] | None = None  # a reference, so that it is not collected
+        self._on_end = on_end
+        self._reports: deque[Report] = deque()
+        self._behind = False  # the row has to be read, whatever the reports say
+        self._woken = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
 
     async def start(self, info: TaskInfo, first_frame: str) -> None:
-        """Send the frame that shows the run as it is in `info`, then whatever has happened since."""
-        async with self._busy:
-            self._started = True
-            self.seq, self.known = info.seq, info.message_count
-            await self._send(first_frame)
-            if info.is_final:
-                await self._finish(info)
-        await self._pass_on()
+        """Send the frame that shows the run as it is in `info`; whatever has happened since follows."""
+        self.seq, self.known = info.seq, info.message_count
+        await self._send(first_frame)
+        if info.is_final:
+            await self._finish(info)
+        else:
+            self._writer = asyncio.get_running_loop().create_task(self._write())
 
-    async def hear(self, report: Report) -> None:
-        """Take a report of the channel layer. Returns soon: whoever has to read the row first does so by itself."""
-        if self.ended:
-            return
-        if not self._started or self._waiting or self._busy.locked() or report.known > self.known:
-            self._waiting.append(report)
-            if self._started and not self._busy.locked():
-                self._reading = asyncio.create_task(self._pass_on())
-            return
-        async with self._busy:
-            await self._send_report(report)
+    def stop(self) -> None:
+        """Send nothing more."""
+        self.ended = True
+        if self._writer is not None:
+            self._writer.cancel()
 
-    async def catch_up(self) -> None:
-        """Send what the row says and no report has."""
-        async with self._busy:
-            if self._started and not self.ended:
-                await self._read_row()
-        await self._pass_on()
+    def hear(self, report: Report) -> None:
+        """Take a report of the channel layer."""
+        self._reports.append(report)
+        self._woken.set()
 
-    async def _pass_on(self) -> None:
-        while self._waiting and not self.ended and not self._busy.locked():
-            async with self._busy:
-                report = self._waiting.pop(0)
-                if report.known > self.known:
-                    await self._read_row()  # messages before this report were missed
-                await self._send_report(report)
+    def catch_up(self) -> None:
+        """Find out what the row says and no report has."""
+        self._behind = True
+        self._woken.set()
 
-    async def _send_report(self, report: Report) -> None:
-        last = report.events[-1].seq if report.events else -1
-        if self.ended or last <= self.seq:
-            return
-        for event in report.events:
-            if event.seq > self.seq:
+    async def _write(self) -> None:
+        while not self.ended:
+            await self._woken.wait()
+            self._woken.clear()
+            try:
+                while (self._reports or self._behind) and not self.ended:
+                    await self._write_next()
+            except Exception as error:  # noqa: BLE001 - the database is away, say: the watch wakes it again
+                logger.warning("A follower of run %s could not be told: %r", self.uuid, error)
+        self._on_end(self)
+
+    async def _write_next(self) -> None:
+        if self._behind or self._reports[0].known > self.known:  # messages before this report were missed
+            self._behind = False
+            await self._read_row()
+        elif (report := self._reports.popleft()).seq > self.seq:
+            for event in report.events:
                 await self._send_event(event)
-        self.known = max(self.known, report.known + report.messages)
-        self.ended = report.finished
+            self.seq, self.known = report.seq, report.known + report.messages
+            self.ended = report.finished
 
     async def _send_event(self, event: Event) -> None:
-        self.seq = event.seq
-        await self._send(event.text)
+        if event.seq > self.seq:
+            self.seq = event.seq
+            await self._send(event.text)
 
     async def _read_row(self) -> None:
         """Tell what changed in the row since the last event, in the events that would have told it."""
-        read = await in_database(_read_changes, self.uuid, self.known)
-        if read is None:
+        try:
+            info, messages = await in_database(_read_changes, self.uuid, self.known)
+        except TaskInfo.DoesNotExist:
+            self.ended = True
+            gone = protocol.reply("error", None, uuid=str(self.uuid), code="not_found", detail="Not found.")
+            await self._send(protocol.encode(gone))
             return
-        info, messages = read
         uuid, attempt, seq = info.uuid, info.attempt, info.seq
         for row in messages:
-            if row.seq > self.seq:
-                event = protocol.message_event(uuid, row.attempt, row.seq, row.index, row.body)
-                await self._send_event(event)
+            await self._send_event(protocol.message_event(uuid, row.attempt, row.seq, row.index, row.body))
         self.known = info.message_count
-        if info.seq <= self.seq:
+        if seq <= self.seq:
             return
         if info.status == Status.RUNNING and self.seq < protocol.first_seq(attempt):
             await self._send_event(protocol.status_event(uuid, attempt, seq + SEQ_STATUS, info.status))
@@ -121,18 +126,15 @@ class Subscription:
             await self._finish(info)
         elif info.status == Status.PENDING:
             await self._send_event(protocol.status_event(uuid, attempt, seq, info.status))
-        else:
-            self.seq = seq
+        self.seq = seq
 
     async def _finish(self, info: TaskInfo) -> None:
         self.ended = True
-        await self._send_event(protocol.finished_event(info))
+        await self._send(protocol.finished_event(info).text)  # also where the snapshot was of the end
 
 
-def _read_changes(uuid: UUID, known: int) -> tuple[TaskInfo, list[TaskMessage]] | None:
-    info = TaskInfo.objects.filter(uuid=uuid).first()
-    if info is None:
-        return None
+def _read_changes(uuid: UUID, known: int) -> tuple[TaskInfo, list[TaskMessage]]:
+    info = TaskInfo.rows().get(uuid=uuid)
     log = info.log.filter(index__gte=known, index__lt=info.message_count).order_by("index")
     return info, list(log) if info.message_count > known else []
 
@@ -169,7 +171,6 @@ class Hub:
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, *self._leaving, return_exceptions=True)
-            self._disconnected()
 
     async def add(self, subscription: Subscription) -> None:
         """Let it hear of its run from now on. Returns once the layer has taken it, or is known to be away."""
@@ -180,7 +181,8 @@ class Hub:
         await self._join(subscription.uuid)
 
     def remove(self, subscription: Subscription) -> None:
-        """Let it hear no more."""
+        """Let it hear no more, and send nothing more."""
+        subscription.stop()
         followers = self._followers.get(subscription.uuid, set())
         followers.discard(subscription)
         if not followers and self._followers.pop(subscription.uuid, None) is not None:
@@ -191,14 +193,17 @@ class Hub:
     async def _join(self, uuid: UUID) -> bool:
         """Be in the run's group, where the layer is there."""
         async with self._membership:
-            if uuid in self._joined or self._channel is None:
+            channel = self._channel
+            if uuid in self._joined or channel is None:
                 return False
             try:
-                await events.get_layer().group_add(events.group(uuid), self._channel)
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await events.get_layer().group_add(events.group(uuid), channel)
             except Exception as error:  # noqa: BLE001 - each layer has errors of its own; the watch tries again
                 logger.warning("The channel layer is not there: %r", error)
                 return False
-            self._joined.add(uuid)
+            if self._channel == channel:  # and not another by now
+                self._joined.add(uuid)
             return True
 
     async def _leave(self, uuid: UUID) -> None:
@@ -207,68 +212,69 @@ class Hub:
                 return
             self._joined.discard(uuid)
             with suppress(Exception):  # what it still hears of the run goes nowhere
-                await events.get_layer().group_discard(events.group(uuid), self._channel)
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await events.get_layer().group_discard(events.group(uuid), self._channel)
 
     async def _receive(self) -> None:
         """Pass on what the layer brings, for as long as the hub lives; a layer that is away comes back."""
         pause = FIRST_PAUSE
         while True:
+            channel = None
             try:
                 layer = events.get_layer()
-                self._channel = await layer.new_channel()
-                self._connected.set()
+                channel = await layer.new_channel()
+                self._connect(channel)
                 for uuid in list(self._followers):
-                    if await self._join(uuid):
-                        await self._catch_up(uuid)
+                    await self._join(uuid)
+                    self._catch_up(uuid)
                 while True:
-                    await self._dispatch(*events.read(await layer.receive(self._channel)))
+                    self._dispatch(*events.read(await layer.receive(channel)))
                     pause = FIRST_PAUSE
             except Exception as error:  # noqa: BLE001 - each layer has errors of its own
                 logger.warning("The channel layer is not there (%r); next try in %.1f s.", error, pause)
-            self._disconnected()
+            finally:
+                if self._channel == channel:  # and not that of a hub which was opened again meanwhile
+                    self._connect(None)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_PAUSE)
 
-    def _disconnected(self) -> None:
-        self._channel = None
-        self._connected.clear()
+    def _connect(self, channel: str | None) -> None:
+        self._channel = channel
         self._joined.clear()
+        if channel is None:
+            self._connected.clear()
+        else:
+            self._connected.set()
 
-    async def _dispatch(self, uuid: UUID, report: Report) -> None:
-        for subscription in list(self._followers.get(uuid, ())):
-            try:
-                await subscription.hear(report)
-            except Exception as error:  # noqa: BLE001 - a socket that is gone; its consumer cleans up
-                logger.debug("A subscriber of run %s did not take an event: %s", uuid, error)
-            if subscription.ended:
-                self.remove(subscription)
+    def _dispatch(self, uuid: UUID, report: Report) -> None:
+        for subscription in self._followers.get(uuid, ()):
+            subscription.hear(report)
 
     async def _watch(self) -> None:
         """Look at the rows of all runs that are followed, every few seconds, in one query."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
-            for uuid in list(self._followers):
-                await self._join(uuid)
             try:
-                seqs = await in_database(_read_seqs, list(self._followers))
-                for uuid, seq in seqs:
-                    await self._catch_up(uuid, seq)
+                followed = list(self._followers)
+                seqs = await in_database(_read_seqs, followed)
+                for uuid in followed:
+                    self._catch_up(uuid, seqs.get(uuid))
             except Exception as error:  # noqa: BLE001 - the database is away; the next look is in a few seconds
                 logger.warning("Followed runs could not be looked at: %r", error)
+            for uuid in list(self._followers):
+                await self._join(uuid)
 
-    async def _catch_up(self, uuid: UUID, seq: int | None = None) -> None:
-        """Bring the followers of the run up to date: those behind `seq`, or all."""
-        for subscription in list(self._followers.get(uuid, ())):
+    def _catch_up(self, uuid: UUID, seq: int | None = None) -> None:
+        """Bring the followers of the run up to date: those behind `seq`, or all (of a run that is gone, too)."""
+        for subscription in self._followers.get(uuid, ()):
             if seq is None or subscription.seq < seq:
-                await subscription.catch_up()
-            if subscription.ended:
-                self.remove(subscription)
+                subscription.catch_up()
 
 
-def _read_seqs(uuids: list[UUID]) -> list[tuple[UUID, int]]:
+def _read_seqs(uuids: list[UUID]) -> dict[UUID, int]:
     if not uuids:
-        return []
-    return list(TaskInfo.objects.filter(uuid__in=uuids).order_by().values_list("uuid", "seq"))
+        return {}
+    return dict(TaskInfo.rows().filter(uuid__in=uuids).order_by().values_list("uuid", "seq"))
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()

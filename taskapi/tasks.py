@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterable, Iterable, Mapping
 from datetime import datetime, timedelta
 from inspect import cleandoc
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from asgiref.sync import sync_to_async
 
 from taskapi.doors import doors
 from taskapi.params import Parameter, object_schema
-from taskapi.progress import Speaker
+from taskapi.progress import Speaker, Tracked
 
 if TYPE_CHECKING:
     from taskapi.models import TaskInfo
@@ -43,7 +44,8 @@ class Task:
     max_attempts: ClassVar[int] = 3  # executions in all, whatever ended the earlier ones
     retry_on: ClassVar[tuple[type[Exception], ...]] = ()  # exceptions after which it is tried again
     retry_delay: ClassVar[float] = 1.0  # seconds before the second try; doubling
-    retain: ClassVar[float | timedelta | None]  # how long a finished run is kept; absent: TASK_API_RETENTION
+    retain: ClassVar[float | timedelta | EllipsisType | None] = ...  # how long a finished run is kept, in seconds or a
+    # timedelta; None: for ever; left as it is: TASK_API_RETENTION
 
     info: TaskInfo  #: the run, inside `run`
 
@@ -76,32 +78,12 @@ class Task:
         """Raise Interrupted where the run has to stop."""
         self._speaker.check_interrupted()
 
-    @overload
-    def track(self, iterable: Iterable[T], target: float | None = None) -> Iterator[T]: ...
-    @overload
-    def track(self, iterable: AsyncIterable[T], target: float | None = None) -> AsyncIterator[T]: ...
-    def track(
-        self, iterable: Iterable[T] | AsyncIterable[T], target: float | None = None
-    ) -> Iterator[T] | AsyncIterator[T]:
-        """Yield the items and advance the progress by one after each.
+    def track(self, iterable: Iterable[T] | AsyncIterable[T], target: float | None = None) -> Tracked[T]:
+        """Yield the items, for `for` or `async for`, and advance the progress by one after each.
 
-        The target is `target`, or else the iterable's length where it has one.
+        The target is `target`, or else the number of items where that is known.
         """
-        if target is None and isinstance(iterable, Sized):
-            target = len(iterable)
-        if target is not None:
-            self.set_target(target)
-        return self._atrack(iterable) if isinstance(iterable, AsyncIterable) else self._track(iterable)
-
-    def _track(self, iterable: Iterable[T]) -> Iterator[T]:
-        for item in iterable:
-            yield item
-            self._speaker.inc_progress()
-
-    async def _atrack(self, iterable: AsyncIterable[T]) -> AsyncIterator[T]:
-        async for item in iterable:
-            yield item
-            self._speaker.inc_progress()
+        return Tracked(self._speaker, iterable, target)
 
     # Starting it
 

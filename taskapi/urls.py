@@ -2,11 +2,13 @@
 
 from django.urls import path
 
-from taskapi.views import RunsView, RunView
+from taskapi.views import CancelView, RetryView, RunsView, RunView
 
 app_name = "taskapi"
 
 urlpatterns = [
     path("tasks/", RunsView.as_view(), name="runs"),
     path("tasks/<uuid:uuid>/", RunView.as_view(), name="run"),
+    path("tasks/<uuid:uuid>/cancel/", CancelView.as_view(), name="cancel"),
+    path("tasks/<uuid:uuid>/retry/", RetryView.as_view(), name="retry"),
 ]

@@ -57,6 +57,24 @@ class RunView(View):
         return self.represented(self.find_run(uuid), _after(request))
 
 
+class CancelView(View):
+    """``tasks/{uuid}/cancel/``"""
+
+    def post(self, request: Request, uuid: UUID) -> Response:
+        """Ask the run to stop; 409 where it has ended."""
+        return self.represented(self.cancel_run(uuid), status=status.HTTP_202_ACCEPTED)
+
+
+class RetryView(View):
+    """``tasks/{uuid}/retry/``"""
+
+    def post(self, request: Request, uuid: UUID) -> Response:
+        """Start a new run of the same inputs; 409 where this one has not ended."""
+        info = self.retry_run(uuid)
+        location = request.path.replace(str(uuid), str(info.uuid)).removesuffix("retry/")
+        return self.represented(info, status=status.HTTP_202_ACCEPTED, headers={"Location": location})
+
+
 def _after(request: Request) -> int:
     value = request.query_params.get("after", "0")
     if not (value.isascii() and value.isdecimal() and len(value) < 16):

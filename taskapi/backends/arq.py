@@ -35,10 +35,11 @@ DEFERRED_SUFFIX = ":deferred"  # of the sorted set of a queue's jobs that are no
 HEALTH_INTERVAL = 30  # seconds between two records of a worker's health, for `arq --check`
 
 # KEYS: queue, deferred jobs, key of the job. ARGV: job id, job, milliseconds until it may run, lifetime in
-# milliseconds. Scores are of Redis's clock, so that the clocks of hosts do not matter.
+# milliseconds. Scores are milliseconds, and parts of them, of Redis's clock: first in is first out, and the
+# clocks of hosts do not matter.
 ENQUEUE = """
 local time = redis.call('TIME')
-local score = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3]
+local score = time[1] * 1000 + time[2] / 1000 + ARGV[3]
 redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[4] + ARGV[3])
 redis.call('ZADD', tonumber(ARGV[3]) > 0 and KEYS[2] or KEYS[1], 'NX', score, ARGV[1])
 """
@@ -47,8 +48,9 @@ redis.call('ZADD', tonumber(ARGV[3]) > 0 and KEYS[2] or KEYS[1], 'NX', score, AR
 # due, or -1 where none waits.
 PROMOTE = """
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local due = redis.call('ZRANGE', KEYS[2], '-inf', now, 'BYSCORE', 'LIMIT', 0, 1000, 'WITHSCORES')
+local now = time[1] * 1000 + time[2] / 1000
+local range = {KEYS[2], '-inf', string.format('%.17g', now), 'BYSCORE', 'LIMIT', 0, 1000, 'WITHSCORES'}
+local due = redis.call('ZRANGE', unpack(range))
 for n = 1, #due, 2 do
     redis.call('ZREM', KEYS[2], due[n])
     redis.call('ZADD', KEYS[1], 'NX', due[n + 1], due[n])
@@ -113,8 +115,13 @@ class WorkerQueue:
 
         To be awaited to its end: what Redis has handed over is in no queue any more.
         """
-        taken = await self.redis.bzpopmin(self.keys, timeout=seconds)
-        return None if taken is None else _uuid(taken[1])
+        while True:
+            taken = await self.redis.bzpopmin(self.keys, timeout=seconds)
+            if taken is None:
+                return None
+            uuid = _uuid(taken[1])
+            if uuid is not None:
+                return uuid
 
     async def promote(self) -> float | None:
         """Move deferred jobs that are due to their queues; the seconds until the next is due, None without one."""

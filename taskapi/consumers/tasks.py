@@ -9,14 +9,13 @@ from uuid import UUID, uuid4
 
 from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
-from rest_framework.exceptions import APIException
 
 from taskapi import protocol
 from taskapi.access import Caller, Refused, as_protocol_error, origin_allowed
 from taskapi.database import in_database
 from taskapi.exceptions import ProtocolError
 from taskapi.models import TaskInfo
-from taskapi.protocol import Ping, Run, Subscribe, Unsubscribe
+from taskapi.protocol import Cancel, Ping, Run, Subscribe, Unsubscribe
 from taskapi.subscriptions import Subscription, get_hub
 
 logger = logging.getLogger(__name__)
@@ -40,6 +39,7 @@ class TaskConsumer(AsyncConsumer):
             Run: self._run,
             Subscribe: self._subscribe,
             Unsubscribe: self._unsubscribe,
+            Cancel: self._cancel,
             Ping: self._ping,
         }
         self._dispatchers = {
@@ -47,6 +47,16 @@ class TaskConsumer(AsyncConsumer):
             "websocket.receive": self._receive,
             "websocket.disconnect": self._disconnect,
         }
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:  # however it ended: a server may also cancel it
+            for uuid in list(self._subscriptions):
+                self._drop(uuid)
+            if self._open:
+                self._open = False
+                await get_hub().close()
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         # Channels' own hops to a thread before each message, to close connections; ours look after themselves.
@@ -63,7 +73,7 @@ class TaskConsumer(AsyncConsumer):
             return
         try:
             self._caller = await in_database(Caller, scope)
-        except APIException as error:
+        except Refused as error:
             logger.warning("Refused a WebSocket, whose credentials are wrong: %s", error)
             await self.send({"type": "websocket.close"})
             return
@@ -90,11 +100,6 @@ class TaskConsumer(AsyncConsumer):
             await self._refuse(ProtocolError("unavailable", sentence, ref))
 
     async def _disconnect(self, message: dict[str, Any]) -> None:
-        for uuid in list(self._subscriptions):
-            self._drop(uuid)
-        if self._open:
-            self._open = False
-            await get_hub().close()
         raise StopConsumer
 
     # Frames
@@ -119,15 +124,19 @@ class TaskConsumer(AsyncConsumer):
         await self._show("snapshot", frame.ref, frame.uuid, frame.after)
 
     async def _unsubscribe(self, frame: Unsubscribe) -> None:
-        await in_database(self._caller.view, "GET")
+        await in_database(lambda: self._caller.view("GET", uuid=frame.uuid))
         self._drop(frame.uuid)
         await self._answer("unsubscribed", frame.ref, uuid=str(frame.uuid))
+
+    async def _cancel(self, frame: Cancel) -> None:
+        await in_database(lambda: self._caller.view("POST", uuid=frame.uuid).cancel_run(frame.uuid))
+        await self._answer("cancelling", frame.ref, uuid=str(frame.uuid))
 
     async def _ping(self, frame: Ping) -> None:
         await self._answer("pong", frame.ref)
 
     def _start(self, frame: Run, uuid: UUID) -> Any:
-        view = self._caller.view("POST")
+        view = self._caller.view("POST", {"task": frame.task, "inputs": frame.inputs})
         return view.start_run(frame.task, frame.inputs, idempotency_key=frame.idempotency_key, uuid=uuid)
 
     # Subscriptions
@@ -147,15 +156,12 @@ class TaskConsumer(AsyncConsumer):
             self._drop(uuid)
 
     def _find(self, uuid: UUID, after: int) -> tuple[TaskInfo, list[Any]]:
-        info = self._caller.view("GET").find_run(uuid)
+        info = self._caller.view("GET", uuid=uuid).find_run(uuid)
         return info, info.messages_after(after)
 
     async def _follow(self, uuid: UUID) -> Subscription:
         """Hear of the run; nothing is sent before the subscription is started."""
-        for known, subscription in list(self._subscriptions.items()):
-            if subscription.ended:
-                self._drop(known)
-        subscription = self._subscriptions[uuid] = Subscription(uuid, self._send_text)
+        subscription = self._subscriptions[uuid] = Subscription(uuid, self._send_text, self._forget)
         await get_hub().add(subscription)
         return subscription
 
@@ -163,6 +169,11 @@ class TaskConsumer(AsyncConsumer):
         subscription = self._subscriptions.pop(uuid, None)
         if subscription is not None:
             get_hub().remove(subscription)
+
+    def _forget(self, subscription: Subscription) -> None:
+        """Drop a subscription that has ended, unless another of its run has taken its place."""
+        if self._subscriptions.get(subscription.uuid) is subscription:
+            self._drop(subscription.uuid)
 
     # Sending
 

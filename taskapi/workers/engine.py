@@ -12,10 +12,12 @@ from uuid import UUID
 
 from django.db import connections
 
-from taskapi import runs
+from taskapi import events, runs, upkeep
 from taskapi.backends.arq import HEALTH_INTERVAL, Unavailable, WorkerQueue
-from taskapi.database import keep_connections
 from taskapi.execution import Executor, Interruption
+from taskapi.models import TaskInfo
+from taskapi.upkeep import Held
+from taskapi.workers.leases import LeaseKeeper
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ DEFAULT_GRACE = 25.0  # seconds for running tasks after SIGTERM: under the 30 s 
 LAST_WORDS = 5.0  # seconds for interrupted tasks to clean up
 POLL_INTERVAL = 0.5  # seconds for which a worker waits for a job, and then between two looks at deferred ones
 BURST_WAIT = 0.01  # seconds: a burst ends when nothing is due, so it does not wait
-SWEEP_INTERVAL = 5.0  # seconds between two sweeps
+SWEEP_INTERVAL = 2.0  # seconds between two sweeps
 FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0  # seconds between two tries while Redis is away; doubling
 
 
@@ -69,9 +71,20 @@ class Worker:
         self._executor = Executor(self.concurrency)
         self._queue = WorkerQueue(self.queues)
         loop = asyncio.get_running_loop()
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, self.stop)
-        chores = [loop.create_task(chore()) for chore in (self._promote, self._sweep, self._record_health)]
+        self._hurrying = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, self.stop)
+        loop.add_signal_handler(signal.SIGUSR1, self.hurry)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # else it is the parent's (taskapi.workers.process)
+            loop.add_signal_handler(signal.SIGINT, self._ctrl_c)
+
+        def renewed(executing: set[UUID], held: Held) -> None:  # on the keeper's thread
+            loop.call_soon_threadsafe(self._renewed, executing, held)
+
+        leases = LeaseKeeper(self._executor.worker, self._executing, renewed)
+        leases.start()
+        chores = [
+            loop.create_task(chore()) for chore in (self._promote, self._sweep, self._listen, self._record_health)
+        ]
         logger.info("Worker %d takes runs from: %s.", os.getpid(), ", ".join(self.queues))
         try:
             await self._work()
@@ -79,18 +92,27 @@ class Worker:
             for chore in chores:
                 chore.cancel()
             ended = await self._shut_down()
+            leases.stop()
             logger.info("Worker %d ended; it executed %d runs.", os.getpid(), self._done)
             if not ended:
-                # Its run was handed back. Python would wait for the thread for ever.
+                # A task may have left a thread behind, for which Python would wait for ever.
                 logging.shutdown()
                 os._exit(0)
 
     def stop(self) -> None:
-        """Take no new runs; the second time, give running ones no more time."""
-        if self._stopping.is_set():
-            self.grace = 0
-            self._interrupt_all()
+        """Take no new runs, and end when the running ones have finished, or after the grace time."""
         self._stopping.set()
+
+    def hurry(self) -> None:
+        """End now: running tasks get no more time."""
+        self._stopping.set()
+        self._hurrying.set()
+
+    def _ctrl_c(self) -> None:
+        if self._stopping.is_set():
+            self.hurry()
+        else:
+            self.stop()
 
     async def _work(self) -> None:
         pause = FIRST_PAUSE
@@ -148,17 +170,27 @@ class Worker:
             waiting.result()
 
     async def _shut_down(self) -> bool:
-        """Let running tasks finish within the grace time, and hand back those that do not."""
+        """Let running tasks finish within the grace time, and hand back those that do not; whether all did."""
         if self._running:
             logger.info("Waiting up to %g s for %d runs to finish.", self.grace, len(self._running))
-            await asyncio.wait(self._running, timeout=self.grace)
+            hurrying = asyncio.ensure_future(self._hurrying.wait())
+            finishing = asyncio.ensure_future(asyncio.wait(self._running))
+            await asyncio.wait({hurrying, finishing}, timeout=self.grace, return_when=asyncio.FIRST_COMPLETED)
+            hurrying.cancel()
+        unfinished = bool(self._running)
         self._interrupt_all()
-        if self._running:
+        if unfinished:
             await asyncio.wait(self._running, timeout=LAST_WORDS)
-        for attempt in list(self._executor.attempts.values()):
-            await attempt.abandon()
-        await self._queue.close()
-        return await self._executor.close()
+        try:
+            async with asyncio.timeout(LAST_WORDS):
+                for attempt in list(self._executor.attempts.values()):
+                    await attempt.abandon()
+                await self._queue.close()
+                await self._executor.close()
+        except TimeoutError:
+            logger.warning("The database or Redis is away: what could not be handed back is taken up later.")
+            return False
+        return not unfinished
 
     def _interrupt_all(self) -> None:
         for attempt in list(self._executor.attempts.values()):
@@ -174,19 +206,50 @@ class Worker:
                 next_due = None
             await asyncio.sleep(POLL_INTERVAL if next_due is None else min(POLL_INTERVAL, next_due))
 
+    def _executing(self) -> set[UUID]:
+        return set(self._executor.attempts)
+
+    def _renewed(self, executing: set[UUID], held: Held) -> None:
+        """Stop what lost its lease (it was not renewed in time, and another worker has the run) or was cancelled."""
+        for uuid in executing - held.runs:
+            self._interrupt(uuid, Interruption.LOST)
+        for uuid in held.cancelled:
+            self._interrupt(uuid, Interruption.CANCELLED)
+
+    def _interrupt(self, uuid: UUID, why: Interruption) -> None:
+        attempt = self._executor.attempts.get(uuid)
+        if attempt is not None:
+            attempt.interrupt(why)
+
+    async def _listen(self) -> None:
+        """Hear of cancelled runs at once. What is missed here is read from the rows when leases are renewed."""
+        while True:
+            try:
+                async for uuid in events.cancellations():
+                    self._interrupt(uuid, Interruption.CANCELLED)
+            except Exception as error:  # noqa: BLE001 - each layer has errors of its own
+                logger.warning("The channel layer is not there: %r", error)
+            await asyncio.sleep(LAST_PAUSE)
+
     async def _sweep(self) -> None:
         after = 0
+        patient_until = 0.0  # after an outage workers renew their leases first
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_INTERVAL)
             try:
-                after = await asyncio.to_thread(self._sweep_once, after)
+                taken, after = await asyncio.to_thread(self._sweep_once, after, loop.time() >= patient_until)
+                for info in taken:
+                    await events.publish(info.uuid, runs.final_report(info))
             except Exception as error:  # noqa: BLE001 - Redis or the database is away; the next sweep is in a few seconds
                 logger.warning("A sweep failed: %r", error)
+                patient_until = loop.time() + runs.LEASE.total_seconds()
 
-    def _sweep_once(self, after: int) -> int:
-        keep_connections()
+    def _sweep_once(self, after: int, may_take_back: bool) -> tuple[list[TaskInfo], int]:
         try:
-            return runs.sweep(self.queues, after)
+            taken = upkeep.take_back() if may_take_back else []
+            upkeep.prune()
+            return taken, upkeep.requeue(self.queues, after)
         finally:
             connections.close_all()
 

@@ -6,14 +6,11 @@ import logging
 import multiprocessing
 import os
 import signal
-import time
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-import django
-
-from taskapi.workers.engine import Worker, log_to_terminal
+from taskapi.workers.process import work
 
 logger = logging.getLogger(__name__)
 
@@ -23,42 +20,54 @@ RESTART_PAUSE = 1.0  # seconds: a process that cannot start must not keep the ma
 _processes = multiprocessing.get_context("spawn")
 
 
-def _work(options: dict[str, Any]) -> None:
-    django.setup()
-    log_to_terminal()
-    Worker(**options).run()
-
-
 class Supervisor:
     """`processes` workers with the same options."""
 
     def __init__(self, processes: int, options: dict[str, Any]) -> None:
         self.processes = processes
         self.options = options
-        self._stopping = False
         self._children: list[BaseProcess] = []
+        self._stopping = False
+        self._woken: Connection
+        self._wake: Connection
 
     def run(self) -> None:
         """Return when every worker has ended: after SIGTERM or SIGINT, or of itself where they work in a burst."""
+        self._woken, self._wake = _processes.Pipe(duplex=False)
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, self._stop)
-        self._children = [self._start() for _ in range(self.processes)]
+        for _ in range(self.processes):
+            self._start()
         while self._children:
             wait([child.sentinel for child in self._children])
             for child in [child for child in self._children if child.exitcode is not None]:
                 self._children.remove(child)
-                if child.exitcode and not self._stopping:
-                    logger.error("Worker %s ended with %s; starting another.", child.pid, child.exitcode)
-                    time.sleep(RESTART_PAUSE)
-                    self._children.append(self._start())
+                if child.exitcode:
+                    self._replace(child)
 
-    def _start(self) -> BaseProcess:
-        child = _processes.Process(target=_work, args=(self.options,), name="taskworker")
+    def _replace(self, lost: BaseProcess) -> None:
+        if not self._stopping:
+            logger.error("Worker %s ended with %s; starting another.", lost.pid, lost.exitcode)
+            self._woken.poll(RESTART_PAUSE)
+        if not self._stopping:
+            self._start()
+
+    def _start(self) -> None:
+        child = _processes.Process(target=work, args=(self.options,), name="taskworker")
         child.start()
-        return child
+        self._children.append(child)
+        if self._stopping:  # the signal came in between
+            _tell(child, signal.SIGTERM)
 
     def _stop(self, signum: int, frame: object) -> None:
+        """Let the workers finish; on a second Ctrl-C, without giving running tasks more time."""
+        hurry = self._stopping and signum == signal.SIGINT
         self._stopping = True
+        self._wake.send(None)
         for child in self._children:
-            if child.pid is not None and child.exitcode is None:
-                os.kill(child.pid, signal.SIGTERM)
+            _tell(child, signal.SIGUSR1 if hurry else signal.SIGTERM)
+
+
+def _tell(child: BaseProcess, signum: int) -> None:
+    if child.pid is not None and child.exitcode is None:
+        os.kill(child.pid, signum)

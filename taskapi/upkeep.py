@@ -1,0 +1,82 @@
+"""What keeps runs going without anybody asking: leases, the sweep, and the deletion of what has expired.
+
+All of it is safe with many workers doing it at once, and lost work is found by the row alone: Redis may have
+been emptied. Times are compared on the database's clock, so that the clocks of hosts do not matter.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from django.db import router, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from taskapi.backends import get_backend
+from taskapi.models import TaskInfo, TaskMessage
+from taskapi.runs import LEASE, Outcome, end, enqueue
+from taskapi.states import FINAL, Status
+
+logger = logging.getLogger(__name__)
+
+SWEEP_AGE = timedelta(seconds=5)  # a pending run this old should have a job
+SWEEP_ROWS = 1000  # looked at in one sweep
+PRUNE_ROWS = 500  # deleted in one transaction
+
+
+class Held(NamedTuple):
+    """The runs that a worker holds, and those among them that somebody asked to stop."""
+
+    runs: set[UUID]
+    cancelled: set[UUID]
+
+
+def renew(worker: str) -> Held:
+    """Renew the leases of all runs that the worker executes."""
+    mine = TaskInfo.rows().filter(status=Status.RUNNING.value, worker=worker).order_by()
+    mine.update(lease=Now() + LEASE)
+    rows = list(mine.values_list("uuid", "cancel_requested"))
+    return Held({uuid for uuid, _ in rows}, {uuid for uuid, cancelled in rows if cancelled})
+
+
+def take_back() -> list[TaskInfo]:
+    """Free the runs whose worker has not renewed its lease; they wait for another, or have had their last attempt."""
+    expired = Q(lease__lt=Now())
+    taken = []
+    for info in TaskInfo.rows().filter(expired, status=Status.RUNNING.value).order_by("id")[:SWEEP_ROWS]:
+        with transaction.atomic(router.db_for_write(TaskInfo)):
+            if end(info, Outcome(Status.PENDING), where=expired):
+                logger.warning("Run %s lost its worker in attempt %d; it is %s.", info.uuid, info.attempt, info.status)
+                taken.append(info)
+    return taken
+
+
+def requeue(queues: Iterable[str], after: int = 0) -> int:
+    """Queue pending runs again that have no job: Redis was away when they were committed, or has lost them.
+
+    Looks at a page of rows past the id `after`, and returns where the next page begins.
+    """
+    backend = get_backend()
+    pending = TaskInfo.rows().filter(status=Status.PENDING.value, id__gt=after)
+    rows = list(pending.filter(created__lt=timezone.now() - SWEEP_AGE).order_by("id")[:SWEEP_ROWS])
+    for queue in queues:
+        mine = {info.uuid: info for info in rows if info.queue == queue}
+        for uuid in backend.missing(queue, mine):
+            logger.info("Run %s had no job; queueing it again.", uuid)
+            enqueue(mine[uuid])
+    return rows[-1].pk if len(rows) == SWEEP_ROWS else 0
+
+
+def prune() -> int:
+    """Delete some finished runs that have expired, with their messages; how many, 0 where none is left."""
+    expired = TaskInfo.rows().filter(expires__lt=timezone.now(), status__in=[status.value for status in FINAL])
+    ids = list(expired.order_by("expires").values_list("pk", flat=True)[:PRUNE_ROWS])
+    with transaction.atomic(router.db_for_write(TaskInfo)):
+        TaskMessage.objects.filter(run__in=ids).delete()
+        TaskInfo.rows().filter(pk__in=ids).delete()
+    return len(ids)

@@ -1,0 +1,49 @@
+"""The thread on which a worker renews its leases: a busy event loop, or a task's busy thread, cannot starve it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from uuid import UUID
+
+from django.db import connections
+
+from taskapi.database import keep_connections
+from taskapi.upkeep import Held, renew
+
+logger = logging.getLogger(__name__)
+
+RENEW_INTERVAL = 3.0  # seconds: three tries within a lease
+
+
+class LeaseKeeper(threading.Thread):
+    """Renews the leases of `worker` until it is stopped.
+
+    After each renewal it calls `renewed`, on its own thread, with the runs that `executing` named before it
+    and with those that the worker holds.
+    """
+
+    def __init__(
+        self, worker: str, executing: Callable[[], set[UUID]], renewed: Callable[[set[UUID], Held], object]
+    ) -> None:
+        super().__init__(name="taskapi-leases", daemon=True)
+        self._worker = worker
+        self._executing = executing
+        self._renewed = renewed
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopping.wait(RENEW_INTERVAL):
+            executing = self._executing()
+            if not executing:
+                continue
+            keep_connections()
+            try:
+                self._renewed(executing, renew(self._worker))
+            except Exception as error:  # noqa: BLE001 - the database is away: nobody can take the runs either
+                logger.warning("The leases could not be renewed: %r", error)
+        connections.close_all()
+
+    def stop(self) -> None:
+        self._stopping.set()

@@ -1,0 +1,19 @@
+"""Where a worker process of several begins: in a fresh interpreter, which has loaded no app yet."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import django
+
+
+def work(options: dict[str, Any]) -> None:
+    """Work until the parent says otherwise."""
+    # Ctrl-C reaches every process of a terminal, and it is the parent's to pass on what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    django.setup()
+    from taskapi.workers.engine import Worker, log_to_terminal  # needs the apps
+
+    log_to_terminal()
+    Worker(**options).run()
