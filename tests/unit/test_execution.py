@@ -4,12 +4,14 @@ import asyncio
 import json
 import threading
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
+from django.utils import timezone
 
-from taskapi import events, execution, protocol
+from taskapi import events, execution, protocol, runs
 from taskapi.backends import get_backend
 from taskapi.exceptions import Interrupted, TaskError
 from taskapi.execution import Executor, Interruption
@@ -247,12 +249,20 @@ async def test_a_task_that_cannot_be_made_or_run_has_failed(bench, task):
     assert (info.status, info.error["code"]) == ("failed", "exception")
 
 
-async def test_a_task_that_this_worker_does_not_know_has_failed(bench):
-    info, executing = await bench.start(make(sync_run(lambda self: 1)))
-    bench.settings.TASK_API_BACKGROUND_TASKS = []
-    await executing
+async def test_a_task_that_this_worker_does_not_know_is_left_to_others(bench):
+    info = await TaskInfo.objects.acreate(task="made")
+    await bench.executor.execute(info.uuid)
     await info.arefresh_from_db()
-    assert info.error == {"code": "unknown_task", "message": "There is no task named 'made'."}
+    assert (info.status, info.attempt) == ("pending", 0)
+
+
+async def test_a_task_that_nobody_has_known_for_long_has_failed(bench):
+    info = await TaskInfo.objects.acreate(
+        task="made", created=timezone.now() - runs.UNKNOWN_LIMIT - timedelta(seconds=1)
+    )
+    await bench.executor.execute(info.uuid)
+    await info.arefresh_from_db()
+    assert info.error == {"code": "unknown_task", "message": "No worker knows a task named 'made'."}
 
 
 @both
@@ -547,8 +557,7 @@ async def progress_is(info, progress):
             await info.arefresh_from_db()
 
 
-async def test_progress_is_in_the_row_once_in_a_while(bench, monkeypatch):
-    monkeypatch.setattr(execution, "SAVE_INTERVAL", 0.05)
+async def test_progress_is_in_the_row_before_it_is_told(bench):
     going_on = threading.Event()
 
     def body(self):
@@ -561,26 +570,6 @@ async def test_progress_is_in_the_row_once_in_a_while(bench, monkeypatch):
     assert (info.status, info.target) == ("running", 10)
     going_on.set()
     await executing
-
-
-async def test_what_follows_a_silent_save_has_numbers_past_the_rows(bench, monkeypatch):
-    monkeypatch.setattr(execution, "SAVE_INTERVAL", 0.05)
-    going_on = threading.Event()
-
-    def body(self):
-        self.set_progress(4)
-        assert going_on.wait(10)
-        self.set_progress(5)
-        self.add_message("bye")
-
-    info, executing = await bench.start(make(sync_run(body)))
-    await progress_is(info, 4)
-    bench.listener.events()
-    going_on.set()
-    await executing
-    numbers = [event["seq"] for event in bench.listener.events()]
-    assert all(number > info.seq for number in numbers)
-    assert len(numbers) >= 3
 
 
 # Stopping: a task that takes too long
@@ -790,8 +779,7 @@ async def test_a_zombie_writes_nothing_and_stops(bench):
     assert bench.listener.events() == []
 
 
-async def test_a_zombie_that_reports_is_told_to_stop(bench, monkeypatch):
-    monkeypatch.setattr(execution, "SAVE_INTERVAL", 0.01)
+async def test_a_zombie_that_reports_is_told_to_stop(bench):
     info, executing = await bench.start(make(run_until_interrupted))
     await until(lambda: "progress" in kinds(bench.listener.events()))
     await TaskInfo.objects.aupdate(attempt=2, progress=None)
@@ -847,7 +835,9 @@ async def test_an_outcome_that_cannot_be_recorded_is_a_failure(bench, monkeypatc
 # Closing
 
 
-async def test_an_executor_closes_its_threads_and_says_that_none_is_busy(settings):
+async def test_an_executor_that_is_closed_has_ended_its_threads(settings):
     bench = Bench(settings)
     await bench.run(make(sync_run(lambda self: 1)))
-    assert await bench.executor.close()
+    await bench.executor.close()
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("taskapi-task", "taskapi-ledger"))]

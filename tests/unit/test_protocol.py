@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from taskapi import protocol
 from taskapi.exceptions import ProtocolError
 from taskapi.models import TaskInfo
-from taskapi.protocol import Ping, Run, Subscribe, Unsubscribe
+from taskapi.protocol import Cancel, Ping, Run, Subscribe, Unsubscribe
 
 RUN = UUID("12345678-1234-5678-1234-567812345678")
 
@@ -66,7 +66,7 @@ def test_any_text_is_a_frame_or_is_refused_with_a_sentence(text):
         assert found.detail.endswith((".", ")"))
         assert protocol.encode(found.detail).encode()  # the sentence can be sent
     else:
-        assert isinstance(found, Run | Subscribe | Unsubscribe | Ping)
+        assert isinstance(found, Run | Subscribe | Unsubscribe | Cancel | Ping)
 
 
 @pytest.mark.parametrize(
@@ -208,8 +208,10 @@ def test_a_representation_is_json():
     assert (rep["status"], rep["created"], rep["finished"]) == ("pending", "2026-01-02T00:00:00Z", None)
 
 
-def test_a_naive_time_is_written_without_a_zone():
-    assert protocol.timestamp(datetime(2026, 1, 2, 3, 4, 5, 6)) == "2026-01-02T03:04:05.000006"  # noqa: DTZ001 - USE_TZ = False
+def test_a_naive_time_is_of_the_zone_of_the_process():
+    moment = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    naive = moment.astimezone().replace(tzinfo=None)  # what there is where USE_TZ = False
+    assert protocol.timestamp(naive) == "2026-01-02T03:04:05.000006Z"
 
 
 def test_a_reply_has_a_ref_where_the_frame_had_one():

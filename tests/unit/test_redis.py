@@ -44,8 +44,7 @@ async def test_no_client_waits_for_ever_for_a_server_to_answer(url):
     assert sync.connection_kwargs["socket_connect_timeout"] == 1
     assert sync.connection_kwargs["socket_timeout"] == 5
     assert client.connection_pool.connection_kwargs["socket_connect_timeout"] == 1
-    # it waits for jobs, for as long as the command says
-    assert client.connection_pool.connection_kwargs.get("socket_timeout") is None
+    assert client.connection_pool.connection_kwargs["socket_timeout"] == 5
     await client.aclose()
 
 
