@@ -77,7 +77,9 @@ class Attempt:
         self.retry_on: tuple[type[Exception], ...] = ()
         self.retry_delay = timedelta()
         status = protocol.status_event(info.uuid, info.attempt, info.seq + SEQ_STATUS, info.status)
-        self._outbox.put_nowait(Report(info.seq, info.message_count, 0, False, [status]))
+        # A first attempt has nothing before it; what was last said of an earlier one may have gone unheard.
+        since = -1 if info.attempt == 1 else info.seq - 1
+        self._outbox.put_nowait(Report(info.seq, since, 0, False, [status]))
 
     def interrupt(self, why: Interruption) -> None:
         """Stop the task: an async one is cancelled, a sync one stops at its next progress call."""
@@ -178,10 +180,10 @@ class Attempt:
         finished = final is not None and final.is_final
         if final is not None:
             told.append(protocol.finished_event(final) if finished else _status(final, seq))
-        known = self.info.message_count
+        since = self._seq
         self.info.message_count += len(messages)
         self._seq, self._target, self._progress = seq, said.target, said.progress
-        return Report(seq, known, len(messages), finished, told)
+        return Report(seq, since, len(messages), finished, told)
 
     async def _publish(self) -> None:
         while (report := await self._outbox.get()) is not None:
@@ -216,7 +218,8 @@ class Executor:
         try:
             await attempt.finish(await self._outcome(attempt))
         finally:
-            del self.attempts[uuid]
+            if self.attempts.get(uuid) is attempt:  # and not a later one, of a run that this worker had lost
+                del self.attempts[uuid]
 
     async def close(self) -> None:
         """Close threads and connections. A thread whose task does not end is left behind."""

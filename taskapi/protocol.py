@@ -226,12 +226,12 @@ class Event(NamedTuple):
 class Report(NamedTuple):
     """What one write of the row said, as it travels to those who follow the run.
 
-    `seq` is the row's after it. `known` is how many messages there were before it: whoever has fewer asks
-    the row first.
+    `seq` is the row's after it, and `since` the row's before it: whoever has not heard up to there asks the
+    row first.
     """
 
     seq: int
-    known: int
+    since: int
     messages: int
     finished: bool
     events: Sequence[Event]

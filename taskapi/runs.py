@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_LOOK, LAST_LOOK = 0.005, 0.5  # seconds between two looks at a run whose result is waited for
 LEASE = timedelta(seconds=10)  # for which a worker holds its runs without renewing: three renewals, and a pause
+EARLY = timedelta(seconds=1)  # by which the clocks of a worker and of Redis may differ
 UNKNOWN_PAUSE = timedelta(seconds=5)  # before another worker is asked for a task that one does not know
 UNKNOWN_LIMIT = timedelta(minutes=10)  # for which none has known it: longer than a deploy takes
 
@@ -190,6 +191,9 @@ def begin(uuid: UUID, worker: str = "", knows: Callable[[str], bool] = lambda ta
     if not knows(info.task):
         _leave(info)
         return None
+    if info.run_at is not None and info.run_at > timezone.now() + EARLY:  # a job of an earlier attempt
+        on_commit(partial(enqueue, info))
+        return None
     attempt = info.attempt + 1
     changes: dict[str, Any] = {"attempt": attempt, "seq": first_seq(attempt) + SEQ_STATE, "started": timezone.now()}
     if attempt > 1:
@@ -281,7 +285,8 @@ def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, where: Q = 
 
 def _append(messages: Sequence[TaskMessage]) -> None:
     # Copies: an instance remembers the id that it was inserted with, and this may be rolled back and called again.
-    TaskMessage.objects.bulk_create(map(copy, messages))
+    # A commit whose answer was lost is repeated, too: then they are there.
+    TaskMessage.objects.bulk_create(map(copy, messages), ignore_conflicts=True)
 
 
 def _storable(text: str) -> str:
@@ -343,7 +348,7 @@ def retry(info: TaskInfo) -> TaskInfo:
 def final_report(info: TaskInfo) -> Report:
     """What followers are told of a run that ended, or waits again, without a word of its attempt."""
     event = finished_event(info) if info.is_final else status_event(info.uuid, info.attempt, info.seq, info.status)
-    return Report(info.seq, info.message_count, 0, info.is_final, [event])
+    return Report(info.seq, info.seq - 1, 0, info.is_final, [event])  # nobody knows what was heard before
 
 
 def on_commit(function: Callable[[], object]) -> None:

@@ -86,13 +86,13 @@ class Subscription:
         self._on_end(self)
 
     async def _write_next(self) -> None:
-        if self._behind or self._reports[0].known > self.known:  # messages before this report were missed
+        if self._behind or self._reports[0].since > self.seq:  # something before this report was missed
             self._behind = False
             await self._read_row()
         elif (report := self._reports.popleft()).seq > self.seq:
             for event in report.events:
                 await self._send_event(event)
-            self.seq, self.known = report.seq, report.known + report.messages
+            self.seq, self.known = report.seq, self.known + report.messages
             self.ended = report.finished
 
     async def _send_event(self, event: Event) -> None:

@@ -12,8 +12,8 @@ from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db import router, transaction
-from django.db.models import Q
+from django.db import connections, router, transaction
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -36,9 +36,9 @@ class Held(NamedTuple):
     cancelled: set[UUID]
 
 
-def renew(worker: str) -> Held:
-    """Renew the leases of all runs that the worker executes."""
-    mine = TaskInfo.rows().filter(status=Status.RUNNING.value, worker=worker).order_by()
+def renew(worker: str, executing: Iterable[UUID]) -> Held:
+    """Renew the leases of the runs that the worker executes."""
+    mine = TaskInfo.rows().filter(uuid__in=executing, status=Status.RUNNING.value, worker=worker).order_by()
     mine.update(lease=Now() + LEASE)
     rows = list(mine.values_list("uuid", "cancel_requested"))
     return Held({uuid for uuid, _ in rows}, {uuid for uuid, cancelled in rows if cancelled})
@@ -46,14 +46,21 @@ def renew(worker: str) -> Held:
 
 def take_back() -> list[TaskInfo]:
     """Free the runs whose worker has not renewed its lease; they wait for another, or have had their last attempt."""
-    expired = Q(lease__lt=Now())
+    expired = Q(lease__lt=Now(), status=Status.RUNNING.value)
     taken = []
-    for info in TaskInfo.rows().filter(expired, status=Status.RUNNING.value).order_by("id")[:SWEEP_ROWS]:
+    for pk in list(TaskInfo.rows().filter(expired).order_by("id").values_list("pk", flat=True)[:SWEEP_ROWS]):
         with transaction.atomic(router.db_for_write(TaskInfo)):
-            if end(info, Outcome(Status.PENDING), where=expired):
+            # A worker that froze inside a transaction has its rows locked: that must not keep the others waiting.
+            info = _lock(TaskInfo.rows().filter(expired, pk=pk)).first()
+            if info is not None and end(info, Outcome(Status.PENDING), where=expired):
                 logger.warning("Run %s lost its worker in attempt %d; it is %s.", info.uuid, info.attempt, info.status)
                 taken.append(info)
     return taken
+
+
+def _lock(rows: QuerySet[TaskInfo]) -> QuerySet[TaskInfo]:
+    can_skip = connections[rows.db].features.has_select_for_update_skip_locked
+    return rows.select_for_update(skip_locked=True) if can_skip else rows
 
 
 def requeue(queues: Iterable[str], after: int = 0) -> int:

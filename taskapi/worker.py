@@ -22,7 +22,7 @@ from taskapi.backends.arq import FUNCTION, health_key, queue_key, serialize
 from taskapi.conf import settings
 from taskapi.redis import parse_sentinel
 from taskapi.tasks import Task
-from taskapi.workers.engine import Worker, log_to_terminal
+from taskapi.workers.engine import Worker, leave, log_to_terminal
 
 QUEUE = Task.queue
 
@@ -40,7 +40,8 @@ async def work(ctx: dict[Any, Any]) -> None:
     context = click.get_current_context(silent=True)
     burst = bool(context and context.params.get("burst"))
     log_to_terminal()
-    await Worker([QUEUE], burst=burst).main()
+    if not await Worker([QUEUE], burst=burst).main():
+        leave()
     raise asyncio.CancelledError  # how an arq worker is told to end
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from django.db import connections
@@ -40,6 +40,12 @@ def log_to_terminal() -> None:
         package.setLevel(logging.INFO)
 
 
+def leave() -> NoReturn:
+    """End the process at once: Python would wait for a thread that never ends, as long as that takes."""
+    logging.shutdown()
+    os._exit(0)
+
+
 class Worker:
     """Executes the runs of `queues`, at most `concurrency` at once.
 
@@ -63,10 +69,12 @@ class Worker:
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT, or until nothing is due where `burst` is set."""
-        asyncio.run(self.main())
+        with asyncio.Runner() as runner:
+            if not runner.run(self.main()):
+                leave()
 
-    async def main(self) -> None:
-        """As `run`, on the running loop. Ends the process where a task's thread does not end."""
+    async def main(self) -> bool:
+        """As `run`, on the running loop; False where a task may have left a thread behind."""
         self._stopping = asyncio.Event()
         self._executor = Executor(self.concurrency)
         self._queue = WorkerQueue(self.queues)
@@ -94,10 +102,7 @@ class Worker:
             ended = await self._shut_down()
             leases.stop()
             logger.info("Worker %d ended; it executed %d runs.", os.getpid(), self._done)
-            if not ended:
-                # A task may have left a thread behind, for which Python would wait for ever.
-                logging.shutdown()
-                os._exit(0)
+        return ended
 
     def stop(self) -> None:
         """Take no new runs, and end when the running ones have finished, or after the grace time."""

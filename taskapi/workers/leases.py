@@ -40,7 +40,7 @@ class LeaseKeeper(threading.Thread):
                 continue
             keep_connections()
             try:
-                self._renewed(executing, renew(self._worker))
+                self._renewed(executing, renew(self._worker, executing))
             except Exception as error:  # noqa: BLE001 - the database is away: nobody can take the runs either
                 logger.warning("The leases could not be renewed: %r", error)
         connections.close_all()

