@@ -192,6 +192,42 @@ def test_a_refused_run_leaves_nothing_behind(rest, inputs):
     assert rest.post("/tasks/", json=SUM, headers=key).status_code == 201
 
 
+# Cancelling and retrying
+
+
+def test_a_run_is_cancelled_when_it_notices_and_only_once(rest, gate):
+    location = start(rest, "hold", {"gate": gate.path}).headers["Location"]
+    wait_for(lambda: rest.get(location).json()["message_count"])
+    response = rest.post(f"{location}cancel/")
+    assert (response.status_code, response.json()["cancel_requested"]) == (202, True)
+    gate.open()
+    wait_for(lambda: rest.get(location).json()["status"] == "cancelled")
+    assert rest.post(f"{location}cancel/").status_code == 409
+
+
+def test_a_finished_run_is_tried_again_as_a_new_run_of_the_same_inputs_and_user(rest):
+    first = run(rest, "sum", {"numbers": [1, 2]}, headers=BASIC["ann"])
+    response = rest.post(f"/tasks/{first['uuid']}/retry/", headers=BASIC["ann"])
+    again = response.json()
+    assert response.status_code == 202
+    assert (again["task"], again["inputs"]) == ("sum", {"numbers": [1, 2]})
+    assert again["uuid"] != first["uuid"]
+    assert rest.get(f"/tasks/{again['uuid']}/").status_code == 404
+
+
+def test_a_run_that_has_not_ended_is_not_tried_again(rest, gate):
+    location = start(rest, "hold", {"gate": gate.path}).headers["Location"]
+    assert rest.post(f"{location}retry/").status_code == 409
+    gate.open()
+
+
+@pytest.mark.parametrize("action", ["cancel", "retry"])
+@pytest.mark.parametrize("name", ["bob", None])
+def test_a_users_run_is_neither_cancelled_nor_retried_by_others(rest, action, name):
+    found = run(rest, **SUM, headers=BASIC["ann"])
+    assert rest.post(f"/tasks/{found['uuid']}/{action}/", headers=BASIC[name]).status_code == 404
+
+
 # Idempotency
 
 

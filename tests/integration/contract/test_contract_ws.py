@@ -148,6 +148,8 @@ def frame(**fields):
         (frame(type="subscribe", uuid=UUID), "not_found"),
         (frame(type="subscribe", uuid=UUID, after=2**53 - 1), "not_found"),
         (frame(type="unsubscribe", uuid="garbage"), "invalid_frame"),
+        (frame(type="cancel", uuid="garbage"), "invalid_frame"),
+        (frame(type="cancel", uuid=UUID), "not_found"),
     ],
     ids=lambda value: repr(value[:40]),
 )
@@ -392,6 +394,17 @@ async def test_a_second_subscription_gets_a_snapshot_again_and_no_event_twice(ws
     assert messages(events) == ["let go"]
 
 
+async def test_a_snapshot_is_not_behind_the_events_that_were_seen(ws_connect, gate):
+    async with ws_connect() as socket:
+        await socket.send(type="run", ref="r", task="half_way", inputs={"gate": gate.path})
+        frames = await socket.receive_until("progress")
+        snapshot = await ask(socket, type="subscribe", ref="s", uuid=frames[0]["task"]["uuid"])
+        gate.open()
+        events = await socket.receive_until("finished")
+    check_stream([snapshot, *events])
+    assert (snapshot["task"]["progress"], snapshot["task"]["target"]) == (1, 2)
+
+
 async def test_a_run_that_was_quiet_is_followed_to_its_end(ws_connect, rest, gate):
     async with ws_connect() as early, ws_connect() as late:
         await early.send(type="run", ref="r", task="half_way", inputs={"gate": gate.path})
@@ -423,6 +436,35 @@ async def test_unsubscribing_from_nothing_is_answered_all_the_same(ws_connect):
     async with ws_connect() as socket:
         gone = await ask(socket, type="unsubscribe", ref="u", uuid=UUID)
     assert gone == {"type": "unsubscribed", "ref": "u", "uuid": UUID}
+
+
+# Cancelling
+
+
+@pytest.mark.parametrize("task", ["hold", "async_hold"])
+async def test_a_running_task_is_cancelled_when_it_notices(ws_connect, gate, task):
+    async with ws_connect() as socket:
+        await socket.send(type="run", ref="r", task=task, inputs={"gate": gate.path})
+        frames = await socket.receive_until("message")
+        run_uuid = frames[0]["task"]["uuid"]
+        cancelling = await ask(socket, type="cancel", ref="c", uuid=run_uuid)
+        gate.open()  # the sync one notices at its next progress call, which follows
+        frames += await socket.receive_until("finished")
+        again = await ask(socket, type="cancel", ref="c", uuid=run_uuid)
+    check_stream(frames)
+    assert cancelling == {"type": "cancelling", "ref": "c", "uuid": run_uuid}
+    assert (frames[-1]["status"], frames[-1]["task"]["cancel_requested"]) == ("cancelled", True)
+    assert (again["type"], again["code"]) == ("error", "conflict")
+
+
+@pytest.mark.parametrize("name", ["bob", None])
+async def test_a_users_run_is_not_cancelled_by_others(stack, ws_connect, gate, name):
+    run_uuid = await held_by_ann(stack, gate)
+    async with ws_connect(additional_headers=BASIC[name]) as other, ws_connect(additional_headers=BASIC["ann"]) as ann:
+        assert (await ask(other, type="cancel", ref="c", uuid=run_uuid))["code"] == "not_found"
+        await ask(ann, type="subscribe", ref="s", uuid=run_uuid)
+        gate.open()
+        assert (await ann.receive_until("finished"))[-1]["status"] == "succeeded"
 
 
 # Idempotency
@@ -521,6 +563,7 @@ async def test_where_a_login_is_required_the_socket_opens_and_only_ping_is_serve
             {"type": "run", "task": "no such task", "inputs": {}},
             {"type": "subscribe", "uuid": UUID},
             {"type": "unsubscribe", "uuid": UUID},
+            {"type": "cancel", "uuid": UUID},
         ):
             error = await ask(socket, ref="r", **request)
             assert (error["type"], error["ref"], error["code"]) == ("error", "r", "not_authenticated")
