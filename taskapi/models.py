@@ -57,7 +57,7 @@ class TaskInfo(models.Model):
     attempt = models.PositiveIntegerField(default=0)  # executions so far; 1 during the first
     max_attempts = models.PositiveIntegerField(default=3)  # executions in all
     worker = models.CharField(max_length=32, blank=True, default="", editable=False)  # that executes it
-    lease = models.DateTimeField(null=True, blank=True, editable=False)  # until when it does, by the database's clock
+    renewed = models.DateTimeField(null=True, blank=True, editable=False)  # its lease, by the database's clock
     seq = models.BigIntegerField(default=0)  # of the last report; see taskapi.protocol
     cancel_requested = models.BooleanField(default=False)
     idempotency = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 - NULLs may repeat under unique, "" may not

@@ -185,7 +185,7 @@ def begin(uuid: UUID, worker: str = "", knows: Callable[[str], bool] = lambda ta
     None where there is nothing to take up. A run whose task this worker does not know (it is of an older
     deploy, say) is left for others, and fails when none of them has taken it for UNKNOWN_LIMIT.
     """
-    info = TaskInfo.rows().filter(uuid=uuid, status=Status.PENDING.value).first()
+    info = next(iter(TaskInfo.rows().filter(uuid=uuid, status=Status.PENDING.value).order_by()), None)
     if info is None:
         return None
     if not knows(info.task):
@@ -198,7 +198,7 @@ def begin(uuid: UUID, worker: str = "", knows: Callable[[str], bool] = lambda ta
     changes: dict[str, Any] = {"attempt": attempt, "seq": first_seq(attempt) + SEQ_STATE, "started": timezone.now()}
     if attempt > 1:
         changes.update(target=None, progress=None)
-    if not _move(info, Status.RUNNING, worker=worker, lease=Now() + LEASE, **changes):
+    if not _move(info, Status.RUNNING, worker=worker, renewed=Now(), **changes):
         return None
     info.user  # noqa: B018 - read here, and kept: an async task could not read it
     return info
@@ -275,7 +275,7 @@ def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, where: Q = 
         finished=ended_at,
         expires=None if ended_at is None or info.retain is None else ended_at + info.retain,
         worker="",
-        lease=None,
+        renewed=None,
         **said,
     )
     if ended and not final:

@@ -39,14 +39,14 @@ class Held(NamedTuple):
 def renew(worker: str, executing: Iterable[UUID]) -> Held:
     """Renew the leases of the runs that the worker executes."""
     mine = TaskInfo.rows().filter(uuid__in=executing, status=Status.RUNNING.value, worker=worker).order_by()
-    mine.update(lease=Now() + LEASE)
+    mine.update(renewed=Now())
     rows = list(mine.values_list("uuid", "cancel_requested"))
     return Held({uuid for uuid, _ in rows}, {uuid for uuid, cancelled in rows if cancelled})
 
 
 def take_back() -> list[TaskInfo]:
     """Free the runs whose worker has not renewed its lease; they wait for another, or have had their last attempt."""
-    expired = Q(lease__lt=Now(), status=Status.RUNNING.value)
+    expired = Q(renewed__lt=Now() - LEASE, status=Status.RUNNING.value)
     taken = []
     for pk in list(TaskInfo.rows().filter(expired).order_by("id").values_list("pk", flat=True)[:SWEEP_ROWS]):
         with transaction.atomic(router.db_for_write(TaskInfo)):

@@ -49,7 +49,7 @@ class Migration(migrations.Migration):
                 ("attempt", models.PositiveIntegerField(default=0)),
                 ("max_attempts", models.PositiveIntegerField(default=3)),
                 ("worker", models.CharField(blank=True, default="", editable=False, max_length=32)),
-                ("lease", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("renewed", models.DateTimeField(blank=True, editable=False, null=True)),
                 ("seq", models.BigIntegerField(default=0)),
                 ("cancel_requested", models.BooleanField(default=False)),
                 ("idempotency", models.CharField(editable=False, max_length=64, null=True, unique=True)),
