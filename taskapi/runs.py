@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 FIRST_LOOK, LAST_LOOK = 0.005, 0.5  # seconds between two looks at a run whose result is waited for
 LEASE = timedelta(seconds=10)  # for which a worker holds its runs without renewing: three renewals, and a pause
 EARLY = timedelta(seconds=1)  # by which the clocks of a worker and of Redis may differ
-UNKNOWN_PAUSE = timedelta(seconds=5)  # before another worker is asked for a task that one does not know
+UNKNOWN_PAUSE = timedelta(seconds=1)  # before another worker is asked for a task that one does not know
 UNKNOWN_LIMIT = timedelta(minutes=10)  # for which none has known it: longer than a deploy takes
 
 
