@@ -27,6 +27,18 @@ class LossyLayer(InMemoryChannelLayer):
             await super().group_send(*self.held_up.pop(0))
 
 
+class SlowLayer(InMemoryChannelLayer):
+    """Takes its time, as a layer over a network does."""
+
+    async def group_add(self, group: str, channel: str) -> None:
+        await asyncio.sleep(0.001)
+        await super().group_add(group, channel)
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        await asyncio.sleep(0.001)
+        await super().group_discard(group, channel)
+
+
 class AwayLayer(InMemoryChannelLayer):
     """Refuses everything, and breaks what waits in it, while `away` is set."""
 

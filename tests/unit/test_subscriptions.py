@@ -27,9 +27,9 @@ ONE = first_seq(1)
 class Follower:
     """One who follows a run: `frames` is what was sent."""
 
-    def __init__(self, info):
+    def __init__(self, info, on_end=lambda subscription: None):
         self.frames = []
-        self.subscription = Subscription(info.uuid, self.send)
+        self.subscription = Subscription(info.uuid, self.send, on_end)
 
     async def send(self, text):
         self.frames.append(json.loads(text))
@@ -42,20 +42,28 @@ class Follower:
         await self.subscription.start(info, protocol.encode(snapshot))
         return self
 
+    def hear(self, *reports):
+        for heard in reports:
+            self.subscription.hear(heard)
+
     def told(self):
         """The events so far, each by its kind and what it says."""
-        says = {
-            "status": "status",
-            "target": "target",
-            "progress": "progress",
-            "message": "message",
-            "finished": "status",
-        }
-        return [(frame["type"], frame[says[frame["type"]]]) for frame in self.frames[1:]]
+        return [(frame["type"], frame[SAYS[frame["type"]]]) for frame in self.frames[1:]]
 
     @property
     def ended(self):
         return self.subscription.ended
+
+
+SAYS = {
+    "status": "status",
+    "target": "target",
+    "progress": "progress",
+    "message": "message",
+    "finished": "status",
+    "error": "code",
+    "said": "said",
+}
 
 
 async def a_run(**fields):
@@ -70,14 +78,20 @@ async def change(info, *messages, **fields):
     await TaskInfo.objects.filter(pk=info.pk).aupdate(message_count=count + len(messages), **fields)
 
 
-def report(*told, known=0):
-    """What a worker would publish: numbers and words; words that are a message begin with "m"."""
+def report(*told, since=0):
+    """What a worker would publish: numbers and words; words that begin with "m" are messages."""
     made = [Event(seq, protocol.encode({"type": "said", "seq": seq, "said": said})) for seq, said in told]
-    return Report(known, sum(said.startswith("m") for _, said in told), any(said == "end" for _, said in told), made)
+    count = sum(said.startswith("m") for _, said in told)
+    return Report(told[-1][0], since, count, any(said == "end" for _, said in told), made)
 
 
 def said(follower):
     return [frame.get("said") for frame in follower.frames[1:]]
+
+
+async def heard_up_to(word, *followers):
+    """Wait until that has been told; what was left for them before it has been dealt with by then."""
+    await until(lambda: all(word in said(follower) for follower in followers))
 
 
 # One follower
@@ -85,27 +99,26 @@ def said(follower):
 
 async def test_a_follower_sees_the_run_as_it_is_and_then_what_happens():
     follower = await Follower(await a_run(status="running", seq=10)).start()
-    await follower.subscription.hear(report((11, "m0"), (14, "on")))
-    await follower.subscription.hear(report((18, "end"), known=1))
+    follower.hear(report((11, "m0"), (14, "on")), report((18, "end"), since=14))
+    await until(lambda: follower.ended)
     assert follower.frames[0]["task"]["seq"] == 10
     assert said(follower) == ["m0", "on", "end"]
-    assert follower.ended
 
 
 async def test_what_the_row_has_shown_already_is_not_told():
     follower = await Follower(await a_run(status="running", seq=10)).start()
-    await follower.subscription.hear(report((9, "old"), (10, "old"), (11, "new")))
-    await follower.subscription.hear(report((10, "old"), (11, "old")))
-    assert said(follower) == ["new"]
+    follower.hear(report((9, "old"), (10, "old"), (11, "new")), report((10, "old"), (11, "old")), report((12, "newer")))
+    await heard_up_to("newer", follower)
+    assert said(follower) == ["new", "newer"]
 
 
 async def test_reports_that_come_before_the_row_is_read_wait_for_it():
     info = await a_run(status="running", seq=10)
     follower = Follower(info)
-    await follower.subscription.hear(report((10, "old")))
-    await follower.subscription.hear(report((11, "new")))
+    follower.hear(report((10, "old")), report((11, "new")))
     assert follower.frames == []
     await follower.start()
+    await heard_up_to("new", follower)
     assert said(follower) == ["new"]
 
 
@@ -116,33 +129,57 @@ async def test_a_run_that_has_ended_is_shown_and_finished():
     assert follower.ended
 
 
-async def test_after_the_end_nothing_is_told():
-    follower = await Follower(await a_run(status="running", seq=10)).start()
-    await follower.subscription.hear(report((11, "end")))
-    await follower.subscription.hear(report((12, "more")))
-    await follower.subscription.catch_up()
+async def test_after_the_end_nothing_is_told_and_it_is_said_that_it_is_the_end():
+    ends = []
+    follower = await Follower(await a_run(status="running", seq=10), ends.append).start()
+    follower.hear(report((11, "end")), report((12, "more")))
+    await until(lambda: ends)
+    follower.hear(report((13, "more")))
+    follower.subscription.catch_up()
+    await until(follower.subscription._writer.done)
     assert said(follower) == ["end"]
+    assert ends == [follower.subscription]
 
 
-async def test_a_message_that_was_missed_is_told_before_the_report_that_shows_it():
-    info = await a_run(status="running", attempt=1, seq=ONE + 10)
+async def test_who_is_stopped_is_told_nothing_more():
+    follower = await Follower(await a_run(status="running", seq=10)).start()
+    follower.hear(report((11, "on")))
+    follower.subscription.stop()
+    await until(follower.subscription._writer.done)
+    assert said(follower) == []
+
+
+async def test_a_report_that_shows_a_gap_is_told_from_the_row_with_all_that_was_missed():
+    info = await a_run(**RUNNING)
     follower = await Follower(info).start()
-    await change(info, (ONE + 11, "a"), (ONE + 12, "b"), seq=ONE + 16)
-    await follower.subscription.hear(report((ONE + 20, "on"), known=2))
-    await until(lambda: said(follower)[-1:] == ["on"])
-    assert [(f["index"], f["message"]) for f in follower.frames if f["type"] == "message"] == [(0, "a"), (1, "b")]
+    await change(info, (ONE + 5, "missed"), (ONE + 10, "shown"), **TALKING | {"seq": ONE + 14})
+    follower.hear(report((ONE + 10, "m"), (ONE + 14, "on"), since=ONE + 9))
+    await until(lambda: len(follower.told()) == 4)
+    assert follower.told() == [("message", "missed"), ("message", "shown"), ("target", 9), ("progress", 3)]
+    assert follower.subscription.seq == ONE + 14
+
+
+async def test_an_end_that_shows_a_gap_is_told_from_the_row():
+    info = await a_run(**RUNNING)
+    follower = await Follower(info).start()
+    await change(info, (ONE + 5, "missed"), **DONE)
+    follower.hear(report((DONE["seq"], "end"), since=ONE + 16))
+    await until(lambda: follower.ended)
+    assert follower.told() == [("message", "missed"), ("target", 9), ("progress", 9), ("finished", "succeeded")]
 
 
 async def test_reports_that_come_while_the_row_is_read_wait_their_turn():
-    info = await a_run(status="running", attempt=1, seq=ONE + 10)
+    info = await a_run(**RUNNING)
     follower = await Follower(info).start()
-    await change(info, (ONE + 11, "a"), seq=ONE + 15)
-    await follower.subscription.hear(report((ONE + 20, "first"), known=1))  # has to read the row
-    await follower.subscription.hear(report((ONE + 24, "m"), known=1))
-    await follower.subscription.hear(report((ONE + 28, "end"), known=2))
-    assert said(follower) == []
+    await change(info, (ONE + 5, "a"), seq=ONE + 9)
+    follower.subscription.catch_up()  # reads the row
+    await asyncio.sleep(0)
+    follower.hear(
+        report((ONE + 9, "m old")), report((ONE + 13, "m"), since=ONE + 9), report((ONE + 17, "end"), since=ONE + 13)
+    )
+    assert follower.told() == []
     await until(lambda: follower.ended)
-    assert [word for word in said(follower) if word] == ["first", "m", "end"]
+    assert follower.told() == [("message", "a"), ("said", "m"), ("said", "end")]
 
 
 async def test_messages_that_a_follower_knows_are_not_told_again():
@@ -151,20 +188,20 @@ async def test_messages_that_a_follower_knows_are_not_told_again():
     follower = await Follower(info).start(after=1)
     assert follower.frames[0]["task"]["messages"] == ["b"]
     await change(info, (ONE + 11, "c"), seq=ONE + 15)
-    await follower.subscription.catch_up()
+    follower.subscription.catch_up()
+    await until(follower.told)
     assert follower.told() == [("message", "c")]
 
 
-async def test_a_report_that_was_overtaken_is_not_told():
+async def test_a_report_that_was_overtaken_is_told_once():
     """Two hosts whose clocks differ, on a layer that orders by the sender's clock."""
-    info = await a_run(status="running", attempt=1, seq=ONE + 10)
+    info = await a_run(**RUNNING)
     follower = await Follower(info).start()
-    await change(info, (ONE + 11, "a"), seq=ONE + 15)
-    await follower.subscription.hear(report((ONE + 19, "second"), known=1))
-    await follower.subscription.hear(report((ONE + 11, "m first")))
-    await until(lambda: "second" in said(follower))
-    assert [frame.get("message") for frame in follower.frames[1:]] == ["a", None]
-    assert "m first" not in said(follower)
+    await change(info, (ONE + 5, "first"), (ONE + 10, "second"), seq=ONE + 14)
+    follower.hear(report((ONE + 14, "m second"), since=ONE + 9), report((ONE + 9, "m first"), since=ONE + 4))
+    follower.hear(report((ONE + 18, "third"), since=ONE + 14))
+    await heard_up_to("third", follower)
+    assert follower.told() == [("message", "first"), ("message", "second"), ("said", "third")]
 
 
 # What the row tells that no report has told
@@ -173,7 +210,8 @@ RUNNING = {"status": "running", "attempt": 1, "seq": ONE + 4}
 TALKING = {"status": "running", "attempt": 1, "seq": ONE + 10, "target": 9, "progress": 3}
 HANDED_BACK = TALKING | {"status": "pending", "seq": ONE + 14}
 AGAIN = {"status": "running", "attempt": 2, "seq": first_seq(2) + 4, "target": None, "progress": None}
-CANCELLED = HANDED_BACK | {"status": "cancelled", "seq": ONE + 18}
+CANCELLED_BEFORE = {"status": "cancelled", "seq": ONE - 1}
+CANCELLED = HANDED_BACK | {"status": "cancelled", "seq": first_seq(2) - 1}
 DONE = TALKING | {"status": "succeeded", "seq": ONE + 20, "progress": 9}
 
 
@@ -183,7 +221,8 @@ DONE = TALKING | {"status": "succeeded", "seq": ONE + 20, "progress": 9}
         ({}, {}, []),
         ({}, RUNNING, [("status", "running")]),
         ({}, TALKING, [("status", "running"), ("target", 9), ("progress", 3)]),
-        ({}, DONE, [("target", 9), ("progress", 9), ("finished", "succeeded")]),
+        ({}, DONE, [("status", "running"), ("target", 9), ("progress", 9), ("finished", "succeeded")]),
+        ({}, CANCELLED_BEFORE, [("finished", "cancelled")]),
         (RUNNING, RUNNING, []),
         (RUNNING, TALKING, [("target", 9), ("progress", 3)]),
         (TALKING, TALKING | {"seq": ONE + 14, "progress": 4}, [("target", 9), ("progress", 4)]),
@@ -194,37 +233,78 @@ DONE = TALKING | {"status": "succeeded", "seq": ONE + 20, "progress": 9}
         (RUNNING, RUNNING | {"status": "failed", "seq": ONE + 8}, [("finished", "failed")]),
         (HANDED_BACK, CANCELLED, [("target", 9), ("progress", 3), ("finished", "cancelled")]),
     ],
-)  # fmt: skip
+)
 async def test_a_follower_who_missed_everything_is_told_what_the_row_says(before, after, told):
     info = await a_run(**before)
     follower = await Follower(info).start()
     await change(info, **after)
-    await follower.subscription.catch_up()
-    assert follower.told() == told
+    follower.subscription.catch_up()
+    await until(lambda: follower.told() == told)
     numbers = [follower.frames[0]["task"]["seq"], *(frame["seq"] for frame in follower.frames[1:])]
     assert numbers == sorted(set(numbers))
-    await follower.subscription.catch_up()
-    assert follower.told() == told, "and only once"
+    if not follower.ended:
+        follower.subscription.catch_up()
+        follower.hear(report((10 * ONE, "on")))
+        await heard_up_to("on", follower)
+        assert follower.told() == [*told, ("said", "on")], "and only once"
+
+
+async def test_what_a_follower_has_heard_is_not_told_again_from_the_row():
+    info = await a_run(**RUNNING)
+    follower = await Follower(info).start()
+    events_told = [
+        protocol.target_event(info.uuid, 1, ONE + 8, 9),
+        protocol.progress_event(info.uuid, 1, ONE + 9, 3, 9),
+    ]
+    follower.hear(Report(ONE + 10, ONE + 4, 0, False, events_told))
+    await change(info, **TALKING)
+    follower.subscription.catch_up()
+    follower.hear(report((ONE + 14, "on"), since=ONE + 10))
+    await heard_up_to("on", follower)
+    assert follower.told() == [("target", 9), ("progress", 3), ("said", "on")]
 
 
 async def test_after_catching_up_the_reports_go_on_from_the_row():
     info = await a_run(**RUNNING)
     follower = await Follower(info).start()
     await change(info, (ONE + 5, "a"), **TALKING)
-    await follower.subscription.catch_up()
-    before = len(follower.frames)
-    await follower.subscription.hear(report((ONE + 5, "m0"), (ONE + 10, "old")))
-    await follower.subscription.hear(report((ONE + 11, "m1"), (ONE + 15, "end"), known=1))
-    assert [frame["said"] for frame in follower.frames[before:]] == ["m1", "end"]
+    follower.subscription.catch_up()
+    follower.hear(report((ONE + 5, "m0"), (ONE + 10, "old")))
+    follower.hear(report((ONE + 11, "m1"), (ONE + 15, "end"), since=ONE + 10))
+    await until(lambda: follower.ended)
+    assert [word for word in said(follower) if word] == ["m1", "end"]
 
 
-async def test_a_run_that_is_gone_is_told_nothing_of():
+async def test_who_follows_a_run_that_is_deleted_is_told_so_and_no_more():
     info = await a_run(**RUNNING)
     follower = await Follower(info).start()
     await TaskInfo.objects.all().adelete()
-    await follower.subscription.hear(report((ONE + 20, "on"), known=1))
-    await follower.subscription.catch_up()
-    await until(lambda: said(follower) == ["on"])
+    follower.subscription.catch_up()
+    await until(lambda: follower.ended)
+    assert follower.told() == [("error", "not_found")]
+    assert follower.frames[1]["uuid"] == str(info.uuid)
+
+
+async def test_nothing_of_an_attempt_is_told_before_its_beginning():
+    info = await a_run()
+    follower = await Follower(info).start()
+    await change(info, (ONE + 5, "a"), **TALKING)
+    follower.subscription.catch_up()
+    await until(lambda: len(follower.told()) == 4)
+    assert follower.told() == [("status", "running"), ("message", "a"), ("target", 9), ("progress", 3)]
+
+
+async def test_a_row_that_cannot_be_read_now_is_read_with_the_next_report(monkeypatch, caplog):
+    info = await a_run(**RUNNING)
+    follower = await Follower(info).start()
+    await change(info, (ONE + 5, "a"), seq=ONE + 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(subscriptions, "_read_changes", lambda uuid, known: 1 / 0)
+        follower.subscription.catch_up()
+        await until(lambda: "could not be told" in caplog.text)
+    follower.hear(report((ONE + 13, "on"), since=ONE + 9))
+    await heard_up_to("on", follower)
+    assert follower.told() == [("message", "a"), ("said", "on")]
 
 
 # The hub
@@ -241,7 +321,7 @@ async def opened(hub=None):
 
 
 async def follow(hub, info, **options):
-    follower = Follower(info)
+    follower = Follower(info, on_end=hub.remove)
     await hub.add(follower.subscription)
     return await follower.start(**options)
 
@@ -277,7 +357,12 @@ def layer(name, **config):
     return {"taskapi": {"BACKEND": f"tests.support.layers.{name}", "CONFIG": {"capacity": 100_000, **config}}}
 
 
-LOSSES = [{"loss": 1.0}]
+LOSSES = [
+    *({"loss": 0.3, "late": 0.3, "seed": seed} for seed in range(6)),
+    {"loss": 0.9, "seed": 6},
+    {"loss": 0.0, "late": 0.9, "seed": 7},
+    {"loss": 1.0},
+]
 
 
 @pytest.mark.parametrize("losses", LOSSES, ids=str)
@@ -346,7 +431,7 @@ async def test_a_look_at_all_the_runs_that_are_followed_is_one_query(monkeypatch
 @pytest.mark.usefixtures("quick", "memory_layer")
 async def test_who_is_up_to_date_is_left_alone(monkeypatch):
     read, looked = [], asyncio.Event()
-    monkeypatch.setattr(Subscription, "catch_up", read.append)
+    monkeypatch.setattr(Subscription, "_read_row", lambda self: read.append(self))  # noqa: PLW0108 - binds
     usual = subscriptions._read_seqs
     loop = asyncio.get_running_loop()
 
@@ -355,8 +440,13 @@ async def test_who_is_up_to_date_is_left_alone(monkeypatch):
         return usual(uuids)
 
     monkeypatch.setattr(subscriptions, "_read_seqs", look)
+    info = await a_run(**RUNNING)
     async with opened() as hub:
-        await follow(hub, await a_run(**RUNNING))
+        await until(hub._connected.is_set)  # all are brought up to date then
+        follower = await follow(hub, info)
+        await change(info, seq=ONE + 9)
+        await published(info, (ONE + 9, "on"), since=ONE + 4)
+        await heard_up_to("on", follower)
         for _ in range(2):
             looked.clear()
             await looked.wait()
@@ -384,8 +474,8 @@ def away(settings, quick):
     return events.get_layer()
 
 
-async def published(info, *told, known=0):
-    await events.publish(info.uuid, report(*told, known=known))
+async def published(info, *told, since=0):
+    await events.publish(info.uuid, report(*told, since=since))
 
 
 async def test_a_run_can_be_followed_while_the_layer_is_away(away):
@@ -424,7 +514,7 @@ async def test_a_layer_that_breaks_is_joined_again_and_what_was_missed_is_told(a
         away.come_back()
         second = await until(lambda: dict(away.groups))
         await until(lambda: follower.told() == [("message", "missed")])
-        await published(info, (ONE + 13, "live"), known=1)
+        await published(info, (ONE + 13, "live"), since=ONE + 9)
         await until(lambda: said(follower)[-1] == "live")
     assert first.keys() == second.keys()
     assert first != second  # another channel
@@ -539,16 +629,32 @@ async def test_a_follower_who_is_gone_does_not_keep_others_from_hearing(monkeypa
 # Opening and closing
 
 
-@pytest.mark.usefixtures("memory_layer")
-async def test_a_hub_leaves_nothing_behind():
+async def test_a_hub_leaves_nothing_behind(settings):
+    settings.CHANNEL_LAYERS = layer("SlowLayer")
     before = asyncio.all_tasks()
-    info = await a_run(**RUNNING)
     async with opened() as hub:
-        follower = await follow(hub, info)
-        assert len(asyncio.all_tasks() - before) == 2
-        hub.remove(follower.subscription)
-    assert asyncio.all_tasks() == before
+        followers = [await follow(hub, await a_run(**RUNNING)) for _ in range(3)]
+        assert len(events.get_layer().groups) == 3
+        for follower in followers:
+            hub.remove(follower.subscription)
+    await until(lambda: asyncio.all_tasks() == before)
     assert events.get_layer().groups == {}
+
+
+@pytest.mark.usefixtures("memory_layer")
+async def test_a_hub_that_is_opened_while_it_closes_is_open():
+    """A page that is reloaded: its new socket comes while the old one, which was the only one, goes."""
+    hub = Hub()
+    info = await a_run(**RUNNING)
+    hub.open()
+    await until(hub._connected.is_set)
+    closing = asyncio.ensure_future(hub.close())
+    await asyncio.sleep(0)
+    async with opened(hub):
+        await closing
+        follower = await follow(hub, info)
+        await published(info, (ONE + 9, "on"))
+        await heard_up_to("on", follower)
 
 
 @pytest.mark.usefixtures("memory_layer")
@@ -587,7 +693,7 @@ async def _hub():
 
 async def test_a_report_travels_as_it_was_made(memory_layer):
     uuid = uuid4()
-    made = report((ONE + 1, "m"), (ONE + 5, "end"), known=7)
+    made = report((ONE + 1, "m"), (ONE + 5, "end"), since=7)
     layer = events.get_layer()
     await layer.group_add(events.group(uuid), "mine")
     await events.publish(uuid, made)
