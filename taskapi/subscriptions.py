@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from taskapi import events, protocol
 from taskapi.database import in_database
 from taskapi.models import TaskInfo, TaskMessage
-from taskapi.protocol import SEQ_PROGRESS, SEQ_STATUS, SEQ_TARGET, Event, Report
+from taskapi.protocol import SEQ_PROGRESS, SEQ_STATE, SEQ_STATUS, SEQ_TARGET, Event, Report
 from taskapi.states import Status
 
 logger = logging.getLogger(__name__)
@@ -82,14 +82,20 @@ class Subscription:
                 while (self._reports or self._behind) and not self.ended:
                     await self._write_next()
             except Exception as error:  # noqa: BLE001 - the database is away, say: the watch wakes it again
+                self._behind = True
                 logger.warning("A follower of run %s could not be told: %r", self.uuid, error)
         self._on_end(self)
 
     async def _write_next(self) -> None:
-        if self._behind or self._reports[0].since > self.seq:  # something before this report was missed
+        if self._behind:
             self._behind = False
             await self._read_row()
-        elif (report := self._reports.popleft()).seq > self.seq:
+            return
+        report = self._reports[0]
+        if report.since > self.seq:  # something before this report was missed
+            await self._read_row()
+        self._reports.popleft()
+        if report.since <= self.seq < report.seq and not self.ended:
             for event in report.events:
                 await self._send_event(event)
             self.seq, self.known = report.seq, self.known + report.messages
@@ -97,26 +103,26 @@ class Subscription:
 
     async def _send_event(self, event: Event) -> None:
         if event.seq > self.seq:
-            self.seq = event.seq
             await self._send(event.text)
+            self.seq = event.seq  # and not before: what could not be sent is told later
 
     async def _read_row(self) -> None:
         """Tell what changed in the row since the last event, in the events that would have told it."""
         try:
             info, messages = await in_database(_read_changes, self.uuid, self.known)
         except TaskInfo.DoesNotExist:
-            self.ended = True
             gone = protocol.reply("error", None, uuid=str(self.uuid), code="not_found", detail="Not found.")
             await self._send(protocol.encode(gone))
+            self.ended = True
             return
         uuid, attempt, seq = info.uuid, info.attempt, info.seq
         for row in messages:
+            await self._send_beginning(row.attempt)
             await self._send_event(protocol.message_event(uuid, row.attempt, row.seq, row.index, row.body))
         self.known = info.message_count
         if seq <= self.seq:
             return
-        if info.status == Status.RUNNING and self.seq < protocol.first_seq(attempt):
-            await self._send_event(protocol.status_event(uuid, attempt, seq + SEQ_STATUS, info.status))
+        await self._send_beginning(attempt)
         if info.target is not None:
             await self._send_event(protocol.target_event(uuid, attempt, seq + SEQ_TARGET, info.target))
         if info.progress is not None:
@@ -129,8 +135,14 @@ class Subscription:
         self.seq = seq
 
     async def _finish(self, info: TaskInfo) -> None:
-        self.ended = True
         await self._send(protocol.finished_event(info).text)  # also where the snapshot was of the end
+        self.ended = True
+
+    async def _send_beginning(self, attempt: int) -> None:
+        """Tell that the attempt began, to whom it is new: nothing of it comes before that."""
+        if attempt > 0:
+            seq = protocol.first_seq(attempt) + SEQ_STATE + SEQ_STATUS
+            await self._send_event(protocol.status_event(self.uuid, attempt, seq, Status.RUNNING))
 
 
 def _read_changes(uuid: UUID, known: int) -> tuple[TaskInfo, list[TaskMessage]]:
@@ -159,25 +171,30 @@ class Hub:
     def open(self) -> None:
         """A socket begins to use the hub."""
         self._users += 1
-        if self._users == 1:
+        if not self._chores:
             loop = asyncio.get_running_loop()
             self._chores = [loop.create_task(self._receive()), loop.create_task(self._watch())]
 
     async def close(self) -> None:
         """A socket uses the hub no longer."""
         self._users -= 1
-        if self._users == 0:
-            chores, self._chores = self._chores, []
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, *self._leaving, return_exceptions=True)
+        try:
+            if self._users == 0 and self._leaving:  # the groups, which takes the channel
+                await asyncio.wait(self._leaving, timeout=CONNECT_TIMEOUT)
+        finally:
+            if self._users == 0:  # and no socket was opened meanwhile
+                chores, self._chores = self._chores, []
+                for chore in chores:
+                    chore.cancel()
+                await asyncio.gather(*chores, *self._leaving, return_exceptions=True)
 
     async def add(self, subscription: Subscription) -> None:
         """Let it hear of its run from now on. Returns once the layer has taken it, or is known to be away."""
         self._followers.setdefault(subscription.uuid, set()).add(subscription)
         if not self._connected.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._connected.wait(), CONNECT_TIMEOUT)
+                async with asyncio.timeout(CONNECT_TIMEOUT):  # wait_for can lose a cancellation, before Python 3.12
+                    await self._connected.wait()
         await self._join(subscription.uuid)
 
     def remove(self, subscription: Subscription) -> None:
