@@ -205,14 +205,17 @@ def begin(uuid: UUID, worker: str = "", knows: Callable[[str], bool] = lambda ta
 
 
 def _leave(info: TaskInfo) -> None:
-    """Leave a run whose task is not known here to other workers."""
-    now = timezone.now()
-    if now - max(info.created, info.run_at or info.created) > UNKNOWN_LIMIT:
-        message = f"No worker knows a task named {info.task!r}."
-        end(info, Outcome.failed(ErrorCode.UNKNOWN_TASK, message))
-    else:
-        info.run_at = now + UNKNOWN_PAUSE
-        on_commit(partial(enqueue, info))
+    """Leave a run whose task is not known here to other workers; `renewed` says since when nobody has known it."""
+    if info.renewed is None:
+        logger.info("Run %s is left to a worker that knows the task %r.", info.uuid, info.task)
+        _held(info).update(renewed=Now())
+    elif timezone.now() - info.renewed > UNKNOWN_LIMIT:
+        outcome = Outcome.failed(ErrorCode.UNKNOWN_TASK, f"No worker knows a task named {info.task!r}.")
+        if end(info, outcome):
+            on_commit(partial(events.publish_from_thread, info.uuid, final_report(info)))
+        return
+    info.run_at = timezone.now() + UNKNOWN_PAUSE
+    on_commit(partial(enqueue, info))
 
 
 def record(
@@ -340,6 +343,7 @@ def cancel(info: TaskInfo) -> bool:
 
 def retry(info: TaskInfo) -> TaskInfo:
     """Start a new run of the same inputs, with the same user; NotFinished where this one has not ended."""
+    info.refresh_from_db(using=router.db_for_write(TaskInfo))
     if not info.is_final:
         raise NotFinished(info)
     return start(get_task(info.task), info.inputs, user=info.user)

@@ -17,7 +17,7 @@ FINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
 MOVES: dict[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.RUNNING, Status.FAILED, Status.CANCELLED}),
-    # back to pending: handed back by a worker that stops
+    # back to pending: handed back by a worker that stops, taken from one that was lost, or to be tried again
     Status.RUNNING: FINAL | {Status.PENDING},
     Status.SUCCEEDED: frozenset(),
     Status.FAILED: frozenset(),

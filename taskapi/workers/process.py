@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from typing import Any
 
 import django
@@ -16,4 +19,13 @@ def work(options: dict[str, Any]) -> None:
     from taskapi.workers.engine import Worker, log_to_terminal  # needs the apps
 
     log_to_terminal()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     Worker(**options).run()
+
+
+def _end_with_parent() -> None:
+    """Stop as on SIGTERM when the parent is gone, however it went: nobody would stop this process any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

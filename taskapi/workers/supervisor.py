@@ -34,7 +34,7 @@ class Supervisor:
     def run(self) -> None:
         """Return when every worker has ended: after SIGTERM or SIGINT, or of itself where they work in a burst."""
         self._woken, self._wake = _processes.Pipe(duplex=False)
-        for signum in (signal.SIGTERM, signal.SIGINT):
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(signum, self._stop)
         for _ in range(self.processes):
             self._start()
@@ -60,8 +60,8 @@ class Supervisor:
             _tell(child, signal.SIGTERM)
 
     def _stop(self, signum: int, frame: object) -> None:
-        """Let the workers finish; on a second Ctrl-C, without giving running tasks more time."""
-        hurry = self._stopping and signum == signal.SIGINT
+        """Let the workers finish; on SIGUSR1 or a second Ctrl-C, without giving running tasks more time."""
+        hurry = signum == signal.SIGUSR1 or (self._stopping and signum == signal.SIGINT)
         self._stopping = True
         self._wake.send(None)
         for child in self._children:

@@ -258,7 +258,7 @@ async def test_a_task_that_this_worker_does_not_know_is_left_to_others(bench):
 
 async def test_a_task_that_nobody_has_known_for_long_has_failed(bench):
     info = await TaskInfo.objects.acreate(
-        task="made", created=timezone.now() - runs.UNKNOWN_LIMIT - timedelta(seconds=1)
+        task="made", renewed=timezone.now() - runs.UNKNOWN_LIMIT - timedelta(seconds=1)
     )
     await bench.executor.execute(info.uuid)
     await info.arefresh_from_db()
