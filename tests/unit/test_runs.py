@@ -4,18 +4,27 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import count
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.db import connection, transaction
+from django.db.models import F
 from django.utils import timezone
 
-from taskapi import runs, upkeep
-from taskapi.exceptions import IdempotencyConflict, InvalidInputs, TaskCancelled, TaskFailed
+from taskapi import events, protocol, runs
+from taskapi.exceptions import (
+    IdempotencyConflict,
+    InvalidInputs,
+    NotFinished,
+    TaskCancelled,
+    TaskFailed,
+    UnknownTask,
+)
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import DateTimeParameter, IntParameter, JSONParameter, ListParameter, StringParameter
 from taskapi.protocol import first_seq
-from taskapi.runs import Outcome
+from taskapi.runs import CANCELLED, Outcome
 from taskapi.states import ErrorCode, Status
 from taskapi.tasks import Task
 from tests.support.backends import Job
@@ -70,6 +79,7 @@ def row(info):
 
 
 DONE = Outcome(Status.SUCCEEDED, {"sum": 3})
+FAILED = Outcome.failed(ErrorCode.TASK_ERROR, "No.")
 HANDED_BACK = Outcome(Status.PENDING)
 
 
@@ -232,6 +242,26 @@ def test_runs_without_a_key_are_all_their_own(queue):
     assert submit().info != submit().info
 
 
+def test_the_same_inputs_are_the_same_though_a_default_is_another_each_time(queue):
+    numbers = count()
+
+    class Seeded(Task):
+        name = "seeded"
+        inputs = {"seed": IntParameter(default=lambda: next(numbers)), "a": IntParameter(default=1)}
+
+    first = submit(Seeded, {}, idempotency_key="k").info
+    assert submit(Seeded, {"a": 1}, idempotency_key="k").info == first
+    with pytest.raises(IdempotencyConflict):
+        submit(Seeded, {"seed": 0}, idempotency_key="k")
+
+
+@pytest.mark.parametrize("other", [True, 2, "1", None, [1]])
+def test_what_python_takes_for_the_same_may_be_another_input(queue, other):
+    submit(Any, {"value": 1}, idempotency_key="k")
+    with pytest.raises(IdempotencyConflict):
+        submit(Any, {"value": other}, idempotency_key="k")
+
+
 @pytest.mark.parametrize("key", ["é", "\ud800", "k" * 10_000, "a\0b"])
 def test_a_key_may_be_any_text(queue, key):
     assert submit(idempotency_key=key).info == submit(idempotency_key=key).info
@@ -255,6 +285,54 @@ def test_a_run_that_is_taken_up_is_running_in_its_next_attempt(queue, ann):
     assert before <= held.started <= timezone.now()
     stored = row(info)
     assert all(stored[name] == getattr(held, name) for name in ("status", "attempt", "seq", "started"))
+
+
+def test_the_worker_that_takes_a_run_up_holds_it(queue):
+    before = timezone.now()
+    held = runs.begin(submit().info.uuid, "mine")
+    stored = TaskInfo.objects.get()
+    assert (stored, stored.worker) == (held, "mine")
+    assert before - timedelta(seconds=1) < stored.renewed <= timezone.now() + timedelta(seconds=1)
+
+
+def test_a_run_is_not_taken_up_before_its_time(queue, django_capture_on_commit_callbacks):
+    """A job of an earlier attempt may still be in the queue when the next one has to wait."""
+    moment = timezone.now() + timedelta(hours=1)
+    info = submit(run_at=moment).info
+    with django_capture_on_commit_callbacks(execute=True):
+        assert runs.begin(info.uuid) is None
+    assert row(info)["status"] == "pending"
+    assert queue.jobs == [Job(info.uuid, "sums", moment)]
+
+
+@pytest.mark.parametrize("early", [timedelta(0), runs.EARLY / 2])
+def test_clocks_that_differ_a_little_do_not_keep_a_run_waiting(queue, early):
+    info = submit(run_at=timezone.now() + early).info
+    assert runs.begin(info.uuid).status == "running"
+
+
+def unknown(task):
+    return False
+
+
+def test_a_run_whose_task_is_not_known_here_is_left_to_others(queue, django_capture_on_commit_callbacks):
+    info = submit().info
+    for _ in range(2):
+        with django_capture_on_commit_callbacks(execute=True):
+            assert runs.begin(info.uuid, knows=unknown) is None
+    assert (row(info)["status"], row(info)["attempt"]) == ("pending", 0)
+    assert [(job.uuid, job.queue, job.run_at > timezone.now()) for job in queue.jobs] == [(info.uuid, "sums", True)] * 2
+    assert runs.begin(info.uuid, knows=lambda task: task == "add").attempt == 1
+
+
+@pytest.mark.usefixtures("memory_layer")
+def test_a_run_whose_task_nobody_knows_fails_in_the_end(queue):
+    info = submit().info
+    runs.begin(info.uuid, knows=unknown)
+    TaskInfo.objects.update(renewed=F("renewed") - runs.UNKNOWN_LIMIT - timedelta(seconds=1))
+    runs.begin(info.uuid, knows=unknown)
+    assert row(info)["status"] == "failed"
+    assert TaskInfo.objects.get().error == {"code": "unknown_task", "message": "No worker knows a task named 'add'."}
 
 
 def test_an_async_task_can_read_the_user_of_its_run(queue, ann, django_assert_num_queries):
@@ -371,6 +449,13 @@ def test_who_has_lost_the_run_reports_nothing(lost):
     assert everything() == before
 
 
+@pytest.mark.parametrize("outcome", [DONE, FAILED, CANCELLED, HANDED_BACK], ids=lambda outcome: outcome.status)
+def test_who_has_lost_the_run_ends_nothing(queue, lost, outcome):
+    before = everything()
+    assert runs.finish(lost, outcome, **said(target=10, messages=messages(lost, "zombie"))) is None
+    assert everything() == before
+
+
 # Ending
 
 
@@ -413,67 +498,201 @@ def test_a_run_is_queued_again_only_once_it_is_committed(queue):
     assert len(queue.jobs) == 1
 
 
+@pytest.mark.parametrize(("attempt", "status"), [(1, "pending"), (2, "pending"), (3, "failed"), (4, "failed")])
+def test_a_run_is_tried_as_often_as_its_task_says(queue, attempt, status):
+    held = begun(attempt=attempt - 1, max_attempts=3)
+    runs.finish(held, HANDED_BACK, **said())
+    info = TaskInfo.objects.get()
+    assert info.status == status
+    assert (info.error or {}).get("code") == (None if status == "pending" else "worker_lost")
+
+
+def test_a_run_takes_its_limits_from_its_task(queue, settings):
+    class Limited(Add):
+        name = "limited"
+        max_attempts = 7
+        retain = 60
+
+    info = submit(Limited).info
+    assert (info.max_attempts, info.retain) == (7, timedelta(minutes=1))
+    settings.TASK_API_RETENTION = timedelta(hours=1)
+    assert submit().info.retain == timedelta(hours=1)
+
+
+@pytest.mark.parametrize("retain", [None, timedelta(0), timedelta(days=1)])
+def test_a_run_is_kept_for_as_long_after_its_end_as_was_said(retain):
+    final = runs.finish(begun(retain=retain), DONE, **said())
+    assert final.expires == (None if retain is None else final.finished + retain)
+
+
+def test_a_run_that_has_not_ended_does_not_expire(queue):
+    assert runs.finish(begun(retain=timedelta(0)), HANDED_BACK, **said()).expires is None
+
+
+def test_nobody_holds_a_run_that_is_not_running(queue):
+    for outcome in (DONE, HANDED_BACK):
+        runs.finish(runs.begin(TaskInfo.objects.create(task="any").uuid, "mine"), outcome, **said())
+    assert set(TaskInfo.objects.values_list("worker", "renewed")) == {("", None)}
+
+
+def test_a_run_that_is_tried_again_later_waits_until_then(queue, django_capture_on_commit_callbacks):
+    moment = timezone.now() + timedelta(hours=1)
+    held = begun()
+    with django_capture_on_commit_callbacks(execute=True):
+        runs.finish(held, HANDED_BACK._replace(run_at=moment), **said())
+    assert row(held)["run_at"] == moment
+    assert queue.jobs == [Job(held.uuid, "default", moment)]
+
+
+def test_a_run_that_is_handed_back_may_start_at_once_whenever_it_was_to_start_first(queue):
+    held = begun(run_at=timezone.now() - timedelta(hours=1))
+    runs.finish(held, HANDED_BACK, **said())
+    assert row(held)["run_at"] is None
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_run_that_has_ended_is_not_queued(queue):
     runs.finish(begun(), DONE, **said())
     assert queue.jobs == []
 
 
-# Sweeping
+# Cancelling
 
 
 @pytest.fixture
-def old():
-    return timezone.now() - upkeep.SWEEP_AGE - timedelta(seconds=1)
+def told(monkeypatch):
+    """Who was told of a cancellation: followers, or workers."""
+    told = []
+    monkeypatch.setattr(events, "publish_from_thread", lambda uuid, report: told.append(("followers", uuid, report)))
+    monkeypatch.setattr(events, "tell_workers", lambda uuid: told.append(("workers", uuid)))
+    return told
 
 
-def pending(created, queue="default", **fields):
-    return TaskInfo.objects.create(task="any", queue=queue, created=created, **fields)
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_a_run_that_waits_is_cancelled_at_once(queue, told, attempt):
+    info = TaskInfo.objects.create(task="any", attempt=attempt, seq=first_seq(attempt) + 50, retain=timedelta(days=1))
+    assert info.cancel()
+    stored = TaskInfo.objects.get()
+    for ended in (info, stored):
+        assert (ended.status, ended.cancel_requested, ended.error) == ("cancelled", True, None)
+        assert ended.expires == ended.finished + timedelta(days=1)
+    ((who, uuid, report),) = told
+    assert (who, uuid) == ("followers", info.uuid)
+    assert (report.finished, report.seq) == (True, stored.seq)
+    assert report.events[0].text == protocol.finished_event(stored).text
+    # above all that was said, and below all that any attempt would say
+    assert first_seq(attempt) + 50 < stored.seq < first_seq(attempt + 1)
 
 
-def test_a_sweep_queues_what_has_no_job_and_nothing_else(queue, old):
-    moment = timezone.now() + timedelta(days=1)
-    lost, later, queued = pending(old), pending(old, run_at=moment), pending(old)
-    queue.jobs = [Job(queued.uuid, "default")]
-    assert upkeep.requeue(["default"]) == 0
-    assert queue.jobs[1:] == [Job(lost.uuid, "default"), Job(later.uuid, "default", moment)]
-    upkeep.requeue(["default"])
-    assert len(queue.jobs) == 3
+@pytest.mark.django_db(transaction=True)
+def test_a_run_that_runs_is_asked_to_stop(told):
+    held = begun()
+    assert TaskInfo.objects.get().cancel()
+    info = TaskInfo.objects.get()
+    assert (info.status, info.cancel_requested) == ("running", True)
+    assert told == [("workers", held.uuid)]
 
 
-def test_a_sweep_gives_a_new_run_time_to_be_queued(queue):
-    pending(timezone.now())
-    upkeep.requeue(["default"])
+@pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
+def test_a_run_that_has_ended_is_not_cancelled(told, status):
+    info = TaskInfo.objects.create(task="any", status=status)
+    before = row(info)
+    assert not info.cancel()
+    assert (row(info), told) == (before, [])
+
+
+def test_an_instance_that_is_out_of_date_cancels_what_there_is_now(told):
+    info = TaskInfo.objects.create(task="any")
+    runs.begin(info.uuid)
+    assert info.cancel()
+    assert (info.status, info.cancel_requested) == ("running", True)
+
+
+@pytest.mark.parametrize("moved_on", ["running", "succeeded"])
+def test_a_run_that_moves_on_while_it_is_cancelled_is_looked_at_again(told, monkeypatch, moved_on):
+    info = TaskInfo.objects.create(task="any")
+    usual, moves = runs._held, []
+
+    def meanwhile(held):
+        if not moves:
+            moves.append(TaskInfo.objects.update(status=moved_on))
+        return usual(held)
+
+    monkeypatch.setattr(runs, "_held", meanwhile)
+    assert info.cancel() is (moved_on == "running")
+    assert (info.status, info.cancel_requested) == (moved_on, moved_on == "running")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rollback_takes_a_cancel_back(told):
+    info = TaskInfo.objects.create(task="any")
+    with transaction.atomic():
+        info.cancel()
+        assert told == []
+        transaction.set_rollback(True)
+    assert (TaskInfo.objects.get().status, told) == ("pending", [])
+
+
+@pytest.mark.parametrize("outcome", [DONE, FAILED], ids=lambda outcome: outcome.status)
+def test_a_cancel_that_the_task_never_notices_changes_nothing(told, outcome):
+    held = begun()
+    TaskInfo.objects.get().cancel()
+    final = runs.finish(held, outcome, **said())
+    assert (final.status, final.cancel_requested) == (outcome.status, True)
+
+
+def test_a_run_that_was_to_be_cancelled_is_not_tried_again(queue, told):
+    held = begun()
+    TaskInfo.objects.get().cancel()
+    assert runs.finish(held, HANDED_BACK, **said()).status == "cancelled"
     assert queue.jobs == []
 
 
-@pytest.mark.parametrize("status", [status for status in Status if status != Status.PENDING])
-def test_a_sweep_leaves_alone_what_is_not_pending(queue, old, status):
-    pending(old, status=status)
-    upkeep.requeue(["default"])
-    assert queue.jobs == []
+@pytest.mark.django_db(transaction=True)
+async def test_a_run_is_cancelled_from_async_code(memory_layer):
+    info = await TaskInfo.objects.acreate(task="any")
+    assert await info.acancel()
+    assert not await info.acancel()
+    assert info.status == "cancelled"
 
 
-def test_a_sweep_is_of_the_workers_own_queues(queue, old):
-    first, second, _ = pending(old, "first"), pending(old, "second"), pending(old, "third")
-    upkeep.requeue(["first", "second"])
-    assert queue.jobs == [Job(first.uuid, "first"), Job(second.uuid, "second")]
+# Retrying
 
 
-def test_sweeps_go_through_the_rows_page_by_page_and_begin_again(queue, old, monkeypatch):
-    monkeypatch.setattr(upkeep, "SWEEP_ROWS", 2)
-    rows = [pending(old) for _ in range(5)]
-    after, pages = 0, []
-    for _ in range(4):
-        before = len(queue.jobs)
-        after = upkeep.requeue(["default"], after)
-        pages.append([job.uuid for job in queue.jobs[before:]])
-    uuids = [info.uuid for info in rows]
-    assert pages == [uuids[:2], uuids[2:4], uuids[4:], []]
+@pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
+def test_a_run_that_has_ended_is_started_anew(queue, settings, ann, status):
+    settings.TASK_API_BACKGROUND_TASKS = [Add]
+    first = submit(user=ann, idempotency_key="k").info
+    TaskInfo.objects.update(status=status)
+    first.refresh_from_db()
+    second = first.retry()
+    assert second != first
+    assert (second.task, second.inputs, second.user) == ("add", {"a": 1, "b": 2}, ann)
+    assert (second.status, second.attempt, second.idempotency) == ("pending", 0, None)
+    assert row(first)["status"] == status
 
 
-def test_a_sweep_of_nothing_is_the_whole_of_it(queue):
-    assert upkeep.requeue(["default"], after=7) == 0
+@pytest.mark.parametrize("status", ["pending", "running"])
+def test_a_run_that_has_not_ended_is_not_started_anew(status):
+    info = TaskInfo.objects.create(task="any", status=status)
+    with pytest.raises(NotFinished, match=f"The run is {status}") as caught:
+        info.retry()
+    assert caught.value.info == info
+    assert TaskInfo.objects.count() == 1
+
+
+def test_a_run_whose_task_is_no_more_is_not_started_anew(settings):
+    settings.TASK_API_BACKGROUND_TASKS = []
+    with pytest.raises(UnknownTask):
+        TaskInfo.objects.create(task="add", status="failed").retry()
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_run_is_started_anew_from_async_code(queue, settings):
+    settings.TASK_API_BACKGROUND_TASKS = [Add]
+    info = await TaskInfo.objects.acreate(task="add", status="failed", inputs={"a": 1})
+    assert (await info.aretry()).inputs == {"a": 1, "b": 2}
 
 
 # Waiting for the result

@@ -1,152 +1,237 @@
-"""What keeps runs going without anybody asking, on the rows themselves; tests/faults does it to real processes."""
+"""Lost workers and lost jobs are found by the rows alone, and what has expired is deleted."""
 
 from datetime import timedelta
-from uuid import uuid4
 
 import pytest
+from django.core.management import call_command
+from django.db.models import F
 from django.utils import timezone
 
 from taskapi import runs, upkeep
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import first_seq
+from taskapi.runs import LEASE, Outcome
+from taskapi.states import Status
+from tests.support.backends import Job
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("queue")]
+pytestmark = pytest.mark.django_db
 
-LONG_AGO = timedelta(minutes=1)
+LONG_AGO = LEASE + timedelta(seconds=1)
 
 
-def running(worker="mine", *, lost=False, **fields):
-    """A run in its first attempt; `lost`: its worker has not renewed its lease for long."""
-    info = TaskInfo.objects.create(task="any", **fields)
-    info = runs.begin(info.uuid, worker)
-    if lost:
-        TaskInfo.objects.filter(pk=info.pk).update(renewed=timezone.now() - LONG_AGO)
+def held(worker="mine", since=timedelta(0), **fields):
+    """A run that a worker executes, and has not renewed its lease for so long."""
+    info = runs.begin(TaskInfo.objects.create(task="any", **fields).uuid, worker)
+    TaskInfo.objects.filter(pk=info.pk).update(renewed=F("renewed") - since)
+    info.refresh_from_db()
     return info
 
 
-def now(info):
-    return TaskInfo.objects.get(pk=info.pk)
+def row(info):
+    return TaskInfo.objects.filter(pk=info.pk).values().get()
 
 
 # Leases
 
 
-def test_a_worker_renews_the_leases_of_what_it_executes():
-    info = running(lost=True)
-    assert upkeep.renew("mine", {info.uuid}).runs == {info.uuid}
-    assert upkeep.take_back() == []
+def test_a_worker_renews_the_runs_that_it_executes():
+    info = held(since=LONG_AGO)
+    assert upkeep.renew("mine", {info.uuid}) == ({info.uuid}, set())
+    assert row(info)["renewed"] - info.renewed > LEASE
 
 
-def test_a_lease_is_renewed_by_its_holder_alone():
-    info = running("others", lost=True)
-    assert upkeep.renew("mine", {info.uuid}).runs == set()
-    assert [taken.uuid for taken in upkeep.take_back()] == [info.uuid]
+def test_a_worker_is_told_which_of_its_runs_it_holds_and_which_are_to_stop():
+    mine, cancelled = held(), held(cancel_requested=True)
+    ended, theirs, lost = held(), held("theirs"), held()
+    TaskInfo.objects.filter(pk=ended.pk).update(status="succeeded")
+    TaskInfo.objects.filter(pk=lost.pk).update(worker="theirs", attempt=2)
+    gone = TaskInfo(task="any")
+    uuids = {info.uuid for info in (mine, cancelled, ended, theirs, lost, gone)}
+    assert upkeep.renew("mine", uuids) == ({mine.uuid, cancelled.uuid}, {cancelled.uuid})
 
 
-def test_a_run_that_its_worker_does_not_execute_is_not_renewed():
-    info = running(lost=True)
-    assert upkeep.renew("mine", {uuid4()}).runs == set()
-    assert [taken.uuid for taken in upkeep.take_back()] == [info.uuid]
+def test_a_worker_renews_nothing_that_it_does_not_execute():
+    """Its process may hold a run that it has lost sight of: nobody would ever take that up again."""
+    forgotten, theirs = held(since=LONG_AGO), held("theirs", since=LONG_AGO)
+    before = [row(forgotten), row(theirs)]
+    upkeep.renew("mine", {theirs.uuid})
+    assert [row(forgotten), row(theirs)] == before
 
 
-def test_renewing_tells_what_somebody_asked_to_stop():
-    asked, other = running(), running()
-    assert runs.cancel(asked)
-    held = upkeep.renew("mine", {asked.uuid, other.uuid})
-    assert held == upkeep.Held({asked.uuid, other.uuid}, {asked.uuid})
-
-
-# Taking back
-
-
-def test_a_lease_that_holds_is_left_alone():
-    info = running()
-    assert upkeep.take_back() == []
-    assert now(info).status == "running"
-
-
-def test_a_lost_run_waits_for_its_next_attempt(queue):
-    info = running(lost=True)
+@pytest.mark.django_db(transaction=True)
+def test_a_run_whose_worker_is_lost_waits_for_another(queue, caplog):
+    info = held(since=LONG_AGO)
     (taken,) = upkeep.take_back()
-    assert (taken.status, taken.attempt, now(info).status) == ("pending", 1, "pending")
-    assert [job.uuid for job in queue.jobs] == [info.uuid]
-    assert runs.begin(info.uuid, "other").attempt == 2
+    assert taken == info
+    stored = row(info)
+    assert (stored["status"], stored["worker"], stored["renewed"]) == ("pending", "", None)
+    assert (stored["attempt"], stored["run_at"], stored["finished"]) == (1, None, None)
+    assert first_seq(1) < info.seq < stored["seq"] == taken.seq < first_seq(2)
+    assert queue.jobs == [Job(info.uuid, "default")]
+    assert f"Run {info.uuid} lost its worker in attempt 1; it is pending." in caplog.text
 
 
-def test_what_a_lost_attempt_still_says_is_below_what_follows():
-    info = running(lost=True)
-    (taken,) = upkeep.take_back()
-    assert info.seq < taken.seq < first_seq(2) < runs.begin(info.uuid, "other").seq
-
-
-def test_a_run_that_had_its_last_attempt_has_failed(queue):
-    info = running(lost=True, max_attempts=1)
-    (taken,) = upkeep.take_back()
-    assert (taken.status, taken.error["code"], queue.jobs) == ("failed", "worker_lost", [])
-    assert now(info).finished is not None
-
-
-def test_a_lost_run_that_was_to_be_cancelled_is(queue):
-    info = running(lost=True)
-    runs.cancel(info)
-    (taken,) = upkeep.take_back()
-    assert (taken.status, queue.jobs) == ("cancelled", [])
-
-
-def test_a_zombie_writes_nothing():
-    info = running(lost=True)
+def test_a_lost_worker_is_fenced(queue):
+    info = held(since=LONG_AGO)
     upkeep.take_back()
-    words = [TaskMessage(run_id=info.pk, index=0, attempt=1, seq=info.seq + 1, body="late")]
-    assert not runs.record(info, seq=info.seq + 5, target=1, progress=1, messages=words)
-    outcome = runs.Outcome("succeeded", {})
-    assert runs.finish(info, outcome, seq=info.seq + 5, target=1, progress=1, messages=words) is None
-    assert (now(info).status, now(info).message_count, TaskMessage.objects.count()) == ("pending", 0, 0)
+    said = {"seq": info.seq + 4, "target": None, "progress": 5, "messages": []}
+    assert not runs.record(info, **said)
+    assert runs.finish(info, Outcome(Status.SUCCEEDED), **said) is None
+    assert row(info)["progress"] is None
 
 
-# Cancelling and retrying
+def test_the_next_attempt_is_another_workers(queue):
+    info = held(since=LONG_AGO)
+    upkeep.take_back()
+    again = runs.begin(info.uuid, "theirs")
+    assert (again.attempt, again.worker) == (2, "theirs")
+    assert upkeep.renew("mine", {info.uuid}) == (set(), set())
 
 
-def test_a_run_that_waits_is_cancelled_at_once():
-    info = TaskInfo.objects.create(task="any")
-    assert info.cancel()
-    assert (now(info).status, now(info).cancel_requested, runs.begin(info.uuid)) == ("cancelled", True, None)
+def test_a_run_that_has_had_its_last_attempt_has_failed(queue):
+    held(since=LONG_AGO, attempt=2, max_attempts=3, retain=timedelta(days=1))
+    (taken,) = upkeep.take_back()
+    info = TaskInfo.objects.get()
+    assert (taken.status, info.status, info.error["code"]) == ("failed", "failed", "worker_lost")
+    assert info.expires == info.finished + timedelta(days=1)
+    assert queue.jobs == []
 
 
-def test_a_run_that_runs_is_asked():
-    info = running()
-    assert info.cancel()
-    assert (now(info).status, now(info).cancel_requested) == ("running", True)
+def test_a_run_that_was_to_be_cancelled_is_when_its_worker_is_lost(queue):
+    held(since=LONG_AGO, cancel_requested=True)
+    (taken,) = upkeep.take_back()
+    assert (taken.status, TaskInfo.objects.get().status) == ("cancelled", "cancelled")
 
 
-def test_a_run_that_has_ended_is_not_cancelled():
-    info = TaskInfo.objects.create(task="any", status="succeeded")
-    assert not info.cancel()
-    assert (now(info).status, now(info).cancel_requested) == ("succeeded", False)
+@pytest.mark.parametrize("since", [timedelta(0), LEASE / 2])
+def test_a_run_whose_lease_is_good_is_left_alone(queue, since):
+    info = held(since=since)
+    before = row(info)
+    assert upkeep.take_back() == []
+    assert row(info) == before
 
 
-# Deleting
+@pytest.mark.parametrize("status", [status for status in Status if status != Status.RUNNING])
+def test_only_what_runs_can_lose_its_worker(queue, status):
+    """A pending run has been looked at, too, by a worker that does not know its task."""
+    TaskInfo.objects.create(task="any", status=status, renewed=timezone.now() - LONG_AGO)
+    assert upkeep.take_back() == []
 
 
-def finished(ago, **fields):
-    return TaskInfo.objects.create(task="any", status="succeeded", expires=timezone.now() - ago, **fields)
+def test_a_lease_that_is_renewed_in_the_last_moment_is_good(queue, monkeypatch):
+    info = held(since=LONG_AGO)
+    usual = upkeep._lock
+
+    def meanwhile(rows):
+        upkeep.renew("mine", {info.uuid})
+        return usual(rows)
+
+    monkeypatch.setattr(upkeep, "_lock", meanwhile)
+    assert upkeep.take_back() == []
+    assert row(info)["status"] == "running"
+
+
+def test_every_lost_run_is_taken_back_and_one_that_is_not_does_not_matter(queue):
+    lost = [held(since=LONG_AGO) for _ in range(3)]
+    held()
+    assert upkeep.take_back() == lost
+
+
+# Lost jobs
+
+
+@pytest.fixture
+def old():
+    return timezone.now() - upkeep.SWEEP_AGE - timedelta(seconds=1)
+
+
+def pending(created, queue="default", **fields):
+    return TaskInfo.objects.create(task="any", queue=queue, created=created, **fields)
+
+
+def test_a_sweep_queues_what_has_no_job_and_nothing_else(queue, old):
+    moment = timezone.now() + timedelta(days=1)
+    lost, later, queued = pending(old), pending(old, run_at=moment), pending(old)
+    queue.jobs = [Job(queued.uuid, "default")]
+    assert upkeep.requeue(["default"]) == 0
+    assert queue.jobs[1:] == [Job(lost.uuid, "default"), Job(later.uuid, "default", moment)]
+    upkeep.requeue(["default"])
+    assert len(queue.jobs) == 3
+
+
+def test_a_sweep_gives_a_new_run_time_to_be_queued(queue):
+    pending(timezone.now())
+    upkeep.requeue(["default"])
+    assert queue.jobs == []
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status != Status.PENDING])
+def test_a_sweep_leaves_alone_what_is_not_pending(queue, old, status):
+    pending(old, status=status)
+    upkeep.requeue(["default"])
+    assert queue.jobs == []
+
+
+def test_a_sweep_is_of_the_workers_own_queues(queue, old):
+    first, second, _ = pending(old, "first"), pending(old, "second"), pending(old, "third")
+    upkeep.requeue(["first", "second"])
+    assert queue.jobs == [Job(first.uuid, "first"), Job(second.uuid, "second")]
+
+
+def test_sweeps_go_through_the_rows_page_by_page_and_begin_again(queue, old, monkeypatch):
+    monkeypatch.setattr(upkeep, "SWEEP_ROWS", 2)
+    rows = [pending(old) for _ in range(5)]
+    after, pages = 0, []
+    for _ in range(4):
+        before = len(queue.jobs)
+        after = upkeep.requeue(["default"], after)
+        pages.append([job.uuid for job in queue.jobs[before:]])
+    uuids = [info.uuid for info in rows]
+    assert pages == [uuids[:2], uuids[2:4], uuids[4:], []]
+
+
+def test_a_sweep_of_nothing_is_the_whole_of_it(queue):
+    assert upkeep.requeue(["default"], after=7) == 0
+
+
+# Retention
+
+
+def expired(status="succeeded", ago=timedelta(seconds=1), messages=0, **fields):
+    info = TaskInfo.objects.create(task="any", status=status, expires=timezone.now() - ago, **fields)
+    for index in range(messages):
+        TaskMessage.objects.create(run=info, index=index, attempt=1, seq=index, body=index)
+    return info
 
 
 def test_what_has_expired_is_deleted_with_its_messages():
-    old, young = finished(LONG_AGO, message_count=1), finished(-LONG_AGO)
-    TaskMessage.objects.create(run=old, index=0, attempt=1, seq=1, body="old")
+    expired(messages=3)
+    kept = expired(ago=timedelta(seconds=-60), messages=2)
+    forever = TaskInfo.objects.create(task="any", status="succeeded")
     assert upkeep.prune() == 1
-    assert upkeep.prune() == 0
-    assert list(TaskInfo.objects.all()) == [young]
-    assert not TaskMessage.objects.exists()
-
-
-def test_what_is_kept_for_ever_stays():
-    TaskInfo.objects.create(task="any", status="succeeded", expires=None)
+    assert set(TaskInfo.objects.all()) == {kept, forever}
+    assert set(TaskMessage.objects.values_list("run", flat=True)) == {kept.pk}
     assert upkeep.prune() == 0
 
 
-def test_much_is_deleted_in_small_batches(monkeypatch):
+@pytest.mark.parametrize("status", ["pending", "running"])
+def test_what_has_not_ended_is_kept(status):
+    expired(status)
+    assert upkeep.prune() == 0
+    assert TaskInfo.objects.exists()
+
+
+def test_many_are_deleted_in_portions_the_oldest_first(monkeypatch):
     monkeypatch.setattr(upkeep, "PRUNE_ROWS", 2)
-    for _ in range(3):
-        finished(LONG_AGO)
-    assert [upkeep.prune(), upkeep.prune(), upkeep.prune()] == [2, 1, 0]
+    runs_by_age = [expired(ago=timedelta(seconds=ago)) for ago in (1, 3, 2)]
+    assert upkeep.prune() == 2
+    assert list(TaskInfo.objects.all()) == runs_by_age[:1]
+
+
+def test_the_command_deletes_all_and_says_how_many(monkeypatch, capsys):
+    monkeypatch.setattr(upkeep, "PRUNE_ROWS", 2)
+    for _ in range(5):
+        expired()
+    call_command("prunetasks")
+    assert capsys.readouterr().out == "Deleted 5 runs.\n"
+    assert not TaskInfo.objects.exists()
