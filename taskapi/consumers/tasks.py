@@ -108,15 +108,14 @@ class TaskConsumer(AsyncConsumer):
         # The group is joined before the run exists, so that there is no event to miss.
         subscription = await self._follow(uuid4())
         try:
-            submission = await in_database(self._start, frame, subscription.uuid)
+            info, created = await in_database(self._start, frame, subscription.uuid)
+            if created:
+                rep = protocol.represent(info, [])
+                await subscription.start(info, protocol.encode(protocol.reply("accepted", frame.ref, task=rep)))
         except BaseException:
             self._drop(subscription.uuid)
             raise
-        info = submission.info
-        if submission.created:
-            rep = protocol.represent(info, [])
-            await subscription.start(info, protocol.encode(protocol.reply("accepted", frame.ref, task=rep)))
-        else:
+        if not created:
             self._drop(subscription.uuid)
             await self._show("accepted", frame.ref, info.uuid, frame.after)
 
@@ -147,11 +146,11 @@ class TaskConsumer(AsyncConsumer):
         subscription = await self._follow(uuid)
         try:
             info, messages = await in_database(self._find, uuid, after)
+            frame = protocol.reply(kind, ref, task=protocol.represent(info, messages))
+            await subscription.start(info, protocol.encode(frame))
         except BaseException:
             self._drop(uuid)
             raise
-        frame = protocol.reply(kind, ref, task=protocol.represent(info, messages))
-        await subscription.start(info, protocol.encode(frame))
         if subscription.ended:
             self._drop(uuid)
 
