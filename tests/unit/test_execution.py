@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, connections
 from django.utils import timezone
 
 from taskapi import events, execution, protocol, runs
@@ -141,8 +141,14 @@ async def test_what_run_returns_is_recorded_as_its_outputs(bench, flavour, outpu
 
 
 class Sealed(IntParameter):
+    error = RuntimeError
+
     def to_json(self, value):
-        raise RuntimeError("sealed")
+        raise self.error("sealed")
+
+
+class Exhausted(Sealed):
+    error = StopIteration  # which asyncio does not take from a thread
 
 
 @both
@@ -165,8 +171,9 @@ async def test_outputs_that_are_not_what_the_task_declares_fail_the_run(bench, f
 
 
 @both
-async def test_an_output_that_cannot_be_converted_fails_the_run(bench, flavour):
-    info = await bench.run(make(flavour(lambda self: 1), outputs={"a": Sealed()}))
+@pytest.mark.parametrize("parameter", [Sealed, Exhausted])
+async def test_an_output_that_cannot_be_converted_fails_the_run(bench, flavour, parameter):
+    info = await bench.run(make(flavour(lambda self: 1), outputs={"a": parameter()}))
     assert info.error == {"code": "exception", "message": "The task failed."}
     assert "sealed" in info.traceback
 
@@ -312,7 +319,7 @@ async def test_sync_tasks_use_the_orm_and_their_threads_keep_no_connection(bench
     used = []
 
     def body(self):
-        used.append((threading.current_thread().name, connection))
+        used.append((threading.current_thread().name, connections[connection.alias]))
         return User.objects.count()
 
     assert (await bench.run(make(sync_run(body), outputs=ONE))).outputs == {"sum": 0}
@@ -613,6 +620,32 @@ async def test_a_task_that_is_stopped_cleans_up(bench, run):
     assert cleaned.is_set()
 
 
+@pytest.mark.parametrize("run", [run_until_interrupted, wait_for_ever], ids=["sync", "async"])
+async def test_a_task_that_is_stopped_may_say_something_as_it_cleans_up(bench, run):
+    def say(self):
+        for word in ("cleaning", "cleaned"):
+            self.add_message(word)
+            self.inc_progress()
+            self.check_cancelled()
+
+    def sync_cleaning(self):
+        try:
+            run(self)
+        finally:
+            say(self)
+
+    async def async_cleaning(self):
+        try:
+            await run(self)
+        finally:
+            say(self)
+
+    task = make(sync_cleaning if run is run_until_interrupted else async_cleaning, timeout=0.05)
+    info = await bench.run(task)
+    assert info.error["code"] == "timeout"
+    assert await messages(info) == ["cleaning", "cleaned"]
+
+
 async def test_a_task_that_only_asks_whether_it_has_to_stop_is_stopped(bench):
     def run(self):
         while True:
@@ -788,6 +821,129 @@ async def test_a_zombie_that_reports_is_told_to_stop(bench):
         await executing
     await info.arefresh_from_db()
     assert (info.status, info.attempt, info.progress) == ("running", 2, None)
+
+
+async def test_a_zombie_that_looks_at_its_run_does_not_take_it_over(bench):
+    """It may refresh its `info`, to see whether it is to stop: that is a copy of its own."""
+
+    def body(self):
+        TaskInfo.objects.update(attempt=2)
+        self.info.refresh_from_db()
+        self.add_message("from the grave")
+
+    info = await bench.run(make(sync_run(body)))
+    assert (info.status, info.attempt, info.message_count) == ("running", 2, 0)
+    assert await messages(info) == []
+
+
+@both
+async def test_what_a_task_does_to_its_info_is_its_own_business(bench, flavour):
+    def body(self):
+        self.info.message_count = 7
+        self.info.attempt = self.info.seq = self.info.pk = 0
+        self.info.status = "failed"
+        self.add_message("hi")
+
+    info = await bench.run(make(flavour(body)))
+    assert (info.status, info.attempt) == ("succeeded", 1)
+    assert await messages(info) == ["hi"]
+
+
+async def test_an_earlier_attempt_that_ends_late_leaves_the_later_one_its_place(bench, monkeypatch):
+    """A run that this worker lost, and took up again: its first attempt is still there."""
+    async with held(bench) as info:
+        (first,) = bench.executor.attempts.values()
+        await first.abandon()
+        bench.settings.TASK_API_BACKGROUND_TASKS = [make(wait_for_ever)]
+        again = asyncio.ensure_future(bench.executor.execute(info.uuid))
+        await until(lambda: bench.executor.attempts[info.uuid] is not first)
+    (second,) = bench.executor.attempts.values()
+    assert second.info.attempt == 2
+    second.interrupt(Interruption.CANCELLED)
+    await again
+    await info.arefresh_from_db()
+    assert (info.status, info.attempt) == ("cancelled", 2)
+
+
+async def test_a_run_that_is_deleted_while_it_runs_ends_without_a_word(bench, caplog):
+    info, executing = await bench.start(make(sync_run(lambda self: TaskInfo.objects.all().delete())))
+    await executing
+    assert f"Run {info.uuid} went on without attempt 1" in caplog.text
+    assert "Traceback" not in caplog.text
+    assert kinds(bench.listener.events()) == ["status"]
+
+
+@pytest.mark.parametrize("run", [run_until_interrupted, wait_for_ever], ids=["sync", "async"])
+async def test_a_run_that_is_cancelled_is_no_failure(bench, run):
+    info, executing = await bench.start(make(run, retry_on=(BaseException,)))
+    (attempt,) = await until(lambda: list(bench.executor.attempts.values()))
+    attempt.interrupt(Interruption.CANCELLED)
+    await executing
+    await info.arefresh_from_db()
+    assert (info.status, info.error, info.outputs, info.traceback) == ("cancelled", None, None, "")
+    assert bench.listener.events()[-1]["status"] == "cancelled"
+
+
+# Trying again
+
+
+class Flaky(Task):
+    """Fails in its first attempts, as often as a test says."""
+
+    name = "flaky"
+    inputs = {"failures": IntParameter()}
+    outputs = {"attempt": IntParameter()}
+    retry_on = (ConnectionError,)
+    retry_delay = 0
+
+    def run(self, failures):
+        self.add_message(self.info.attempt)
+        if self.info.attempt <= failures:
+            raise ConnectionResetError("not now")
+        return self.info.attempt
+
+
+class AsyncFlaky(Flaky):
+    name = "async_flaky"
+
+    async def run(self, failures):
+        return Flaky.run(self, failures)
+
+
+@pytest.mark.parametrize("task", [Flaky, AsyncFlaky])
+@pytest.mark.parametrize(("failures", "status"), [(0, "succeeded"), (2, "succeeded"), (3, "failed")])
+async def test_a_task_is_tried_again_after_what_may_pass(bench, task, failures, status):
+    info = await bench.run(task, {"failures": failures})
+    while info.status == "pending":
+        await bench.executor.execute(info.uuid)
+        await info.arefresh_from_db()
+    assert (info.status, info.attempt) == (status, min(failures + 1, 3))
+    assert await messages(info) == list(range(1, info.attempt + 1))
+    if status == "failed":
+        assert info.error == {"code": "exception", "message": "The task failed."}
+        assert "not now" in info.traceback
+
+
+async def test_a_task_is_not_tried_again_after_what_will_not_pass(bench):
+    info = await bench.run(make(raiser(ValueError("never")), retry_on=(ConnectionError,)))
+    assert (info.status, info.attempt) == ("failed", 1)
+
+
+async def test_a_task_error_may_pass_too(bench):
+    info = await bench.run(make(raiser(TaskError("not now")), retry_on=(TaskError,)), max_attempts=1)
+    assert info.error == {"code": "task_error", "message": "not now"}
+    info = await bench.run(make(raiser(TaskError("not now")), retry_on=(TaskError,)))
+    assert info.status == "pending"
+
+
+@pytest.mark.parametrize(("attempt", "delay"), [(0, 100), (1, 200), (2, 400)])
+async def test_each_try_waits_twice_as_long_as_the_one_before(bench, attempt, delay):
+    task = make(raiser(ValueError("not now")), retry_on=(ValueError,), retry_delay=100)
+    before = timezone.now()
+    info = await bench.run(task, attempt=attempt, max_attempts=9)
+    assert delay <= (info.run_at - before).total_seconds() < delay + 50
+    (job,) = get_backend().jobs
+    assert (job.uuid, job.run_at) == (info.uuid, info.run_at)
 
 
 # When something around it is away or broken

@@ -142,6 +142,28 @@ async def test_a_write_is_made_though_nobody_waits_for_it_any_more(ledger):
     assert await stored() == ["a", "b"]
 
 
+async def test_what_was_written_alone_is_not_written_again_when_a_neighbour_is_tried_again(ledger):
+    """One neighbour fails, so that each is written alone; then the database is away for another one of them."""
+    away = iter([OperationalError("away")])
+    calls = []
+
+    def write_together_or_not(name):
+        calls.append(name)
+        if name == "away" and calls.count("away") > 1:
+            for error in away:
+                raise error
+        return insert(name)
+
+    def fail():
+        raise ValueError("no")
+
+    results = await write_together(
+        ledger, lambda: write_together_or_not("first"), lambda: write_together_or_not("away"), fail
+    )
+    assert [str(result) for result in results] == ["first", "away", "no"]
+    assert await stored() == ["first", "away"]
+
+
 # The database is away
 
 
@@ -176,6 +198,18 @@ async def test_the_pauses_between_two_tries_grow_up_to_a_limit(ledger, caplog, m
 
     assert await ledger.write(write) == "a"
     assert [record.args[1] for record in caplog.records] == [0.01, 0.02, 0.03, 0.03]
+
+
+async def test_a_write_that_the_database_refuses_for_ever_is_given_up(ledger, monkeypatch):
+    monkeypatch.setattr(ledgers, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(ledgers, "GIVE_UP", 0.05)
+
+    def refused():
+        raise OperationalError("max_allowed_packet")
+
+    results = await write_together(ledger, lambda: insert("before"), refused, lambda: insert("after"))
+    assert [str(result) for result in results] == ["before", "max_allowed_packet", "after"]
+    assert await stored() == ["before", "after"]
 
 
 async def test_a_good_connection_stays_open(ledger):

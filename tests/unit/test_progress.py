@@ -221,6 +221,19 @@ def test_what_is_said_during_a_collection_is_in_it_or_wakes_the_next():
         saying.result()
 
 
+@pytest.mark.usefixtures("eager_switching")
+@pytest.mark.parametrize("n", [1, 1.0])
+def test_threads_that_count_together_lose_nothing(speaker, n):
+    def count():
+        for _ in range(50_000):
+            speaker.inc_progress(n)
+
+    with ThreadPoolExecutor(2) as pool:
+        for counting in [pool.submit(count) for _ in range(2)]:
+            counting.result()
+    assert speaker.collect().progress == 100_000
+
+
 # Interrupting
 
 
@@ -229,6 +242,18 @@ def test_after_an_interrupt_the_next_call_raises(speaker, call):
     speaker.interrupt()
     with pytest.raises(Interrupted):
         call(speaker)
+
+
+@each_call
+def test_an_interrupt_is_raised_once_so_that_a_task_can_say_something_as_it_cleans_up(speaker, wakes, call):
+    speaker.interrupt()
+    with pytest.raises(Interrupted):
+        speaker.check_interrupted()
+    call(speaker)
+    speaker.add_message("cleaned up")
+    speaker.check_interrupted()
+    assert wakes.count == 1
+    assert speaker.collect().messages[-1] == "cleaned up"
 
 
 @each_call

@@ -190,6 +190,42 @@ def test_tracking_goes_on_from_the_progress_that_there_is(listener):
     assert listener.heard() == (10, 7, [])
 
 
+# A queryset can be iterated over in both ways, and its length is a query.
+
+
+@pytest.fixture
+def names(django_user_model):
+    for name in "ab":
+        django_user_model.objects.create(username=name)
+    return django_user_model.objects.order_by("username").values_list("username", flat=True)
+
+
+@pytest.mark.django_db
+def test_a_queryset_is_tracked_in_a_sync_loop(listener, names):
+    assert [(name, listener.heard()) for name in listener.task.track(names)] == [
+        ("a", (2, None, [])),
+        ("b", (2, 1, [])),
+    ]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_queryset_is_tracked_in_an_async_loop(listener, names):
+    tracked = [(name, listener.heard()) async for name in listener.task.track(names)]
+    assert tracked == [("a", (2, None, [])), ("b", (2, 1, []))]
+
+
+@pytest.mark.django_db
+def test_a_queryset_is_not_counted_where_the_target_is_given(listener, names, django_assert_num_queries):
+    with django_assert_num_queries(1):
+        assert list(listener.task.track(names, target=5)) == ["a", "b"]
+    assert listener.heard() == (5, 2, [])
+
+
+async def test_a_list_is_tracked_in_an_async_loop(listener):
+    assert [item async for item in listener.task.track(["a", "b"])] == ["a", "b"]
+    assert listener.heard() == (2, 2, [])
+
+
 # Describing
 
 
