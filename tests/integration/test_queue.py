@@ -112,6 +112,12 @@ async def test_jobs_are_taken_once_and_in_the_order_of_their_queues(backend, cli
     await queue.close()
 
 
+async def test_jobs_are_taken_in_the_order_in_which_they_were_queued(backend, worker):
+    """Several of them within each millisecond."""
+    queued = [enqueue(backend) for _ in range(50)]
+    assert [await worker.take(1) for _ in queued] == queued
+
+
 async def test_a_queue_of_another_name_is_not_looked_at(backend, worker):
     enqueue(backend, "other")
     assert await worker.take(0.01) is None
@@ -130,11 +136,11 @@ async def test_what_is_queued_again_after_it_was_taken_is_taken_again(backend, w
     assert await worker.take(1) == uuid
 
 
-async def test_what_is_no_job_of_ours_is_dropped(client, worker, caplog):
+async def test_what_is_no_job_of_ours_is_dropped_and_the_next_one_taken(backend, client, worker, caplog):
     client.zadd(queue_key("default"), {"cron:something": 0})
-    assert await worker.take(0.01) is None
+    uuid = enqueue(backend)
+    assert [await worker.take(0.01) for _ in range(2)] == [uuid, None]
     assert "cron:something" in caplog.text
-    assert client.zcard(queue_key("default")) == 0
 
 
 async def blocked(client: redis.Redis, count: int) -> None:

@@ -7,6 +7,8 @@ from uuid import uuid4
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.cache import cache
+from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.http import Http404
 from django.test import Client
 from django.utils.crypto import get_random_string
 from rest_framework.authentication import BaseAuthentication, BasicAuthentication, SessionAuthentication
@@ -15,6 +17,7 @@ from rest_framework.permissions import (
     SAFE_METHODS,
     AllowAny,
     BasePermission,
+    DjangoModelPermissions,
     IsAdminUser,
     IsAuthenticated,
     IsAuthenticatedOrReadOnly,
@@ -22,7 +25,14 @@ from rest_framework.permissions import (
 from rest_framework.throttling import AnonRateThrottle, UserRateThrottle
 
 from taskapi.access import Caller, Refused, as_api_exception, as_protocol_error, origin_allowed
-from taskapi.exceptions import IdempotencyConflict, InvalidInputs, ProtocolError, UnknownTask
+from taskapi.exceptions import (
+    AlreadyFinished,
+    IdempotencyConflict,
+    InvalidInputs,
+    NotFinished,
+    ProtocolError,
+    UnknownTask,
+)
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
@@ -91,6 +101,36 @@ class OwnOnly(BasePermission):
         return obj.user_id == request.user.pk
 
 
+class NoSuchThing(BasePermission):
+    """As DjangoObjectPermissions does: not even that there is a run is to be known."""
+
+    def has_object_permission(self, request, view, obj):
+        raise Http404
+
+
+class GoAway(BasePermission):
+    def has_permission(self, request, view):
+        raise DjangoPermissionDenied("a sentence for the log")
+
+
+class OnlyAdd(BasePermission):
+    """Judges by what is to be started, and with what."""
+
+    message = "Only 1 can be added."
+
+    def has_permission(self, request, view):
+        return request.method in SAFE_METHODS or (request.data["task"], request.data["inputs"]) == ("add", {"a": 1})
+
+
+class ByUUID(BasePermission):
+    """Judges by the address of the run."""
+
+    message = "Not that one."
+
+    def has_permission(self, request, view):
+        return "uuid" not in view.kwargs or view.kwargs["uuid"].int % 2 == 0
+
+
 class HasAuth(BasePermission):
     def has_permission(self, request, view):
         return request.auth == "by header"
@@ -133,6 +173,9 @@ class Visitor:
     def rest_find(self, uuid):
         return verdict(self.client.get(f"/tasks/{uuid}/", headers=self.headers))
 
+    def rest_cancel(self, uuid):
+        return verdict(self.client.post(f"/tasks/{uuid}/cancel/", headers=self.headers))
+
     # WebSocket
 
     def scope(self):
@@ -151,9 +194,9 @@ class Visitor:
             "subprotocols": [],
         }
 
-    def ws(self, method, act):
+    def ws(self, method, act, data=None, **kwargs):
         try:
-            return act(Caller(self.scope()).view(method))
+            return act(Caller(self.scope()).view(method, data, **kwargs))
         except Refused as error:
             refusal = as_protocol_error(error, "r")
             assert refusal.ref == "r"
@@ -161,10 +204,14 @@ class Visitor:
 
     def ws_start(self, task="add", inputs=None):
         given = {"a": 1} if inputs is None else inputs
-        return self.ws("POST", lambda view: view.start_run(task, given).info and OK)
+        data = {"task": task, "inputs": given}
+        return self.ws("POST", lambda view: view.start_run(task, given).info and OK, data)
 
     def ws_find(self, uuid):
-        return self.ws("GET", lambda view: view.find_run(uuid) and OK)
+        return self.ws("GET", lambda view: view.find_run(uuid) and OK, uuid=uuid)
+
+    def ws_cancel(self, uuid):
+        return self.ws("POST", lambda view: view.cancel_run(uuid) and OK, uuid=uuid)
 
 
 OK = (200, None)
@@ -208,6 +255,11 @@ PERMISSIONS = {
     "own runs": [OwnOnly],
     "with a sentence": [NotOnTuesdays],
     "by auth": [HasAuth],
+    "by what is asked": [OnlyAdd],
+    "by the address": [ByUUID],
+    "raises 404": [NoSuchThing],
+    "raises 403": [GoAway],
+    "of models": [DjangoModelPermissions],
 }
 
 
@@ -347,6 +399,49 @@ def test_wrong_credentials_are_refused_in_the_handshake(users):
         Caller(Visitor(basic("ann", "wrong")).scope())
 
 
+# Cancelling
+
+
+@pytest.mark.parametrize("cancel", [Visitor.rest_cancel, Visitor.ws_cancel], ids=["rest", "ws"])
+@pytest.mark.parametrize(
+    ("run", "visitor"),
+    [
+        ("ann's", "ann by session"),
+        ("ann's", "staff by session"),
+        ("nobody's", "nobody"),
+        ("nobody's", "ann by session"),
+    ],
+)
+@pytest.mark.usefixtures("memory_layer")
+def test_who_may_cancel_a_run(users, runs, cancel, run, visitor):
+    assert cancel(VISITORS[visitor](users), runs[run]) == OK
+    assert TaskInfo.objects.get(status="cancelled").uuid == runs[run]
+
+
+@pytest.mark.parametrize("cancel", [Visitor.rest_cancel, Visitor.ws_cancel], ids=["rest", "ws"])
+@pytest.mark.parametrize(
+    ("run", "visitor"), [("ann's", "bob by header"), ("ann's", "nobody"), ("none", "staff by session")]
+)
+def test_who_may_not_see_a_run_may_not_cancel_it(users, runs, cancel, run, visitor):
+    assert cancel(VISITORS[visitor](users), runs[run]) == (HIDDEN, "Not found.")
+    assert not TaskInfo.objects.filter(status="cancelled").exists()
+
+
+@pytest.mark.usefixtures("memory_layer")
+def test_a_run_that_has_ended_cannot_be_cancelled_through_either_door(runs):
+    visitor = Visitor()
+    assert visitor.ws_cancel(runs["nobody's"]) == OK
+    refused = (409, "The run has ended (cancelled); it cannot be cancelled.")
+    assert visitor.ws_cancel(runs["nobody's"]) == visitor.rest_cancel(runs["nobody's"]) == refused
+
+
+def test_a_cookie_alone_cancels_nothing_over_rest(users, runs):
+    visitor = Visitor(login=users["ann"])
+    visitor.client.handler.enforce_csrf_checks = True
+    assert visitor.rest_cancel(runs["ann's"])[0] == 403
+    assert not TaskInfo.objects.filter(status="cancelled").exists()
+
+
 # What the classes see of a socket
 
 
@@ -484,6 +579,13 @@ def test_a_task_may_be_throttled_by_itself(monkeypatch):
     assert [visitor.ws_start("add"), visitor.rest_start("add")] == [OK, OK]
 
 
+def test_cancelling_is_throttled_with_starting(project, runs):
+    project.TASK_API_THROTTLE_CLASSES = [OnceForOthers]
+    visitor = Visitor()
+    assert visitor.ws_cancel(runs["nobody's"]) == OK
+    assert [refused[0] for refused in (visitor.ws_start(), visitor.rest_start())] == [429, 429]
+
+
 def test_who_may_not_start_a_run_does_not_use_up_his_rate(project, users):
     project.TASK_API_THROTTLE_CLASSES = [Once]
     visitor = Visitor()
@@ -504,6 +606,12 @@ class Teapot(APIException):
     [
         (InvalidInputs({"a": ["No."]}), "invalid_inputs", {"inputs": {"a": ["No."]}}),
         (UnknownTask("fly"), "unknown_task", {"task": ["There is no task named 'fly'."]}),
+        (Http404("a sentence for the log"), "not_found", "Not found."),
+        (
+            DjangoPermissionDenied("a sentence for the log"),
+            "permission_denied",
+            "You do not have permission to perform this action.",
+        ),
         (IdempotencyConflict(), "conflict", "This idempotency key was used before with other inputs."),
         (NotFound(), "not_found", "Not found."),
         (PermissionDenied("Go away."), "permission_denied", "Go away."),
@@ -515,6 +623,18 @@ def test_a_refusal_says_over_a_socket_what_it_says_over_rest(error, code, detail
     refusal = as_protocol_error(error, "r")
     assert (refusal.code, refusal.detail, refusal.ref, refusal.status) == (code, detail, "r", None)
     assert as_api_exception(error).detail == detail
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (AlreadyFinished(TaskInfo(status="failed")), "The run has ended (failed); it cannot be cancelled."),
+        (NotFinished(TaskInfo(status="running")), "The run is running; one that has not ended cannot be retried."),
+    ],
+)
+def test_what_makes_no_sense_is_a_conflict_and_says_which(error, sentence):
+    refusal = as_protocol_error(error, None)
+    assert (refusal.code, refusal.detail, refusal.status) == ("conflict", sentence, 409)
 
 
 def test_a_refusal_of_the_protocol_is_its_own():
