@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -245,7 +246,7 @@ class Hub:
                     await self._join(uuid)
                     self._catch_up(uuid)
                 while True:
-                    self._dispatch(*events.read(await layer.receive(channel)))
+                    self._take(await layer.receive(channel))
                     pause = FIRST_PAUSE
             except Exception as error:  # noqa: BLE001 - each layer has errors of its own
                 logger.warning("The channel layer is not there (%r); next try in %.1f s.", error, pause)
@@ -262,6 +263,14 @@ class Hub:
             self._connected.clear()
         else:
             self._connected.set()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        try:
+            uuid, report = events.read(message)
+        except (LookupError, TypeError, ValueError):
+            logger.warning("A message of the channel layer is not a report of this version: %.200r", message)
+        else:
+            self._dispatch(uuid, report)
 
     def _dispatch(self, uuid: UUID, report: Report) -> None:
         for subscription in self._followers.get(uuid, ()):
