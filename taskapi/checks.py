@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,16 @@ from taskapi.registry import load
 from taskapi.tasks import Task
 
 IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
+SETTINGS = (
+    "TASK_API_BACKEND",
+    *(f"TASK_API_{name}" for name in TASKS_SETTINGS),
+    "TASK_API_AUTHENTICATION_CLASSES",
+    "TASK_API_PERMISSIONS_CLASSES",
+    "TASK_API_THROTTLE_CLASSES",
+    "TASK_API_REDIS_URL",
+    "TASK_API_RETENTION",
+    "TASK_API_EVENT_INTERVAL",
+)
 BUSY_TIMEOUT = 5  # seconds: sqlite3's own default, which Django keeps; less is too little with several processes
 
 
@@ -174,7 +185,22 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         *_check_event_interval(),
         *_check_retention(),
     ]
-    return [checks.Error(f"{setting}: {problem}", hint=hint, id="taskapi.E010") for setting, problem, hint in problems]
+    errors = [
+        checks.Error(f"{setting}: {problem}", hint=hint, id="taskapi.E010") for setting, problem, hint in problems
+    ]
+    return [*errors, *_check_names()]
+
+
+def _check_names() -> Iterator[CheckMessage]:
+    """A slip in the name of TASK_API_PERMISSIONS_CLASSES would leave the API open without a word."""
+    for name in dir(django_settings):
+        if name.startswith("TASK_API_") and name not in SETTINGS:
+            close = difflib.get_close_matches(name, SETTINGS, 1)
+            yield checks.Warning(
+                f"{name} is no setting of Django Task API, so it has no effect.",
+                hint=f"Did you mean {close[0]}?" if close else f"The settings are: {', '.join(SETTINGS)}.",
+                id="taskapi.W002",
+            )
 
 
 Problem = tuple[str, str, str]  # the setting, what is wrong with it, what to do
@@ -232,7 +258,9 @@ def _check_event_interval() -> Iterator[Problem]:
 
 def _check_retention() -> Iterator[Problem]:
     value = _value("RETENTION")
-    if value is not None and not isinstance(value, timedelta) and not _is_seconds(value):
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if value is not None and not _is_seconds(value):
         hint = "None keeps finished runs for ever."
         yield "TASK_API_RETENTION", f"expected seconds, a timedelta or None, got {value!r}.", hint
 

@@ -363,3 +363,10 @@ def test_the_remedy_for_an_sqlite_is_one(messages_for):
 
 def test_a_database_of_one_process_is_not_looked_at(messages_for):
     assert messages_for(name=":memory:") == messages_for(name="file:memorydb?mode=memory") == []
+
+
+def test_a_slip_in_the_name_of_a_setting():
+    message = the_one(TASK_API_PERMISSION_CLASSES=[IsAdminUser])
+    assert (message.id, type(message)) == ("taskapi.W002", checks.Warning)
+    assert "TASK_API_PERMISSION_CLASSES" in message.msg
+    assert message.hint == "Did you mean TASK_API_PERMISSIONS_CLASSES?"
