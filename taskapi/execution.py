@@ -204,6 +204,7 @@ class Executor:
     def __init__(self, concurrency: int) -> None:
         self.worker = uuid4().hex  # by which the runs that it holds are known
         self.attempts: dict[UUID, Attempt] = {}
+        self._ending: Interruption | None = None
         self._loop = asyncio.get_running_loop()
         self._ledger = Ledger()
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="taskapi-task")
@@ -215,11 +216,19 @@ class Executor:
             logger.debug("Run %s is not pending; nothing to do.", uuid)
             return
         attempt = self.attempts[uuid] = Attempt(info, self._ledger)
+        if self._ending is not None:  # it was on its way when all were interrupted
+            attempt.interrupt(self._ending)
         try:
             await attempt.finish(await self._outcome(attempt))
         finally:
             if self.attempts.get(uuid) is attempt:  # and not a later one, of a run that this worker had lost
                 del self.attempts[uuid]
+
+    def interrupt_all(self, why: Interruption) -> None:
+        """Stop all tasks, and those that are about to begin."""
+        self._ending = why
+        for attempt in list(self.attempts.values()):
+            attempt.interrupt(why)
 
     async def close(self) -> None:
         """Close threads and connections. A thread whose task does not end is left behind."""

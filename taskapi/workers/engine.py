@@ -183,7 +183,7 @@ class Worker:
             await asyncio.wait({hurrying, finishing}, timeout=self.grace, return_when=asyncio.FIRST_COMPLETED)
             hurrying.cancel()
         unfinished = bool(self._running)
-        self._interrupt_all()
+        self._executor.interrupt_all(Interruption.HANDED_BACK)
         if unfinished:
             await asyncio.wait(self._running, timeout=LAST_WORDS)
         try:
@@ -196,10 +196,6 @@ class Worker:
             logger.warning("The database or Redis is away: what could not be handed back is taken up later.")
             return False
         return not unfinished
-
-    def _interrupt_all(self) -> None:
-        for attempt in list(self._executor.attempts.values()):
-            attempt.interrupt(Interruption.HANDED_BACK)
 
     # Chores
 
