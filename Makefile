@@ -87,7 +87,7 @@ lock: $(VENV)/.dev ## Write requirements/*.txt anew from pyproject.toml
 .PHONY: clean
 clean: ## Remove everything that these targets made, save the committed build
 	rm -rf $(VENV) $(NEWEST) frontend/node_modules build dist site demo/var
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What is installed. Each stamp is younger than the files that it was made from.
