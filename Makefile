@@ -48,6 +48,18 @@ test-newest: ## Run the unit and integration tests with the newest Django, where
 	echo "$(NEWEST)/bin/python -m pytest --ignore=tests/browser $(PYTEST_ARGS)" && \
 	$(NEWEST)/bin/python -m pytest --ignore=tests/browser $(PYTEST_ARGS)
 
+.PHONY: faults
+faults: $(VENV)/.dev ## Strike real servers, one fault a test: some five minutes, which make test does not take
+	$(BIN)/python -m pytest tests/faults --deselect tests/faults/test_storm.py $(PYTEST_ARGS)
+
+# The storm of tests/faults at length; FAULT_SEED does one again.
+FAULT_SECONDS ?= 300# for each of the two channel layers
+FAULT_RUNS ?= 1000# at least, for each
+export FAULT_SEED FAULT_REPORT
+.PHONY: soak
+soak: $(VENV)/.dev ## Strike everything at random for ten minutes: FAULT_SECONDS, FAULT_RUNS, FAULT_SEED
+	FAULT_SECONDS=$(FAULT_SECONDS) FAULT_RUNS=$(FAULT_RUNS) $(BIN)/python -m pytest tests/faults/test_storm.py $(PYTEST_ARGS)
+
 .PHONY: lint
 lint: types ## Check style, formatting, layers and types
 	$(BIN)/ruff check .

@@ -1,0 +1,64 @@
+"""A PostgreSQL that commits and dies before it says so: a proxy that cuts connections at exactly that point."""
+
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+SOCKET = ".s.PGSQL.5432"  # the name that clients look for in the folder which is their HOST
+CHUNK = 65536
+
+
+class Proxy:
+    """Passes everything on, save for the answers to the COMMITs that `loses` picks: it cuts the connection instead."""
+
+    def __init__(self, host: str) -> None:
+        self.server = str(Path(host, SOCKET))
+        self.directory = tempfile.TemporaryDirectory(prefix="taskapi-proxy-")
+        self.host = self.directory.name
+        self.loses: Callable[[int], bool] = lambda commit: False  # given how many there were before
+        self.commits = 0
+        self.lost = 0
+        self._listener = socket.socket(socket.AF_UNIX)
+
+    def __enter__(self) -> Self:
+        self._listener.bind(str(Path(self.host, SOCKET)))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self.directory.cleanup()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=[client], daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        server = socket.socket(socket.AF_UNIX)
+        cutting = threading.Event()  # the next answer is not for the client
+        with suppress(OSError), client, server:
+            server.connect(self.server)
+            threading.Thread(target=self._answer, args=[server, client, cutting], daemon=True).start()
+            while data := client.recv(CHUNK):
+                if b"COMMIT" in data:
+                    if self.loses(self.commits):
+                        cutting.set()
+                    self.commits += 1
+                server.sendall(data)
+            server.shutdown(socket.SHUT_RDWR)
+
+    def _answer(self, server: socket.socket, client: socket.socket, cutting: threading.Event) -> None:
+        with suppress(OSError):
+            while data := server.recv(CHUNK):
+                if cutting.is_set():
+                    self.lost += 1
+                    break
+                client.sendall(data)
+            client.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,31 @@
+"""The test project with tasks that tell what becomes of them, and a channel layer of the test's choice."""
+
+import json
+import os
+
+from tests.project.settings import *  # noqa: F403
+
+TASK_API_BACKGROUND_TASKS = [
+    "tests.faults.tasks.Hold",
+    "tests.faults.tasks.Deaf",
+    "tests.faults.tasks.Precious",
+    "tests.faults.tasks.AsyncHold",
+    "tests.faults.tasks.AsyncDeaf",
+    "tests.faults.tasks.Loop",
+    "tests.faults.tasks.Slow",
+    "tests.faults.tasks.AsyncSlow",
+    "tests.faults.tasks.Flaky",
+    "tests.faults.tasks.Burst",
+    "tests.faults.tasks.HalfWay",
+    "tests.faults.tasks.Brief",
+    "tests.faults.tasks.Work",
+    "tests.faults.tasks.AsyncWork",
+    "tests.faults.tasks.FlakyWork",
+]
+if "FAULTS_OLD_CODE" not in os.environ:
+    TASK_API_BACKGROUND_TASKS += ["tests.faults.tasks.New"]  # what a worker of an older deploy does not know
+
+FAULTS_JOURNAL = os.environ.get("FAULTS_JOURNAL", "")  # a folder where each execution leaves a line
+
+if "FAULTS_LAYER" in os.environ:
+    CHANNEL_LAYERS = {"taskapi": json.loads(os.environ["FAULTS_LAYER"])}

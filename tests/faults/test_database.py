@@ -1,0 +1,165 @@
+"""A PostgreSQL that restarts under everything."""
+
+import asyncio
+import json
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from tests.faults.follower import Follower
+from tests.faults.promises import check
+from tests.faults.proxy import Proxy
+from tests.support.socket import open_socket
+from tests.support.waiting import wait_for
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.parametrize("stack", ["postgres"], indirect=True),  # SQLite is a file, which nobody restarts
+]
+
+
+async def test_a_result_that_is_computed_while_the_database_is_away_is_not_lost(stack, rest, gate):
+    before = {name: process.popen.pid for name, process in stack.processes.items()}
+    uuids = [rest.start(name, gate=str(gate)) for name in ("hold", "async_hold", "loop")]
+    uuids.append(rest.start("burst", n=60, pause=0.1))
+    for uuid in uuids:
+        stack.worker_of(uuid)
+    followers = [Follower(lambda: stack.ws_url, uuid) for uuid in uuids]
+    following = [asyncio.create_task(follower.follow()) for follower in followers]
+    await asyncio.gather(*(follower.subscribed.wait() for follower in followers))
+    stack.databases.stop_postgres()
+    gate.touch()
+    for uuid in uuids[:3]:
+        wait_for(lambda uuid=uuid: stack.executions(uuid, "ended"))
+    stack.databases.start_postgres()
+    await asyncio.gather(*following)
+    for follower in followers:
+        run = rest.get(follower.uuid)
+        assert (run["status"], run["attempt"]) == ("succeeded", 1)
+        check(follower, run)
+        assert follower.connections == 1, "its socket was open all the time"
+        assert len(stack.executions(follower.uuid)) == 1
+    assert before == {n: p.popen.pid for n, p in stack.processes.items() if p.popen.poll() is None}
+
+
+async def test_the_first_frame_after_a_restart_is_served_like_any_other(stack, rest, gate):
+    uuid = rest.start("burst", n=3)
+    rest.ended(uuid)
+    async with open_socket(stack.ws_url) as socket:
+        await socket.send(type="subscribe", ref="1", uuid=uuid, after=0)
+        await socket.receive_until("finished")
+        stack.databases.stop_postgres()
+        await asyncio.sleep(1.5)  # the outage
+        stack.databases.start_postgres()
+        await socket.send(type="subscribe", ref="2", uuid=uuid, after=0)
+        assert (await socket.receive())["type"] == "snapshot"
+
+
+async def test_a_frame_during_an_outage_is_answered_and_the_socket_stays(stack, rest):
+    uuid = rest.start("burst", n=3)
+    rest.ended(uuid)
+    async with open_socket(stack.ws_url) as socket:
+        stack.databases.stop_postgres()
+        await socket.send(type="subscribe", ref="1", uuid=uuid, after=0)
+        answer = await socket.receive()
+        assert (answer["type"], answer["code"]) == ("error", "unavailable")
+        stack.databases.start_postgres()
+        await socket.send(type="subscribe", ref="2", uuid=uuid, after=0)
+        assert [frame["type"] for frame in await socket.receive_until("finished")] == ["snapshot", "finished"]
+
+
+def test_connections_that_are_cut_while_rows_are_written_change_nothing(stack, rest):
+    """They are cut again and again: each write counts once, however often it is tried."""
+    uuids = [rest.start("burst", n=150, pause=0.02) for _ in range(6)]
+    for uuid in uuids:
+        stack.worker_of(uuid)
+    cut = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()"
+    )
+    unfinished = "SELECT count(*) FROM taskapi_taskinfo WHERE uuid = ANY(%s) AND finished IS NULL"
+    with connected(stack) as connection:
+
+        def all_ended():
+            connection.execute(cut)
+            return connection.execute(unfinished, [uuids]).fetchone() == (0,)
+
+        wait_for(all_ended, 60)
+    for uuid in uuids:
+        run = rest.ended(uuid)
+        assert (run["status"], run["attempt"]) == ("succeeded", 1), run["error"]
+        assert run["messages"] == list(range(150))
+
+
+def connected(stack):
+    database = stack.database
+    return psycopg.connect(host=database["HOST"], user=database["USER"], dbname=database["NAME"], autocommit=True)
+
+
+@contextmanager
+def locked(stack, uuid):
+    """The lock on a run's row that a worker leaves which is cut off, or frozen, inside a transaction."""
+    with connected(stack) as connection, connection.transaction(force_rollback=True):
+        connection.execute("SELECT 1 FROM taskapi_taskinfo WHERE uuid = %s FOR UPDATE", [uuid])
+        yield
+
+
+def test_a_row_that_a_lost_worker_has_locked_keeps_nobody_else_waiting(stack, rest, gate):
+    stack.kill("two")
+    first, second = (rest.start("hold", gate=str(gate)) for _ in range(2))
+    for uuid in (first, second):
+        stack.worker_of(uuid)
+        rest.until(uuid, lambda run: run["message_count"] == 1)
+    with locked(stack, first):
+        stack.kill("one")
+        pending = rest.start("hold", gate=str(gate))
+        stack.flush()
+        stack.start_worker(name="one")
+        gate.touch()
+        assert rest.ended(second, 30)["outputs"] == {"attempt": 2}
+        assert rest.ended(pending, 30)["outputs"] == {"attempt": 1}
+    assert rest.ended(first, 30)["outputs"] == {"attempt": 2}
+
+
+@pytest.fixture
+def proxy(stack):
+    """Between the one worker and its database."""
+    for name in stack.workers:
+        stack.kill(name)
+    with Proxy(stack.database["HOST"]) as proxy:
+        stack.extra = {"TEST_DATABASE": json.dumps(stack.database | {"HOST": proxy.host})}
+        stack.start_worker(name="one")
+        stack.extra = {}
+        yield proxy
+        stack.kill("one")
+
+
+@pytest.fixture
+def busy(stack, rest, gate, proxy):
+    """The worker executes something else, all the time."""
+    uuid = rest.start("hold", gate=str(gate))
+    stack.worker_of(uuid)
+    rest.until(uuid, lambda run: run["message_count"] == 1)
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_run_whose_beginning_was_committed_without_an_answer_is_executed(stack, rest, proxy):
+    first = proxy.commits
+    proxy.loses = lambda commit: commit == first
+    uuid = rest.start("burst", n=3)
+    wait_for(lambda: proxy.lost)
+    run = rest.ended(uuid, 40)
+    assert (run["status"], run["messages"]) == ("succeeded", [0, 1, 2])
+    assert len(stack.executions(uuid)) == 1
+
+
+@pytest.mark.usefixtures("busy")
+def test_messages_and_results_that_were_committed_without_an_answer_are_recorded_once(stack, rest, proxy):
+    uuid = rest.start("burst", n=40, pause=0.02)
+    stack.worker_of(uuid)
+    proxy.loses = lambda commit: commit % 2 == 0
+    run = rest.ended(uuid, 30)
+    assert proxy.lost > 2
+    assert (run["status"], run["attempt"], run["error"]) == ("succeeded", 1, None)
+    assert run["messages"] == list(range(40))

@@ -1,0 +1,66 @@
+"""Channel layers that lose events: what they lose is read from the database."""
+
+import asyncio
+
+import pytest
+
+from tests.faults.follower import Follower
+from tests.faults.promises import check
+
+
+def with_layer(name):
+    return pytest.mark.parametrize("stack", [pytest.param(("sqlite", name), id=f"sqlite-{name}")], indirect=True)
+
+
+async def follow(stack, uuid, count=3):
+    followers = [Follower(lambda: stack.ws_url, uuid) for _ in range(count)]
+    await asyncio.gather(*(follower.follow() for follower in followers))
+    return followers
+
+
+@with_layer("core")
+async def test_a_burst_through_a_core_layer_that_holds_ten_is_complete_and_in_order(stack, rest):
+    followers = await follow(stack, rest.start("burst", n=500))
+    for follower in followers:
+        check(follower, rest.get(follower.uuid))
+
+
+@with_layer("core")
+async def test_a_long_burst_through_a_core_layer_that_holds_ten_is_complete_and_in_order(stack, rest):
+    """In many reports: each message of the run is an event of its own."""
+    uuids = [rest.start("burst", n=500, pause=0.005) for _ in range(4)]
+    for followers in await asyncio.gather(*(follow(stack, uuid) for uuid in uuids)):
+        for follower in followers:
+            check(follower, rest.get(follower.uuid))
+
+
+@with_layer("deaf")
+async def test_without_a_single_event_everything_arrives_all_the_same(stack, rest):
+    """The last one as well, which no later one can show to be missing."""
+    for follower in await follow(stack, rest.start("burst", n=20, pause=0.05)):
+        check(follower, rest.get(follower.uuid))
+
+
+@with_layer("last-only")
+async def test_the_last_progress_arrives_before_finished_though_its_own_event_was_lost(stack, rest, gate):
+    followers = [Follower(lambda: stack.ws_url, rest.start("half_way", gate=str(gate))) for _ in range(5)]
+    following = asyncio.gather(*(follower.follow() for follower in followers))
+    await asyncio.gather(*(follower.subscribed.wait() for follower in followers))
+    gate.touch()
+    await following
+    for follower in followers:
+        check(follower, rest.get(follower.uuid))
+
+
+@with_layer("core")
+async def test_followers_hear_of_the_end_after_a_flush(stack, rest, gate):
+    """The core layer keeps its groups in Redis: who was in one is so no longer, and does not know."""
+    uuid = rest.start("hold", gate=str(gate))
+    follower = Follower(lambda: stack.ws_url, uuid)
+    following = asyncio.create_task(follower.follow())
+    await follower.subscribed.wait()
+    stack.worker_of(uuid)
+    stack.flush()
+    gate.touch()
+    await following
+    check(follower, rest.get(uuid))

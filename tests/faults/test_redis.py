@@ -1,0 +1,110 @@
+"""A Redis that is flushed, or stops and comes back with nothing."""
+
+import asyncio
+
+import pytest
+
+from tests.faults.follower import Follower
+from tests.faults.promises import check
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def pids(stack):
+    return {name: process.popen.pid for name, process in stack.processes.items()}
+
+
+def living(stack):
+    return {name: process.popen.pid for name, process in stack.processes.items() if process.popen.poll() is None}
+
+
+def test_pending_runs_complete_after_a_flush(stack, rest, gate):
+    for name in stack.workers:
+        stack.kill(name)
+    uuids = [rest.start("hold", gate=str(gate)) for _ in range(20)]
+    stack.flush()
+    gate.touch()
+    stack.heal()
+    for uuid in uuids:
+        run = rest.ended(uuid)
+        assert (run["status"], run["attempt"]) == ("succeeded", 1)
+        assert len(stack.executions(uuid)) == 1
+
+
+async def test_an_outage_of_redis_is_outlived_by_runs_and_sockets(stack, rest, gate):
+    """It stops for 5 s, under runs that wait and runs that run, and comes back empty; new runs are accepted."""
+    before = pids(stack)
+    running = [rest.start("burst", n=60, pause=0.1) for _ in range(2)]
+    running += [rest.start(name, gate=str(gate)) for name in ("hold", "async_hold", "loop")]
+    for uuid in running:
+        stack.worker_of(uuid)
+    waiting = [rest.start("hold", gate=str(gate)) for _ in range(20)]  # more than both workers have room for
+    followers = [Follower(lambda: stack.ws_url, uuid) for uuid in running + waiting]
+    following = [asyncio.create_task(follower.follow()) for follower in followers]
+    await asyncio.gather(*(follower.subscribed.wait() for follower in followers))
+    stack.stop_valkey()
+    outage = asyncio.create_task(asyncio.sleep(5))  # the fault itself
+    late = [await asyncio.to_thread(rest.start, "burst", n=10) for _ in range(3)]
+    started = Follower(lambda: stack.ws_url, task="burst", inputs={"n": 10})
+    following.append(asyncio.create_task(started.follow()))
+    await asyncio.wait_for(started.subscribed.wait(), 15)  # accepted, though Redis is away
+    await outage
+    assert rest.get(late[0])["status"] == "pending"
+    stack.valkey.start()
+    gate.touch()
+    await asyncio.gather(*following)
+    for follower in (*followers, started):
+        run = rest.get(follower.uuid)
+        assert (run["status"], run["attempt"]) == ("succeeded", 1)
+        check(follower, run)
+        assert follower.connections == 1, "its socket was open all the time"
+    for uuid in late:
+        assert (await asyncio.to_thread(rest.ended, uuid))["status"] == "succeeded"
+    for uuid in (*running, *waiting, *late):
+        assert len(stack.executions(uuid)) == 1
+    assert living(stack) == before
+
+
+async def test_a_redis_that_hangs_holds_up_nothing_that_is_recorded(stack, rest, gate):
+    """It takes connections and answers none of them: runs end, new ones are accepted, and followers are told."""
+    before = pids(stack)
+    running = [rest.start(name, gate=str(gate)) for name in ("hold", "async_hold", "loop")]
+    for uuid in running:
+        stack.worker_of(uuid)
+    followers = [Follower(lambda: stack.ws_url, uuid) for uuid in running]
+    following = [asyncio.create_task(follower.follow()) for follower in followers]
+    await asyncio.gather(*(follower.subscribed.wait() for follower in followers))
+    stack.pause_valkey()
+    gate.touch()
+    await asyncio.gather(*following)  # the end as well, while it hangs: from the rows
+    started = Follower(lambda: stack.ws_url, task="burst", inputs={"n": 10})
+    following = asyncio.create_task(started.follow())
+    await asyncio.wait_for(started.subscribed.wait(), 15)
+    stack.resume_valkey()
+    await following
+    for follower in (*followers, started):
+        run = rest.get(follower.uuid)
+        assert (run["status"], run["attempt"]) == ("succeeded", 1)
+        check(follower, run)
+    assert living(stack) == before
+
+
+async def test_what_follows_an_outage_is_as_quick_as_before(stack, rest, gate):
+    """Wake-ups, events and cancel requests find their way again, without waiting for the sweep or the watch."""
+    uuid = rest.start("burst", n=1)
+    rest.ended(uuid)
+    stack.stop_valkey()
+    stack.valkey.start()
+    wait_for(lambda: _cancelled_by_event(stack, rest, gate), 60)
+
+
+def _cancelled_by_event(stack, rest, gate):
+    """Whether a sync task hears of a cancel request within a second: an event does that, a lease takes up to three."""
+    uuid = rest.start("loop", gate=str(gate))
+    worker = stack.worker_of(uuid)
+    begun = stack.executions(uuid)[0]["at"]
+    rest.cancel(uuid)
+    rest.ended(uuid)
+    ended = stack.executions(uuid, "Interrupted")[0]["at"]
+    return worker and ended - begun < 1
