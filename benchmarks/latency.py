@@ -14,6 +14,7 @@ from tests.support.stack import Stack
 
 Row = tuple[str, str, str]
 
+CALLS = 10_000  # of `inc_progress` in one task
 WARM_UP = 30  # runs before anything is measured
 
 
@@ -22,10 +23,12 @@ async def measure(stack: Stack, runs: int, rounds: int) -> list[Row]:
         await _sums(socket, WARM_UP)
         times = [await _sums(socket, runs) for _ in range(rounds)]
         pings = [await _pings(socket, runs) for _ in range(rounds)]
+        paces = [await _pace(socket) for _ in range(rounds)]
     return [
         ("a `ping` answered, p50", _milliseconds(_median(pings, 0.5)), ""),
         ("`sum`: `run` to `finished`, p50", _milliseconds(_median(times, 0.5)), "8 ms"),
         ("`sum`: `run` to `finished`, p99", _milliseconds(_median(times, 0.99)), ""),
+        (f"{CALLS:,} `inc_progress` in a task, the last value seen", _milliseconds(statistics.median(paces)), "20 ms"),
         ("enqueue to start, p50", _milliseconds(_enqueue_to_start(stack)), "2 ms"),
     ]
 
@@ -41,6 +44,17 @@ async def _sums(socket: Socket, runs: int) -> list[float]:
         if finished["task"]["outputs"] != {"sum": 6}:
             raise RuntimeError(f"A sum went wrong: {finished}")
     return times
+
+
+async def _pace(socket: Socket) -> float:
+    """Seconds that a task spends in a loop of progress calls, while it is followed."""
+    await socket.send(type="run", task="pace", inputs={"n": CALLS})
+    *events, finished = await socket.receive_until("finished")
+    last = [event["progress"] for event in events if event["type"] == "progress"][-1:]
+    if last != [CALLS]:
+        raise RuntimeError(f"The last progress is {last}, not {CALLS}.")
+    seconds: float = finished["task"]["outputs"]["seconds"]
+    return seconds
 
 
 async def _pings(socket: Socket, pings: int) -> list[float]:

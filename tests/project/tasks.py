@@ -190,3 +190,17 @@ class WhoAmI(Task):
 
     def run(self):
         return self.info.user and self.info.user.username
+
+
+class Pace(Task):
+    """Count to `n` by single calls, and say how long the loop took: what the benchmarks read."""
+
+    name = "pace"
+    inputs = {"n": IntParameter()}
+    outputs = {"seconds": FloatParameter()}
+
+    def run(self, n):
+        begun = time.perf_counter()
+        for _ in range(n):
+            self.inc_progress()
+        return time.perf_counter() - begun
