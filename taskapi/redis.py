@@ -40,13 +40,22 @@ def check_url(url: str) -> None:
     """Raise ValueError, with a sentence, for an address that no client could be made from."""
     if not isinstance(url, str):
         raise ValueError(f"expected an address such as redis://127.0.0.1:6379/0, got {url!r}")
-    scheme = urlsplit(url).scheme
-    if scheme not in SCHEMES:
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES:
         raise ValueError(f"expected an address that begins with one of {', '.join(SCHEMES)}, got {url!r}")
-    if scheme == "sentinel":
+    if parts.scheme == "sentinel":
         parse_sentinel(url)
-    else:
-        redis.ConnectionPool.from_url(url)
+        return
+    if parts.scheme != "unix":
+        _database(parts.path.strip("/"))  # redis-py takes database 0 for what is no number; arq does not start
+    redis.ConnectionPool.from_url(url)
+
+
+def _database(text: str) -> int:
+    """The number of a database, as an address has it; 0 where it has none."""
+    if text and not (text.isascii() and text.isdigit()):
+        raise ValueError(f"expected the address to end with the number of a database, got {text!r}")
+    return int(text or 0)
 
 
 def parse_sentinel(url: str) -> Sentinel | None:
@@ -63,7 +72,7 @@ def parse_sentinel(url: str) -> Sentinel | None:
     for address in addresses.split(","):
         host, _, port = address.partition(":")
         hosts.append((host, int(port or SENTINEL_PORT)))
-    return Sentinel(tuple(hosts), service, int(database or 0), unquote(username) or None, unquote(password) or None)
+    return Sentinel(tuple(hosts), service, _database(database), unquote(username) or None, unquote(password) or None)
 
 
 @cache

@@ -59,6 +59,11 @@ async def test_each_loop_has_a_client_of_its_own():
     await asyncio.gather(first.aclose(), second.aclose())
 
 
+@pytest.mark.parametrize("url", ["redis://there", "redis://there/", "redis://there/3", "redis://there?db=3"])
+def test_an_address_may_do_without_the_number_of_a_database(url):
+    check_url(url)
+
+
 # Sentinel
 
 
@@ -105,10 +110,15 @@ async def test_every_client_asks_the_sentinels_for_the_master():
         ("redis://there:port", "port"),
         ("redis://there:99999999", "[Pp]ort"),
         ("redis://[::1", "IPv6"),
+        ("redis://there/x", "number of a database, got 'x'"),
+        ("rediss://there:7/1/2", "number of a database, got '1/2'"),
+        ("redis://there/-1", "number of a database, got '-1'"),
+        ("unix:///run/redis.sock?db=x", "db"),
         ("sentinel://one", "sentinel://host:port,host:port/service"),
         ("sentinel:///mine", "sentinel://host:port,host:port/service"),
         ("sentinel://one:port/mine", "port"),
-        ("sentinel://one/mine/first", "first"),
+        ("sentinel://one/mine/first", "number of a database, got 'first'"),
+        ("sentinel://one/mine/-1", "number of a database, got '-1'"),
     ],
 )
 def test_an_address_that_leads_nowhere_is_refused_with_a_sentence(url, sentence):
