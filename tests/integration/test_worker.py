@@ -193,6 +193,22 @@ async def test_a_worker_in_a_hurry_gives_running_tasks_no_more_time(project, val
     assert Waiting.running == 0
 
 
+@in_process
+async def test_a_run_that_begins_while_the_worker_ends_is_handed_back(project, valkey, monkeypatch, caplog):
+    """Its job was taken just before, and the database is slow."""
+    going_on = threading.Event()
+    usual = runs.begin
+    monkeypatch.setattr(runs, "begin", lambda *args: going_on.wait(20) and usual(*args))
+    await Waiting.astart()
+    async with at_work(grace=0) as worker:
+        await until(lambda: worker._running)
+        worker.stop()
+        await until(lambda: "Waiting up to 0 s" in caplog.text)
+        going_on.set()
+    assert await statuses() == ["pending"]
+    assert Waiting.running == 0
+
+
 # Cancelling
 
 
@@ -241,6 +257,22 @@ async def test_a_cancel_whose_event_was_lost_is_read_from_the_row(patient, valke
         for info in started:
             with pytest.raises(TaskCancelled):
                 await info.aresult(timeout=20)
+
+
+@in_process
+async def test_a_layer_that_comes_back_is_listened_to_again(project, valkey, monkeypatch, caplog):
+    monkeypatch.setattr(leases, "RENEW_INTERVAL", 3600)
+    monkeypatch.setattr(engine, "LAST_PAUSE", 0.02)
+    project.CHANNEL_LAYERS = {"taskapi": {"BACKEND": "tests.support.layers.AwayLayer"}}
+    async with at_work():
+        await until(lambda: "The channel layer is not there" in caplog.text)
+        events.get_layer().come_back()
+        await listening()
+        info = await Waiting.astart()
+        await becomes(info, is_running)
+        await info.acancel()
+        with pytest.raises(TaskCancelled):
+            await info.aresult(timeout=20)
 
 
 @in_process

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from django.db import close_old_connections, connection
+from django.db import OperationalError, close_old_connections, connection, connections
 
 from taskapi.database import in_database, keep_connections
 
@@ -55,3 +55,58 @@ async def test_its_error_is_the_callers():
 
 async def test_its_connection_is_kept_from_one_call_to_the_next():
     assert await in_database(connected) is await in_database(connected)
+
+
+# The database was restarted, and the connection does not know it yet
+
+
+@pytest.fixture
+async def restart():
+    """What a restart does to the connection of the thread that calls it: it is of no use until it is made anew."""
+
+    def restart():
+        dead = connection.connection
+        connections["default"].is_usable = lambda: connection.connection is not dead
+
+    yield restart
+    await in_database(lambda: vars(connections["default"]).pop("is_usable", None))  # the thread outlives the test
+
+
+async def test_a_function_is_called_again_where_it_found_its_connection_dead(restart):
+    used = []
+
+    def function():
+        used.append(connected())
+        if len(used) == 1:
+            restart()
+            raise OperationalError("server closed the connection unexpectedly")
+        return "done"
+
+    assert await in_database(function) == "done"
+    assert len(used) == 2
+    assert used[0] is not used[1]
+
+
+async def test_a_function_that_fails_on_a_good_connection_is_called_once():
+    used = []
+
+    def function():
+        used.append(connected())
+        raise OperationalError("database is locked")
+
+    with pytest.raises(OperationalError, match="locked"):
+        await in_database(function)
+    assert len(used) == 1
+
+
+async def test_a_database_that_stays_away_is_the_callers_error(restart):
+    calls = []
+
+    def function():
+        calls.append(connected())
+        restart()
+        raise OperationalError("no route to host")
+
+    with pytest.raises(OperationalError, match="no route"):
+        await in_database(function)
+    assert len(calls) == 2

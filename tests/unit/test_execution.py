@@ -17,6 +17,7 @@ from taskapi.exceptions import Interrupted, TaskError
 from taskapi.execution import Executor, Interruption
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import BooleanParameter, DictParameter, FloatParameter, IntParameter, StringParameter
+from taskapi.progress import Speaker
 from taskapi.protocol import first_seq
 from taskapi.tasks import Task
 from tests.support.waiting import until
@@ -958,6 +959,50 @@ async def test_a_layer_that_is_away_does_not_concern_the_run(bench, settings, ca
     assert (info.status, info.message_count) == ("succeeded", 2)
     assert f"An event of run {info.uuid} could not be published" in caplog.text
     await events.get_layer().flush()
+
+
+async def test_a_layer_that_is_away_is_not_waited_for_once_more_for_each_report(bench, monkeypatch):
+    failing, tries = asyncio.Event(), []
+
+    async def fail_late(group, message):
+        tries.append(message)
+        await failing.wait()
+        raise ConnectionError("away")
+
+    async def run(self):
+        for n in range(10):
+            self.add_message(n)
+            while await TaskMessage.objects.acount() <= n:
+                pass
+
+    bench.settings.TASK_API_EVENT_INTERVAL = 0
+    monkeypatch.setattr(events, "PUBLISH_TIMEOUT", 60)
+    monkeypatch.setattr(events.get_layer(), "group_send", fail_late)
+    info, executing = await bench.start(make(run))
+    await until(lambda: info.uuid in bench.executor.attempts)
+    reports = bench.executor.attempts[info.uuid]._outbox
+    await until(lambda: reports.qsize() == 10 + 1 + 1)  # of the messages, of the end, and that there are no more
+    failing.set()
+    await executing
+    assert len(tries) == 1, "of the status, for which all others waited"
+
+
+async def test_what_was_said_before_is_not_written_again(bench, monkeypatch):
+    writes = []
+    usual = runs.record
+    monkeypatch.setattr(runs, "record", lambda *args, **said: writes.append(said) or usual(*args, **said))
+    collected = threading.Semaphore(0)
+    collect = Speaker.collect
+    monkeypatch.setattr(Speaker, "collect", lambda self: (collect(self), collected.release())[0])
+
+    def body(self):
+        for _ in range(3):
+            self.set_progress(5)
+            assert collected.acquire(timeout=10)
+
+    info = await bench.run(make(sync_run(body)))
+    assert [said["progress"] for said in writes] == [5]
+    assert info.progress == 5
 
 
 async def test_a_run_whose_words_were_lost_does_not_succeed(bench, monkeypatch, caplog):
