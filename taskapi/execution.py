@@ -1,55 +1,35 @@
 """Runs one task: from a run's uuid to its recorded outcome.
 
-An Executor belongs to one event loop. Async tasks run on that loop, sync ones in threads of their own, and
-rows are written on the ledger's thread, so that none of them waits for another.
+An Executor belongs to one event loop. Async tasks run on that loop, sync ones in threads of their own or, if
+they ask for it, in processes of their own. Rows are written on the ledger's thread, so that none of them
+waits for another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
-from datetime import timedelta
-from enum import Enum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID, uuid4
 
 from asgiref.sync import iscoroutinefunction
-from django.conf import settings as django_settings
-from django.db import close_old_connections
-from django.utils import timezone
-from rest_framework.exceptions import ValidationError
 
 from taskapi import events, protocol, runs
 from taskapi.conf import settings
-from taskapi.database import in_database
-from taskapi.exceptions import Interrupted, TaskError, UnknownTask
+from taskapi.exceptions import UnknownTask
+from taskapi.isolation.outside import Isolated
 from taskapi.ledger import Ledger
 from taskapi.models import TaskInfo, TaskMessage
-from taskapi.params import dump_values, parse_inputs
 from taskapi.progress import Said, Speaker
 from taskapi.protocol import SEQ_PROGRESS, SEQ_STATE, SEQ_STATUS, SEQ_TARGET, Event, Report
 from taskapi.registry import get_task
 from taskapi.runs import Outcome
 from taskapi.states import ErrorCode, Status
-from taskapi.tasks import Task
+from taskapi.work import Interruption, Work, with_connections
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-
-class Interruption(Enum):
-    """Why a running attempt was told to stop."""
-
-    CANCELLED = "cancelled"  # somebody asked for it
-    TIMEOUT = "timeout"  # the task's own
-    HANDED_BACK = "handed back"  # its worker stops
-    LOST = "lost"  # its lease is, so that another worker has the run
 
 
 class Attempt:
@@ -62,8 +42,8 @@ class Attempt:
     def __init__(self, info: TaskInfo, ledger: Ledger) -> None:
         loop = asyncio.get_running_loop()
         self.info = info
-        self.interruption: Interruption | None = None
         self.speaker = Speaker(info.target, info.progress, wake=lambda: loop.call_soon_threadsafe(self._woken))
+        self.work = Work(info, self.speaker)
         self._loop = loop
         self._ledger = ledger
         self._seq = info.seq
@@ -73,25 +53,14 @@ class Attempt:
         self._broken: Exception | None = None  # why a report could not be made
         self._outbox: asyncio.Queue[Report | None] = asyncio.Queue()
         self._publisher = loop.create_task(self._publish())
-        self._stop: Callable[[], object] = self.speaker.interrupt
-        self.retry_on: tuple[type[Exception], ...] = ()
-        self.retry_delay = timedelta()
         status = protocol.status_event(info.uuid, info.attempt, info.seq + SEQ_STATUS, info.status)
         # A first attempt has nothing before it; what was last said of an earlier one may have gone unheard.
         since = -1 if info.attempt == 1 else info.seq - 1
         self._outbox.put_nowait(Report(info.seq, since, 0, False, [status]))
 
     def interrupt(self, why: Interruption) -> None:
-        """Stop the task: an async one is cancelled, a sync one stops at its next progress call."""
-        if self.interruption is None:
-            self.interruption = why
-            self._stop()
-
-    def on_interrupt(self, stop: Callable[[], object]) -> None:
-        """How an async task is stopped."""
-        self._stop = stop
-        if self.interruption is not None:
-            stop()
+        """Stop the task."""
+        self.work.interrupt(why)
 
     async def finish(self, outcome: Outcome) -> None:
         """Write the last words and the outcome, and publish them."""
@@ -100,9 +69,9 @@ class Attempt:
                 if self._pump is not None:
                     self._pump.cancel()  # it sleeps, or waits for its turn: a report under way is not cut off
                 try:
-                    await self._write_end(outcome if self._broken is None else _stumble(self, self._broken))
+                    await self._write_end(outcome if self._broken is None else self.work.stumble(self._broken))
                 except Exception as error:  # noqa: BLE001 - whatever it is, no run may stay `running` for it
-                    await self._write_end(_stumble(self, error))
+                    await self._write_end(self.work.stumble(error))
         finally:
             self._outbox.put_nowait(None)
             await self._publisher
@@ -239,48 +208,27 @@ class Executor:
         try:
             return await self._run(attempt)
         except Exception as error:  # noqa: BLE001 - a task that cannot even be made, say
-            return _stumble(attempt, error)
+            return attempt.work.stumble(error)
 
     async def _run(self, attempt: Attempt) -> Outcome:
+        work = attempt.work
         try:
-            definition = get_task(attempt.info.task)
+            definition = get_task(work.info.task)
         except UnknownTask as error:
             return Outcome.failed(ErrorCode.UNKNOWN_TASK, str(error))
-        attempt.retry_on = definition.retry_on
-        attempt.retry_delay = timedelta(seconds=definition.retry_delay) * 2 ** (attempt.info.attempt - 1)
-        task = definition()
-        task.info = copy(attempt.info)  # the attempt goes by its own, whatever the task does to this one
         timer = None
         if definition.timeout is not None:
-            timer = self._loop.call_later(definition.timeout, attempt.interrupt, Interruption.TIMEOUT)
-        task._speaker = attempt.speaker  # noqa: SLF001 - hidden from the subclasses that users write, not from here
+            timer = self._loop.call_later(definition.timeout, work.interrupt, Interruption.TIMEOUT)
         try:
+            if definition.isolation == "process":
+                return await Isolated(work).run(self._threads)
+            task = work.make(definition)
             if iscoroutinefunction(task.run):
-                return await self._run_async(task, attempt)
-            return await self._in_thread(partial(_run_sync, task, attempt))
+                return await work.arun(task, self._threads)
+            return await self._loop.run_in_executor(self._threads, with_connections, partial(work.run, task))
         finally:
             if timer is not None:
                 timer.cancel()
-
-    async def _run_async(self, task: Task, attempt: Attempt) -> Outcome:
-        # A task of its own, which `interrupt` cancels. Conversions go to a thread: a long list takes a while.
-        async def work() -> Outcome:
-            # the thread of the async ORM is nobody's else to look after, and its connection may be broken
-            await in_database(lambda: None)
-            try:
-                result = await task.run(**await self._in_thread(partial(_parse, task)))
-                return await self._in_thread(partial(_succeed, task, result))
-            except BaseException as error:  # noqa: BLE001
-                return _fail(attempt, error)
-
-        running = self._loop.create_task(work())
-        attempt.on_interrupt(running.cancel)
-        await asyncio.wait({running})
-        # cancelled: before it began, so that nothing inside it could catch that
-        return _fail(attempt, asyncio.CancelledError()) if running.cancelled() else running.result()
-
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        return await self._loop.run_in_executor(self._threads, _with_connections, function)
 
 
 def _is_known(task: str) -> bool:
@@ -289,78 +237,3 @@ def _is_known(task: str) -> bool:
     except UnknownTask:
         return False
     return True
-
-
-def _with_connections(function: Callable[[], T]) -> T:
-    """Call `function` as Django calls a view: stale connections are closed before and after."""
-    close_old_connections()
-    try:
-        return function()
-    except StopIteration as error:  # which a future does not take
-        raise RuntimeError(f"It raised {error!r}.") from error
-    finally:
-        close_old_connections()
-
-
-# How an attempt ends. BaseException: a task's own code ends here, whatever it raises (`sys.exit()` too).
-
-
-def _run_sync(task: Task, attempt: Attempt) -> Outcome:
-    try:
-        return _succeed(task, task.run(**_parse(task)))
-    except BaseException as error:  # noqa: BLE001
-        return _fail(attempt, error)
-
-
-def _parse(task: Task) -> dict[str, Any]:
-    try:
-        return parse_inputs(task.inputs, task.info.inputs)
-    except ValidationError as error:
-        raise TaskError(f"The inputs no longer fit the task: {_sentence(error)}") from None
-
-
-def _succeed(task: Task, result: Any) -> Outcome:
-    """The outcome of a `run` that returned: its outputs as JSON, where they are what the task declares."""
-    spec = task.outputs
-    if not spec:
-        return Outcome(Status.SUCCEEDED, {})
-    if len(spec) == 1 and not (isinstance(result, Mapping) and result.keys() == spec.keys()):
-        result = dict.fromkeys(spec, result)
-    try:
-        return Outcome(Status.SUCCEEDED, dump_values(spec, result))
-    except ValidationError as error:
-        logger.error("Task %s returned invalid outputs: %s", task.name, _sentence(error))
-        return Outcome.failed(ErrorCode.INVALID_OUTPUTS, f"The task returned invalid outputs. {_sentence(error)}")
-
-
-def _fail(attempt: Attempt, error: BaseException) -> Outcome:
-    """The outcome of a `run` that raised."""
-    if isinstance(error, (Interrupted, asyncio.CancelledError)):
-        match attempt.interruption:
-            case Interruption.CANCELLED:
-                return runs.CANCELLED
-            case Interruption.TIMEOUT:
-                return Outcome.failed(ErrorCode.TIMEOUT, "The task took longer than it may.")
-            case Interruption.HANDED_BACK | Interruption.LOST:
-                return Outcome(Status.PENDING)
-    if isinstance(error, attempt.retry_on) and attempt.info.attempt < attempt.info.max_attempts:
-        logger.warning("Task %s will be tried again in run %s.", attempt.info.task, attempt.info.uuid, exc_info=error)
-        return Outcome(Status.PENDING, run_at=timezone.now() + attempt.retry_delay)
-    if isinstance(error, TaskError):
-        return Outcome.failed(ErrorCode.TASK_ERROR, str(error))
-    return _stumble(attempt, error)
-
-
-def _stumble(attempt: Attempt, error: BaseException) -> Outcome:
-    """The outcome after an error that nobody foresaw: its text is for staff, unless DEBUG is on."""
-    logger.error("Task %s failed in run %s.", attempt.info.task, attempt.info.uuid, exc_info=error)
-    # these, unlike str(error), survive an exception that cannot be printed
-    message = "".join(traceback.format_exception_only(error)).strip() if django_settings.DEBUG else "The task failed."
-    return Outcome.failed(ErrorCode.EXCEPTION, message, "".join(traceback.format_exception(error)))
-
-
-def _sentence(error: ValidationError) -> str:
-    """The details of a ValidationError as text: ``name: sentence sentence; name: …``."""
-    if not isinstance(error.detail, dict):
-        return " ".join(map(str, error.detail))
-    return "; ".join(f"{name}: {' '.join(map(str, details))}" for name, details in error.detail.items())

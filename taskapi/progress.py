@@ -66,6 +66,13 @@ class Speaker:
         if not self.pending:
             self.changed()
 
+    def repeat(self, said: Said) -> None:
+        """Say what another speaker has said."""
+        self.target, self.progress = said.target, said.progress
+        self._messages.extend(said.messages)
+        if not self.pending:
+            self.changed()
+
     def check_interrupted(self) -> None:
         """Raise Interrupted where the attempt has to stop: once, so that the task can say something as it cleans up."""
         if self._interrupted:

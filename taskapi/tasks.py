@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from datetime import datetime, timedelta
 from inspect import cleandoc
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from asgiref.sync import sync_to_async
 
@@ -41,6 +41,7 @@ class Task:
     throttle_classes: ClassVar[Iterable[Any]] = ()  # DRF's, added to those of the project
     queue: ClassVar[str] = "default"
     timeout: ClassVar[float | None] = None  # seconds
+    isolation: ClassVar[Literal["process"] | None] = None  # "process": it runs in one of its own, which can be ended
     max_attempts: ClassVar[int] = 3  # executions in all, whatever ended the earlier ones
     retry_on: ClassVar[tuple[type[Exception], ...]] = ()  # exceptions after which it is tried again
     retry_delay: ClassVar[float] = 1.0  # seconds before the second try; doubling

@@ -20,9 +20,10 @@ if not apps.ready:
 
 from taskapi.backends.arq import FUNCTION, health_key, queue_key, serialize
 from taskapi.conf import settings
+from taskapi.processes import leave, log_to_terminal
 from taskapi.redis import parse_sentinel
 from taskapi.tasks import Task
-from taskapi.workers.engine import Worker, leave, log_to_terminal
+from taskapi.workers.engine import Worker
 
 QUEUE = Task.queue
 

@@ -7,16 +7,18 @@ import logging
 import os
 import signal
 from collections.abc import Coroutine, Sequence
-from typing import Any, NoReturn
+from typing import Any
 from uuid import UUID
 
 from django.db import connections
 
 from taskapi import events, runs, upkeep
 from taskapi.backends.arq import HEALTH_INTERVAL, Unavailable, WorkerQueue
-from taskapi.execution import Executor, Interruption
+from taskapi.execution import Executor
 from taskapi.models import TaskInfo
+from taskapi.processes import leave
 from taskapi.upkeep import Held
+from taskapi.work import Interruption
 from taskapi.workers.leases import LeaseKeeper
 
 logger = logging.getLogger(__name__)
@@ -28,22 +30,6 @@ POLL_INTERVAL = 0.5  # seconds for which a worker waits for a job, and then betw
 BURST_WAIT = 0.01  # seconds: a burst ends when nothing is due, so it does not wait
 SWEEP_INTERVAL = 2.0  # seconds between two sweeps
 FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0  # seconds between two tries while Redis is away; doubling
-
-
-def log_to_terminal() -> None:
-    """Say what the worker does, in a project whose LOGGING says nothing of it."""
-    package = logging.getLogger("taskapi")
-    if not package.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        package.addHandler(handler)
-        package.setLevel(logging.INFO)
-
-
-def leave() -> NoReturn:
-    """End the process at once: Python would wait for a thread that never ends, as long as that takes."""
-    logging.shutdown()
-    os._exit(0)
 
 
 class Worker:

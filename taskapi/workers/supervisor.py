@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from taskapi.processes import fresh
 from taskapi.workers.process import work
 
 logger = logging.getLogger(__name__)
 
 RESTART_PAUSE = 1.0  # seconds: a process that cannot start must not keep the machine busy
-
-# A fresh interpreter for each: nothing is shared with the parent, and every platform has it.
-_processes = multiprocessing.get_context("spawn")
 
 
 class Supervisor:
@@ -33,7 +30,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Return when every worker has ended: after SIGTERM or SIGINT, or of itself where they work in a burst."""
-        self._woken, self._wake = _processes.Pipe(duplex=False)
+        self._woken, self._wake = fresh.Pipe(duplex=False)
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(signum, self._stop)
         for _ in range(self.processes):
@@ -53,7 +50,7 @@ class Supervisor:
             self._start()
 
     def _start(self) -> None:
-        child = _processes.Process(target=work, args=(self.options,), name="taskworker")
+        child = fresh.Process(target=work, args=(self.options,), name="taskworker")
         child.start()
         self._children.append(child)
         if self._stopping:  # the signal came in between

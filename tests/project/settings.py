@@ -90,4 +90,12 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.project.tasks.AsyncAddUser",
     "tests.project.tasks.Rollback",
     "tests.project.tasks.WhoAmI",
+    "tests.project.isolated.Alone",
+    "tests.project.isolated.AsyncAlone",
+    "tests.project.isolated.AloneForUser",
+    "tests.project.isolated.AloneFails",
+    "tests.project.isolated.AlonePatient",
+    "tests.project.isolated.AsyncAlonePatient",
+    "tests.project.isolated.Stuck",
+    "tests.project.isolated.StuckForAWhile",
 ]

@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.db import connection, connections
 from django.utils import timezone
 
-from taskapi import events, execution, protocol, runs
+from taskapi import events, execution, protocol, runs, work
 from taskapi.backends import get_backend
 from taskapi.exceptions import Interrupted, TaskError
 from taskapi.execution import Executor, Interruption
@@ -712,7 +712,7 @@ async def test_a_task_that_is_in_time_is_not_stopped(bench):
     async with held(bench):
         (attempt,) = bench.executor.attempts.values()
     await bench.run(make(sync_run(lambda self: 1), timeout=60))
-    assert attempt.interruption is None
+    assert attempt.work.interruption is None
 
 
 async def test_a_timeout_is_of_no_interest_once_the_task_has_returned(bench):
@@ -1028,7 +1028,7 @@ async def test_a_run_whose_words_were_lost_does_not_succeed(bench, monkeypatch, 
 
 
 async def test_an_outcome_that_cannot_be_recorded_is_a_failure(bench, monkeypatch):
-    monkeypatch.setattr(execution, "_succeed", lambda task, result: execution.Outcome("succeeded", {1: object()}))
+    monkeypatch.setattr(work, "_succeed", lambda task, result: execution.Outcome("succeeded", {1: object()}))
     info = await bench.run(make(sync_run(lambda self: 1)))
     assert (info.status, info.error["code"]) == ("failed", "exception")
     assert kinds(bench.listener.events())[-1] == "finished"

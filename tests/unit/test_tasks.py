@@ -257,7 +257,7 @@ def test_only_what_the_contract_names_is_public():
     public = {name for name in dir(Task) if not name.startswith("_")}
     assert public == {
         "name", "inputs", "outputs", "permission_classes", "throttle_classes", "queue", "timeout", "max_attempts",
-        "retry_on", "retry_delay", "retain", "set_target", "set_progress", "inc_progress", "add_message",
+        "retry_on", "retry_delay", "retain", "isolation", "set_target", "set_progress", "inc_progress", "add_message",
         "check_cancelled", "track", "start", "astart", "describe",
     }  # fmt: skip
     assert iscoroutinefunction(Task.astart)

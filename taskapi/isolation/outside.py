@@ -1,0 +1,111 @@
+"""The worker's side: starts the process of a run, hears what it says, and ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from taskapi.exceptions import Interrupted
+from taskapi.isolation.process import main
+from taskapi.processes import fresh
+from taskapi.runs import Outcome
+from taskapi.states import Status
+from taskapi.work import Work
+
+logger = logging.getLogger(__name__)
+
+LAST_WORDS = 2.0  # seconds: for a task that was told to stop, and for a process that has said its outcome
+LOOK_INTERVAL = 1.0  # seconds between two looks at a silent process: one that it forked may hold its pipe open
+
+
+class Isolated:
+    """The work of one attempt in a process of its own."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._ours, self._theirs = fresh.Pipe()
+        self._process = fresh.Process(
+            target=main, args=(self._theirs, pickle.dumps(work.info), os.getpid()), name="taskapi-run"
+        )
+
+    async def run(self, threads: ThreadPoolExecutor) -> Outcome:
+        """Execute it to its outcome. One of the threads looks after the process."""
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Outcome] = loop.create_future()
+        timers: list[asyncio.TimerHandle] = []
+
+        def stop() -> None:
+            with suppress(OSError):  # it has ended meanwhile
+                self._ours.send(self._work.interruption)
+            timers.append(loop.call_later(LAST_WORDS, self._kill))
+
+        def tell(said: Outcome) -> None:
+            loop.call_soon_threadsafe(outcome.set_result, said)
+
+        self._work.on_interrupt(stop)
+        loop.run_in_executor(threads, self._look_after, tell)
+        try:
+            return await outcome
+        finally:
+            self._work.ended()
+            for timer in timers:
+                timer.cancel()
+
+    def _look_after(self, tell: Callable[[Outcome], None]) -> None:
+        """Start the process, tell how it ended, and leave nothing of it behind."""
+        try:
+            self._process.start()
+            self._theirs.close()
+            outcome = self._listen()
+        except Exception as error:  # noqa: BLE001 - it could not be started, say
+            outcome = self._work.stumble(error)
+        if outcome is not None:
+            tell(outcome)
+            self._end(LAST_WORDS)  # at its exit, log handlers and others send what they have kept
+        else:
+            self._end(0)
+            tell(self._lost())
+
+    def _listen(self) -> Outcome | None:
+        """Pass on what the task says, until its outcome; None where it ends without one."""
+        while True:
+            ended = self._process.exitcode is not None
+            if self._ours.poll(0 if ended else LOOK_INTERVAL):
+                try:
+                    said = self._ours.recv()
+                except (EOFError, OSError):
+                    return None
+                if isinstance(said, Outcome):
+                    return said
+                self._work.speaker.repeat(said)
+            elif ended:
+                return None
+
+    def _lost(self) -> Outcome:
+        """The outcome of a process that had none: it was stopped, or went away as a worker may."""
+        if self._work.interruption is not None:
+            return self._work.fail(Interrupted())
+        info = self._work.info
+        logger.error("The process of run %s ended with %s.", info.uuid, self._process.exitcode)
+        return Outcome(Status.PENDING)
+
+    def _end(self, seconds: float) -> None:
+        """Let the process end by itself for so long."""
+        if self._process.pid is not None:
+            self._process.join(seconds)
+            self._kill()
+            self._process.join()
+        self._ours.close()
+
+    def _kill(self) -> None:
+        """End the process, and what it started in its group."""
+        if self._process.pid is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()  # where it has no group of its own yet

@@ -1,0 +1,40 @@
+"""Where the process of a run begins: in a fresh interpreter, which has loaded no app yet."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import signal
+import sys
+from functools import partial
+from multiprocessing.connection import Connection
+
+import django
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
+
+
+def main(connection: Connection, info: bytes, worker: int) -> None:
+    """Execute the pickled run for the worker with this process id, which is at the other end of the connection."""
+    # A group of its own: Ctrl-C in the worker's terminal is not meant for it, and what it starts is killed with it.
+    os.setpgid(0, 0)
+    # A service manager that stops a worker signals all of its processes. This one ends when its worker says so.
+    signal.signal(signal.SIGTERM, lambda signum, frame: None)
+    os.register_at_fork(after_in_child=partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
+    _end_with(worker)
+    django.setup()
+    from taskapi.isolation.inside import execute  # needs the apps
+
+    execute(connection, pickle.loads(info))  # noqa: S301 - its worker's own words
+
+
+def _end_with(worker: int) -> None:
+    """Let the kernel end this process with its worker, also while a task holds the interpreter and nothing else runs.
+
+    Elsewhere than on Linux it ends when it hears that the connection is closed.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != worker:  # it is gone already
+            os._exit(1)

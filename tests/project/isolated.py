@@ -1,0 +1,129 @@
+"""Tasks with a process of their own. What a test has to know of that process, the task leaves in a file."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from taskapi.exceptions import Interrupted, TaskError
+from taskapi.params import IntParameter, StringParameter
+from taskapi.tasks import Task
+
+
+class Alone(Task):
+    """Say how far it is, and which process this is."""
+
+    name = "alone"
+    inputs = {"n": IntParameter(default=3)}
+    outputs = {"pid": IntParameter()}
+    isolation = "process"
+
+    def run(self, n):
+        for number in self.track(range(n)):
+            self.add_message({"number": number, "attempt": self.info.attempt})
+        return os.getpid()
+
+
+class AsyncAlone(Alone):
+    name = "async_alone"
+
+    async def run(self, n):
+        for number in self.track(range(n)):
+            self.add_message({"number": number, "attempt": self.info.attempt})
+            await asyncio.sleep(0)
+        return os.getpid()
+
+
+class AloneForUser(Alone):
+    """Say for whom it runs."""
+
+    name = "alone_for_user"
+    inputs = {}
+    outputs = {"user": StringParameter(required=False)}
+
+    async def run(self):
+        return self.info.user and self.info.user.username
+
+
+class AloneFails(Alone):
+    """Fail in one of several ways."""
+
+    name = "alone_fails"
+    inputs = {"how": StringParameter()}
+    outputs = {"n": IntParameter()}
+    retry_on = (ConnectionError,)
+    retry_delay = 100
+
+    def run(self, how):
+        self.add_message("before")
+        match how:
+            case "task_error":
+                raise TaskError("There is nothing to be done.")
+            case "exception":
+                raise RuntimeError("the password is swordfish")
+            case "retry_on":
+                raise ConnectionError("nobody there")
+            case "sys.exit":
+                sys.exit(3)
+            case "os._exit":
+                os._exit(3)
+            case "invalid_outputs":
+                return "many"
+        raise AssertionError(how)
+
+
+class AlonePatient(Alone):
+    """Go on until it is told to stop, and clean up; leave its process id in a file meanwhile."""
+
+    name = "alone_patient"
+    inputs = {"pid_file": StringParameter()}
+    outputs = {}
+
+    def run(self, pid_file):
+        self.add_message("begun")
+        leave_pid(pid_file)
+        try:
+            while True:
+                time.sleep(0.001)  # a piece of the work
+                self.inc_progress()
+        except Interrupted:
+            self.add_message("cleaned up")
+            raise
+
+
+class AsyncAlonePatient(AlonePatient):
+    name = "async_alone_patient"
+
+    async def run(self, pid_file):
+        self.add_message("begun")
+        leave_pid(pid_file)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.add_message("cleaned up")
+
+
+class Stuck(AlonePatient):
+    """Hold the interpreter for ever: no other thread of the process runs any more, and no signal is handled."""
+
+    name = "stuck"
+
+    def run(self, pid_file):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        leave_pid(pid_file, child.pid)
+        re.match(r"(a+)+$", "a" * 64 + "b")  # 2 ** 64 steps
+
+
+class StuckForAWhile(Stuck):
+    name = "stuck_for_a_while"
+    timeout = 0.5
+
+
+def leave_pid(path, *more):
+    """Write the process ids at once: whoever sees the file sees all of them."""
+    written = Path(f"{path}.new")
+    written.write_text(" ".join(map(str, (os.getpid(), *more))))
+    written.rename(path)

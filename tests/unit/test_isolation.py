@@ -1,0 +1,227 @@
+"""Tasks in a process of their own: real processes, started by an executor in this one."""
+
+import asyncio
+import os
+import signal
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from taskapi.execution import Executor, Interruption
+from taskapi.isolation import outside
+from taskapi.models import TaskInfo
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("memory_layer", "queue")]
+
+KINDS_OF_PATIENT = ["alone_patient", "async_alone_patient"]
+
+
+@pytest.fixture
+async def executor():
+    executor = Executor(4)
+    yield executor
+    assert not executor.attempts
+    await executor.close()
+
+
+async def execute(executor, task, inputs=None, **fields):
+    """The run as it ended."""
+    info = await TaskInfo.objects.acreate(task=task, inputs=inputs or {}, **fields)
+    await executor.execute(info.uuid)
+    await info.arefresh_from_db()
+    return info
+
+
+@asynccontextmanager
+async def under_way(executor, task, path):
+    """A run whose task has left its process ids; afterwards it has to end, whatever the test has done to it."""
+    info = await TaskInfo.objects.acreate(task=task, inputs={"pid_file": str(path)})
+    executing = asyncio.ensure_future(executor.execute(info.uuid))
+    pids = await until(lambda: read_pids(path))
+    try:
+        yield info, pids
+    finally:
+        executor.interrupt_all(Interruption.CANCELLED)
+        async with asyncio.timeout(20):
+            await executing
+
+
+def read_pids(path):
+    return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+
+
+def is_there(pid):
+    """Whether the process is: a zombie is not."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+async def becomes(info, look):
+    """Wait until the row of the run is as expected."""
+    async with asyncio.timeout(20):
+        while not look():
+            await info.arefresh_from_db()
+
+
+async def messages(info):
+    return [body async for body in info.log.order_by("index").values_list("body", flat=True)]
+
+
+# How it goes
+
+
+@pytest.mark.parametrize("task", ["alone", "async_alone"])
+async def test_a_task_runs_in_another_process_and_says_what_it_says_here(executor, task):
+    info = await execute(executor, task)
+    assert (info.status, info.error, info.attempt) == ("succeeded", None, 1)
+    assert info.outputs["pid"] not in (os.getpid(), 0)
+    assert (info.progress, info.target) == (3, 3)
+    assert await messages(info) == [{"number": number, "attempt": 1} for number in range(3)]
+
+
+async def test_a_process_ends_with_its_run(executor):
+    info = await execute(executor, "alone")
+    await until(lambda: not is_there(info.outputs["pid"]))
+
+
+async def test_many_messages_arrive_all_and_in_order(executor):
+    info = await execute(executor, "alone", {"n": 5000})
+    assert [message["number"] for message in await messages(info)] == list(range(5000))
+    assert (info.progress, info.target) == (5000, 5000)
+
+
+async def test_what_a_task_says_is_recorded_while_it_runs(executor, tmp_path):
+    async with under_way(executor, "alone_patient", tmp_path / "pids") as (info, _):
+        await becomes(info, lambda: info.message_count == 1 and (info.progress or 0) > 10)
+
+
+async def test_runs_are_in_processes_of_their_own_at_the_same_time(executor, tmp_path):
+    async with (
+        under_way(executor, "alone_patient", tmp_path / "one") as (_, one),
+        under_way(executor, "alone_patient", tmp_path / "two") as (_, two),
+    ):
+        assert len({os.getpid(), *one, *two}) == 3
+
+
+async def test_a_task_knows_its_user(executor):
+    user = await User.objects.acreate(username="ada")
+    info = await execute(executor, "alone_for_user", user=user)
+    assert info.outputs == {"user": "ada"}
+
+
+# How it fails
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ("task_error", {"code": "task_error", "message": "There is nothing to be done."}),
+        ("exception", {"code": "exception", "message": "The task failed."}),
+        ("sys.exit", {"code": "exception", "message": "The task failed."}),
+        ("invalid_outputs", {"code": "invalid_outputs"}),
+    ],
+)
+async def test_a_failure_is_what_it_would_be_in_the_worker(executor, how, error):
+    info = await execute(executor, "alone_fails", {"how": how})
+    assert info.status == "failed"
+    assert info.error.items() >= error.items()
+    assert ("swordfish" in info.traceback) == (how == "exception")
+    assert await messages(info) == ["before"]
+
+
+async def test_an_exception_of_retry_on_is_tried_again(executor):
+    before = timezone.now()
+    info = await execute(executor, "alone_fails", {"how": "retry_on"})
+    assert (info.status, info.attempt) == ("pending", 1)
+    assert (info.run_at - before).total_seconds() >= 100
+
+
+async def test_a_process_that_ends_without_a_word_is_a_lost_worker(executor, caplog):
+    info = await execute(executor, "alone_fails", {"how": "os._exit"}, max_attempts=2)
+    assert (info.status, info.attempt) == ("pending", 1)
+    assert f"The process of run {info.uuid} ended with 3" in caplog.text
+    await executor.execute(info.uuid)
+    await info.arefresh_from_db()
+    assert (info.status, info.attempt, info.error["code"]) == ("failed", 2, "worker_lost")
+
+
+async def test_a_process_that_is_killed_is_a_lost_worker(executor, tmp_path):
+    async with under_way(executor, "stuck", tmp_path / "pids") as (info, (pid, child)):
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not executor.attempts)
+        await info.arefresh_from_db()
+        assert (info.status, info.attempt) == ("pending", 1)
+        await until(lambda: not is_there(child))
+
+
+async def test_a_process_that_cannot_be_started_is_a_failure(executor, monkeypatch):
+    def start(process):
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(outside.fresh.Process, "start", start)
+    info = await execute(executor, "alone")
+    assert (info.status, info.error["code"]) == ("failed", "exception")
+    assert "no more processes" in info.traceback
+
+
+# How it is stopped
+
+
+@pytest.mark.parametrize("task", KINDS_OF_PATIENT)
+@pytest.mark.parametrize(
+    ("why", "status"),
+    [(Interruption.CANCELLED, "cancelled"), (Interruption.TIMEOUT, "failed"), (Interruption.HANDED_BACK, "pending")],
+)
+async def test_a_task_that_is_told_to_stop_can_clean_up(executor, tmp_path, task, why, status):
+    async with under_way(executor, task, tmp_path / "pids") as (info, (pid,)):
+        executor.attempts[info.uuid].interrupt(why)
+        await until(lambda: not executor.attempts)
+        await info.arefresh_from_db()
+        assert info.status == status
+        assert await messages(info) == ["begun", "cleaned up"]
+        await until(lambda: not is_there(pid))
+
+
+@pytest.mark.parametrize(
+    ("why", "status"),
+    [(Interruption.CANCELLED, "cancelled"), (Interruption.HANDED_BACK, "pending"), (Interruption.LOST, "pending")],
+)
+async def test_a_task_that_does_not_stop_is_killed_with_all_that_it_has_started(executor, tmp_path, why, status):
+    async with under_way(executor, "stuck", tmp_path / "pids") as (info, pids):
+        assert all(is_there(pid) for pid in pids)
+        executor.attempts[info.uuid].interrupt(why)
+        await until(lambda: not executor.attempts)
+        await info.arefresh_from_db()
+        assert info.status == status
+        await until(lambda: not any(is_there(pid) for pid in pids))
+
+
+async def test_a_timeout_ends_a_task_that_calls_nothing(executor, tmp_path):
+    info = await execute(executor, "stuck_for_a_while", {"pid_file": str(tmp_path / "pids")})
+    assert (info.status, info.error["code"]) == ("failed", "timeout")
+    for pid in read_pids(tmp_path / "pids"):
+        await until(lambda pid=pid: not is_there(pid))
+
+
+async def test_a_service_manager_that_signals_every_process_ends_none_before_its_time(executor, tmp_path):
+    async with under_way(executor, "alone_patient", tmp_path / "pids") as (info, (pid,)):
+        os.kill(pid, signal.SIGTERM)
+        await info.arefresh_from_db()
+        before = info.progress or 0
+        await becomes(info, lambda: (info.progress or 0) > before)
+
+
+async def test_a_run_that_is_stopped_before_its_process_is_up_never_begins(executor, tmp_path):
+    pids = tmp_path / "pids"
+    info = await TaskInfo.objects.acreate(task="alone_patient", inputs={"pid_file": str(pids)})
+    executing = asyncio.ensure_future(executor.execute(info.uuid))
+    attempt = await until(lambda: executor.attempts.get(info.uuid))
+    attempt.interrupt(Interruption.CANCELLED)
+    await executing
+    await info.arefresh_from_db()
+    assert info.status == "cancelled"
