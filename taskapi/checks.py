@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -117,7 +117,21 @@ def _check_task(task: type[Task]) -> Iterator[CheckMessage]:
                 id="taskapi.E004",
             )
             return
+    yield from _check_attributes(task)
     yield from _check_run(task)
+
+
+def _check_attributes(task: type[Task]) -> Iterator[CheckMessage]:
+    """A slip here would show with the first run, or with the first one that fails."""
+    for name, (fits, expected) in ATTRIBUTES.items():
+        value = getattr(task, name)
+        if not fits(value):
+            yield checks.Error(
+                f"The `{name}` of the task {_path(task)} is {value!r}.",
+                hint=f"Give {expected}.",
+                obj=task,
+                id="taskapi.E007",
+            )
 
 
 def _check_run(task: type[Task]) -> Iterator[CheckMessage]:
@@ -258,15 +272,32 @@ def _check_event_interval() -> Iterator[Problem]:
 
 def _check_retention() -> Iterator[Problem]:
     value = _value("RETENTION")
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if value is not None and not _is_seconds(value):
+    if value is not None and not _is_duration(value):
         hint = "None keeps finished runs for ever."
         yield "TASK_API_RETENTION", f"expected seconds, a timedelta or None, got {value!r}.", hint
 
 
 def _is_seconds(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+def _is_duration(value: Any) -> bool:
+    return _is_seconds(value.total_seconds() if isinstance(value, timedelta) else value)
+
+
+def _are_exceptions(value: Any) -> bool:
+    return isinstance(value, tuple) and all(inspect.isclass(entry) and issubclass(entry, Exception) for entry in value)
+
+
+ATTRIBUTES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what may be there, and how to say so
+    "queue": (lambda value: isinstance(value, str) and value != "", "the name of a queue"),
+    "timeout": (lambda value: value is None or (_is_seconds(value) and value > 0), "seconds, more than 0, or None"),
+    "max_attempts": (lambda value: type(value) is int and value > 0, "a whole number, 1 or more"),
+    "retry_on": (_are_exceptions, "a tuple of subclasses of Exception, such as (ConnectionError,)"),
+    "retry_delay": (_is_seconds, "seconds, 0 or more"),
+    "retain": (lambda value: value in (..., None) or _is_duration(value), "seconds, a timedelta, or None for ever"),
+    "isolation": (lambda value: value in (None, "process"), "'process', or None"),
+}
 
 
 # Channel layer

@@ -194,6 +194,50 @@ def test_everything_that_is_wrong_with_a_run_is_said():
     assert [message.id for message in messages] == ["taskapi.E006"] * 4  # a, b, c and d
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("queue", ""),
+        ("queue", None),
+        ("timeout", 0),
+        ("timeout", "60"),
+        ("timeout", timedelta(seconds=60)),
+        ("max_attempts", 0),
+        ("max_attempts", None),
+        ("max_attempts", 2.5),
+        ("retry_on", ConnectionError),
+        ("retry_on", [ConnectionError]),
+        ("retry_on", (KeyboardInterrupt,)),
+        ("retry_delay", -1),
+        ("retry_delay", None),
+        ("retain", -1),
+        ("retain", timedelta(seconds=-1)),
+        ("retain", "a week"),
+        ("isolation", "thread"),
+        ("isolation", True),
+    ],
+)
+def test_an_attribute_that_cannot_be_used(name, value):
+    message = the_one_about(type("Odd", (Fine,), {name: value}))
+    assert message.id == "taskapi.E007"
+    assert f"The `{name}` of the task" in message.msg
+    assert message.msg.endswith(f"is {value!r}.")
+    assert message.hint.startswith("Give ")
+
+
+def test_attributes_that_can_be_used():
+    others = {
+        "queue": "slow",
+        "timeout": 0.5,
+        "max_attempts": 1,
+        "retry_on": (ConnectionError, OSError),
+        "retry_delay": 0,
+        "isolation": "process",
+    }
+    for retain in (None, 0, 3600.5, timedelta(days=1)):
+        assert found(TASK_API_BACKGROUND_TASKS=[type("Other", (Fine,), others | {"retain": retain})]) == []
+
+
 # Settings
 
 
