@@ -21,6 +21,8 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.faults.tasks.Work",
     "tests.faults.tasks.AsyncWork",
     "tests.faults.tasks.FlakyWork",
+    "tests.faults.isolated.Stuck",
+    "tests.faults.isolated.Alone",
 ]
 if "FAULTS_OLD_CODE" not in os.environ:
     TASK_API_BACKGROUND_TASKS += ["tests.faults.tasks.New"]  # what a worker of an older deploy does not know

@@ -21,10 +21,10 @@ PATIENCE = 300.0  # seconds after which a task gives a gate up, so that no threa
 class Recorded(Task):
     """A task that leaves a line in its run's file at each turn: what, in which attempt, by which process, when."""
 
-    def note(self, what):
-        line = json.dumps({"what": what, "attempt": self.info.attempt, "pid": os.getpid(), "at": time.time()})
+    def note(self, what, pid=None):
+        line = {"what": what, "attempt": self.info.attempt, "pid": pid or os.getpid(), "at": time.time()}
         with Path(settings.FAULTS_JOURNAL, str(self.info.uuid)).open("a") as journal:
-            journal.write(line + "\n")
+            journal.write(json.dumps(line) + "\n")
 
     def until_open(self, gate):
         """Yield until the gate, a file, is there."""

@@ -3,8 +3,7 @@
 import asyncio
 import os
 import signal
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager
 
 import pytest
 from django.contrib.auth.models import User
@@ -13,6 +12,7 @@ from django.utils import timezone
 from taskapi.execution import Executor, Interruption
 from taskapi.isolation import outside
 from taskapi.models import TaskInfo
+from tests.support.processes import is_there
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("memory_layer", "queue")]
@@ -52,13 +52,6 @@ async def under_way(executor, task, path):
 
 def read_pids(path):
     return [int(pid) for pid in path.read_text().split()] if path.exists() else []
-
-
-def is_there(pid):
-    """Whether the process is: a zombie is not."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 async def becomes(info, look):

@@ -1,0 +1,49 @@
+"""Tasks with a process of their own, for the faults that strike it or its worker."""
+
+import re
+import subprocess
+import sys
+import time
+
+from taskapi.params import IntParameter, StringParameter
+from tests.faults.tasks import LOOK, Recorded
+
+
+class Stuck(Recorded):
+    """Hold the interpreter for ever in the first attempt: no thread runs any more, and no signal is handled."""
+
+    name = "stuck"
+    outputs = {"attempt": IntParameter()}
+    isolation = "process"
+
+    def run(self):
+        self.add_message(f"attempt {self.info.attempt}")
+        if self.info.attempt == 1:
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            self.note("child", pid=child.pid)
+            self.note("began")
+            re.match(r"(a+)+$", "a" * 64 + "b")  # 2 ** 64 steps
+        else:
+            self.note("began")
+        return self.info.attempt
+
+
+class Alone(Recorded):
+    """Make progress until the gate opens."""
+
+    name = "alone"
+    inputs = {"gate": StringParameter()}
+    outputs = {"attempt": IntParameter()}
+    isolation = "process"
+
+    def run(self, gate):
+        self.note("began")
+        try:
+            for step, _ in enumerate(self.track(self.until_open(gate))):
+                self.add_message([self.info.attempt, step])
+                time.sleep(LOOK)
+        except BaseException as error:
+            self.note(type(error).__name__)
+            raise
+        self.note("ended")
+        return self.info.attempt
