@@ -67,11 +67,11 @@ class Speaker:
             self.changed()
 
     def repeat(self, said: Said) -> None:
-        """Say what another speaker has said."""
+        """Say what another speaker has said; whether that one is interrupted is its own matter."""
         self.target, self.progress = said.target, said.progress
         self._messages.extend(said.messages)
-        if not self.pending:
-            self.changed()
+        self.pending = True
+        self._wake()
 
     def check_interrupted(self) -> None:
         """Raise Interrupted where the attempt has to stop: once, so that the task can say something as it cleans up."""

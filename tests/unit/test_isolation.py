@@ -218,3 +218,10 @@ async def test_a_run_that_is_stopped_before_its_process_is_up_never_begins(execu
     await executing
     await info.arefresh_from_db()
     assert info.status == "cancelled"
+
+
+async def test_a_run_that_begins_while_its_worker_ends_is_handed_back(executor, tmp_path):
+    executor.interrupt_all(Interruption.HANDED_BACK)
+    async with asyncio.timeout(20):
+        info = await execute(executor, "alone_patient", {"pid_file": str(tmp_path / "pids")})
+    assert (info.status, info.attempt, info.error) == ("pending", 1, None)
