@@ -55,6 +55,8 @@ interface Question {
   readonly size: number;
   /** A health check has seen it wait. */
   seen: boolean;
+  /** Of a ping after a sleep: where the socket ends in place of an answer, nothing is waited for before the next. */
+  readonly urgent: boolean;
 }
 
 export class WebSocketTransport implements Transport {
@@ -131,7 +133,7 @@ export class WebSocketTransport implements Transport {
   /** The page may have slept, or the network has changed: a socket that says it is open has to show it. */
   wake(): void {
     if (!this.isOpen()) return this.hurry();
-    const ref = this.ping();
+    const ref = this.ping(true);
     setTimeout(() => {
       if (this.questions.has(ref)) this.dropped(undefined, true);
     }, timing.wake);
@@ -179,7 +181,8 @@ export class WebSocketTransport implements Transport {
     const questions = [...this.questions.values()];
     this.release();
     this.failures = sound ? 1 : this.failures + 1;
-    const delay = sound && code === GOING_AWAY ? soon() : this.delay();
+    const urgent = questions.some((question) => question.urgent);
+    const delay = urgent ? 0 : sound && code === GOING_AWAY ? soon() : this.delay();
     this.retryAt = now() + delay;
     this.connectIn(delay);
     this.blame(questions, code);
@@ -227,9 +230,9 @@ export class WebSocketTransport implements Transport {
     this.ping();
   }
 
-  private ping(): string {
+  private ping(urgent = false): string {
     const ref = this.newRef();
-    this.ask(pingFrame(ref), {});
+    this.ask(pingFrame(ref), { urgent });
     return ref;
   }
 
@@ -244,7 +247,8 @@ export class WebSocketTransport implements Transport {
 
   private ask(frame: ClientFrame, about: Partial<Question>): void {
     const text = JSON.stringify(frame);
-    this.questions.set(frame.ref, { run: null, after: 0, cancel: null, size: text.length, seen: false, ...about });
+    const question = { run: null, after: 0, cancel: null, size: text.length, seen: false, urgent: false, ...about };
+    this.questions.set(frame.ref, question);
     this.socket?.send(text);
   }
 

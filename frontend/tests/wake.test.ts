@@ -92,6 +92,21 @@ test.each(WAKES)("a page that %s opens at once the socket that it waits for", as
   expect((await handle).messages).toEqual(["unheard"]);
 });
 
+test.each(WAKES)("a page that %s replaces at once a socket that breaks over its ping", async (_name, wake) => {
+  const { handle, run } = await started();
+  neverByItself();
+  timing.wake = 60_000;
+  const pings = server.framesOf("ping").length;
+  server.onFrame = () => true; // it hears nothing more
+  wake();
+  await until(() => expect(server.framesOf("ping")).toHaveLength(pings + 1));
+  server.onFrame = () => false;
+  server.cut();
+  await until(() => expect(server.handshakes).toBe(2));
+  run.finish({ outputs: {} });
+  await handle;
+});
+
 test.each(WAKES)("a page that %s polls at once", async (_name, wake) => {
   client.options.transport = "polling";
   client.options.pollInterval = 60_000;
