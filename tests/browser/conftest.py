@@ -1,11 +1,17 @@
-"""A running demo, and pages of a real Chromium on it."""
+"""Pages of a real Chromium, on a running demo, and on a site that records what the JavaScript client tells it."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
+from tests.browser.proxy import Proxy
+from tests.browser.recording import Recording, Site
+from tests.support.databases import Databases
 from tests.support.demo import Demo
+from tests.support.stack import Process
 from tools.chromium import find
 
 ARGUMENTS = [
@@ -26,15 +32,39 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         yield demo
 
 
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    path = find()  # before `playwright`: it starts one of its own, and there can be one at a time
+    assert path, "no Chromium was found: `python -m tools.chromium` installs one, or says how"
+    return path
+
+
 # Of a module and not of the session: while Playwright runs, its event loop does, and async tests want one of their own.
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    path = find()
-    assert path, "no Chromium was found: `python -m tools.chromium` installs one, or says how"
+def playwright(chromium_path: str) -> Iterator[Playwright]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def chromium(playwright: Playwright, chromium_path: str) -> Iterator[Browser]:
+    browser = playwright.chromium.launch(executable_path=chromium_path, args=ARGUMENTS)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def untouched_chromium(playwright: Playwright, chromium_path: str, tmp_path: Path) -> Iterator[Browser]:
+    """A Chromium whose tabs hide one another; in those that Playwright starts, every page believes to be in front."""
+    command = [chromium_path, "--headless", "--remote-debugging-port=0", f"--user-data-dir={tmp_path / 'profile'}"]
+    process = Process("chromium", [*command, *ARGUMENTS, "about:blank"], dict(os.environ), tmp_path / "chromium.log")
+    try:
+        address = process.wait_for_output(r"DevTools listening on (ws://\S+)")[1]
+        browser = playwright.chromium.connect_over_cdp(address, no_defaults=True)
         yield browser
         browser.close()
+    finally:
+        process.stop()
 
 
 @pytest.fixture
@@ -49,3 +79,25 @@ def page(chromium: Browser, demo: Demo) -> Iterator[Page]:
     yield page
     page.close()
     assert errors == []
+
+
+@pytest.fixture(scope="module")
+def site(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(databases.new("sqlite"), tmp_path_factory.mktemp("site")) as site:
+        yield site
+
+
+@pytest.fixture
+def proxy(site: Site) -> Iterator[Proxy]:
+    """What stands between the page and the site's web server."""
+    with Proxy(site.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def recording(chromium: Browser, site: Site, proxy: Proxy, tmp_path: Path) -> Iterator[Recording]:
+    """The site's page; an error that it does not catch fails the test."""
+    page = chromium.new_page()
+    with Recording(page, site, proxy.url, tmp_path) as recording:
+        yield recording
+    page.close()

@@ -1,0 +1,117 @@
+"""The site of `tests/browser/site`, and its page: runs, by names that a test gives them, and what was told of each."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+from playwright.sync_api import Page, WebSocket
+
+from tests.support.stack import Stack
+from tests.support.waiting import wait_for
+
+
+class Site(Stack):
+    """The servers of the site."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return super().environment | {"DJANGO_SETTINGS_MODULE": "tests.browser.site.settings"}
+
+    def run(self, uuid: str) -> dict[str, Any]:
+        """The run as REST has it."""
+        return httpx.get(f"{self.url}/tasks/{uuid}/").raise_for_status().json()
+
+    def says_more(self, uuid: str) -> None:
+        """Wait until the run has said something more."""
+        said = self.run(uuid)["message_count"]
+        wait_for(lambda: self.run(uuid)["message_count"] > said)
+
+    def ended(self, uuid: str) -> dict[str, Any]:
+        """The run as REST has it, once it has ended."""
+        return wait_for(lambda: (run := self.run(uuid))["finished"] and run)
+
+
+class Recording:
+    """The page, opened; the tasks that it starts end when the test says so, or with the test."""
+
+    def __init__(self, page: Page, site: Site, url: str, directory: Path) -> None:
+        self.page = page
+        self.site = site
+        self.url = url
+        self.directory = directory
+        self.gates: dict[str, Path] = {}  # by the runs' names
+        self.errors: list[str] = []
+        self.sockets: list[WebSocket] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("websocket", lambda socket: self.sockets.append(socket))  # noqa: PLW0108 - it cannot take a builtin
+
+    def __enter__(self) -> Self:
+        self.page.goto(self.url)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_end(*self.gates)
+        assert self.errors == []
+
+    def start(self, name: str = "run", task: str = "talk", **inputs: Any) -> str:
+        """Start a task; the run's uuid, once the server has accepted it."""
+        self.ask_for(name, task, **inputs)
+        return self.uuid(name)
+
+    def ask_for(self, name: str = "run", task: str = "talk", **inputs: Any) -> None:
+        """Start a task, and wait for nothing."""
+        gate = self.gates[name] = self.directory / f"{name}.gate"
+        self.page.evaluate("order => start(...order)", [name, task, inputs | {"gate": str(gate)}])
+
+    def uuid(self, name: str = "run") -> str:
+        return self.page.evaluate("name => handles[name].uuid", name)
+
+    def let_end(self, *names: str) -> None:
+        """Let the tasks of these runs end."""
+        for name in names:
+            self.gates[name].touch()
+
+    def told(self, name: str = "run") -> dict[str, Any]:
+        """What the page was told of the run."""
+        return self.page.evaluate("name => records[name]", name)
+
+    def until(self, accept: Callable[[dict[str, Any]], bool], name: str = "run") -> dict[str, Any]:
+        """What the page was told of the run, once `accept` says so of it."""
+        return wait_for(lambda: (told := self.told(name)) and accept(told) and told)
+
+    def hears(self, more: int = 3, name: str = "run") -> None:
+        """Wait until the page was told of that many messages more than it had been told of."""
+        known = len(self.told(name)["messages"])
+        self.until(lambda told: len(told["messages"]) >= known + more, name)
+
+    def catches_up(self, uuid: str, name: str = "run") -> None:
+        """Wait until the page was told of every message that there is by now."""
+        said = self.site.run(uuid)["message_count"]
+        self.until(lambda told: len(told["messages"]) >= said, name)
+
+    def loses_its_socket(self) -> None:
+        """Wait until the page's first WebSocket has closed."""
+        self._until_sockets(lambda sockets: sockets[0].is_closed())
+
+    def tries_again(self) -> None:
+        """Wait until the page has opened another WebSocket, and yet another."""
+        known = len(self.sockets)
+        self._until_sockets(lambda sockets: len(sockets) >= known + 2)
+
+    def _until_sockets(self, accept: Callable[[list[WebSocket]], bool]) -> None:
+        """Playwright tells of WebSockets while it waits for the answer to something else."""
+        wait_for(lambda: self.page.evaluate("true") and accept(self.sockets))
+
+    def check(self, uuid: str, outcome: str = "succeeded", name: str = "run") -> dict[str, Any]:
+        """Wait for the run's end, and check all that was told of it; the run as REST has it."""
+        told = self.until(lambda told: told["outcomes"], name)
+        run = self.site.ended(uuid)
+        assert told["ends"] == [outcome], "one callback of the end, by name"
+        assert [end["name"] for end in told["outcomes"]] == [outcome]
+        assert told["late"] == 0, "nothing is told after the end"
+        assert told["messages"] == [[index, message] for index, message in enumerate(run["messages"])]
+        assert told["outcomes"][0]["messages"] == run["messages"]
+        assert told["outcomes"][0]["outputs"] == run["outputs"]
+        assert told["progress"] == sorted(told["progress"])
+        return run
