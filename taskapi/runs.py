@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from datetime import datetime, timedelta
 from functools import partial
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 FIRST_LOOK, LAST_LOOK = 0.005, 0.5  # seconds between two looks at a run whose result is waited for
 LEASE = timedelta(seconds=10)  # for which a worker holds its runs without renewing: three renewals, and a pause
 EARLY = timedelta(seconds=1)  # by which the clocks of a worker and of Redis may differ
-UNKNOWN_PAUSE = timedelta(seconds=1)  # before another worker is asked for a task that one does not know
+UNKNOWN_PAUSE = timedelta(seconds=10)  # before any worker is asked once more for a task that one does not know
 UNKNOWN_LIMIT = timedelta(minutes=10)  # for which none has known it: longer than a deploy takes
 
 
@@ -215,7 +216,14 @@ def _leave(info: TaskInfo) -> None:
             on_commit(partial(events.publish_from_thread, info.uuid, final_report(info)))
         return
     info.run_at = timezone.now() + UNKNOWN_PAUSE
-    on_commit(partial(enqueue, info))
+    on_commit(partial(_offer, info))
+
+
+def _offer(info: TaskInfo) -> None:
+    """Offer a run to those who know its task, at once, and then to anybody once more."""
+    with suppress(Exception):  # the queue is away: `enqueue` says so
+        get_backend().set_aside(info.uuid, queue=info.queue, task=info.task)
+    enqueue(info)
 
 
 def record(

@@ -7,6 +7,9 @@ the call, and the job's id in the queue's sorted set. Two things differ from sto
   job to one waiting worker, in one round trip. Jobs that are not due yet wait in a second sorted set.
 - So a job leaves the queue when a worker takes it. Stock arq leaves it there behind an in-progress key,
   which outlives a crashed worker by hours; here the row of the run knows who executes it.
+
+During a deploy, some workers do not know a task yet. What they have taken of it they set aside, in a set of the
+queue for each task, on which only those workers block that know it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -32,6 +35,8 @@ logger = logging.getLogger(__name__)
 FUNCTION = "run_task"  # the name of the arq function; its one argument is the run's uuid
 QUEUE_PREFIX = "taskapi:queue:"  # then the name of the queue
 DEFERRED_SUFFIX = ":deferred"  # of the sorted set of a queue's jobs that are not due yet
+TASK_SUFFIX = ":task:"  # then the name of the task, of which the sorted set holds jobs that were set aside
+ASIDE_LIFETIME = 3600  # seconds after which nobody has come for what was set aside
 HEALTH_INTERVAL = 30  # seconds between two records of a worker's health, for `arq --check`
 
 # KEYS: queue, deferred jobs, key of the job. ARGV: job id, job, milliseconds until it may run, lifetime in
@@ -64,6 +69,11 @@ def queue_key(queue: str) -> str:
     return QUEUE_PREFIX + queue
 
 
+def task_key(queue: str, task: str) -> str:
+    """Where the jobs wait which a worker that does not know their task has set aside."""
+    return queue_key(queue) + TASK_SUFFIX + task
+
+
 def health_key(queue: str) -> str:
     """Where a worker of the queue says that it is well; what ``arq --check`` reads."""
     return queue_key(queue) + health_check_key_suffix
@@ -91,6 +101,13 @@ class ArqBackend(Backend):
             args=[job_id, job, delay, expires_extra_ms],
         )
 
+    def set_aside(self, uuid: UUID, *, queue: str, task: str) -> None:
+        key = task_key(queue, task)
+        with self.redis.pipeline() as pipeline:
+            pipeline.zadd(key, {uuid.hex: time.time()}, nx=True)
+            pipeline.expire(key, ASIDE_LIFETIME)
+            pipeline.execute()
+
     def missing(self, queue: str, uuids: Iterable[UUID]) -> list[UUID]:
         """Those of the runs that have no job in the queue."""
         asked = list(uuids)
@@ -103,20 +120,21 @@ class ArqBackend(Backend):
 
 
 class WorkerQueue:
-    """A worker's side of its queues, on one event loop."""
+    """The side of a worker that knows these tasks of its queues, on one event loop."""
 
-    def __init__(self, queues: Iterable[str]) -> None:
+    def __init__(self, queues: Sequence[str], tasks: Collection[str] = ()) -> None:
         self.keys = [queue_key(queue) for queue in queues]
+        self._taken_from = [*(task_key(queue, task) for queue in queues for task in tasks), *self.keys]
         self.redis: Any = async_client(settings.redis_url)  # Any: its stubs mix the sync and the async client
         self._promote = self.redis.register_script(PROMOTE)
 
     async def take(self, seconds: float) -> UUID | None:
-        """Take a job out of the first queue that has one, or wait up to `seconds` for one.
+        """Take a job out of the first queue that has one, or wait up to `seconds` for one; set aside ones come first.
 
         To be awaited to its end: what Redis has handed over is in no queue any more.
         """
         while True:
-            taken = await self.redis.bzpopmin(self.keys, timeout=seconds)
+            taken = await self.redis.bzpopmin(self._taken_from, timeout=seconds)
             if taken is None:
                 return None
             uuid = _uuid(taken[1])

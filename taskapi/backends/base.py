@@ -22,6 +22,9 @@ class Backend(ABC):
         A job is a hint and the row is the truth: this may fail, and the run is not lost by it.
         """
 
+    def set_aside(self, uuid: UUID, *, queue: str, task: str) -> None:  # noqa: B027 - not every queue can
+        """Offer the run to those workers of the queue that know its task: another one has left it."""
+
     def missing(self, queue: str, uuids: Iterable[UUID]) -> list[UUID]:
         """Those of the runs that have no job in the queue; none, where a queue does not lose jobs."""
         return []

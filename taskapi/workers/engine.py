@@ -17,6 +17,7 @@ from taskapi.backends.arq import HEALTH_INTERVAL, Unavailable, WorkerQueue
 from taskapi.execution import Executor
 from taskapi.models import TaskInfo
 from taskapi.processes import leave
+from taskapi.registry import tasks
 from taskapi.upkeep import Held
 from taskapi.work import Interruption
 from taskapi.workers.leases import LeaseKeeper
@@ -63,7 +64,7 @@ class Worker:
         """As `run`, on the running loop; False where a task may have left a thread behind."""
         self._stopping = asyncio.Event()
         self._executor = Executor(self.concurrency)
-        self._queue = WorkerQueue(self.queues)
+        self._queue = WorkerQueue(self.queues, tasks())
         loop = asyncio.get_running_loop()
         self._hurrying = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, self.stop)

@@ -174,6 +174,36 @@ async def test_a_worker_that_waits_takes_the_first_job_of_any_of_its_queues(back
     await queue.close()
 
 
+# Setting aside
+
+
+async def test_what_is_set_aside_is_for_those_who_know_the_task(backend, client, worker):
+    knowing = WorkerQueue(["other", "default"], ["one", "new"])
+    waiting, waiting_here = (asyncio.ensure_future(queue.take(60)) for queue in (knowing, worker))
+    await blocked(client, 2)
+    uuid = uuid4()
+    await asyncio.to_thread(backend.set_aside, uuid, queue="default", task="new")
+    assert await waiting == uuid
+    await blocked(client, 1)  # the other one has not so much as stirred
+    assert await asyncio.to_thread(enqueue, backend) == await waiting_here
+    await knowing.close()
+
+
+async def test_what_is_set_aside_is_taken_first_and_once(backend, valkey):
+    queue = WorkerQueue(["default"], ["new"])
+    waiting, left = enqueue(backend), uuid4()
+    for _ in range(2):
+        backend.set_aside(left, queue="default", task="new")
+    assert [await queue.take(0.01) for _ in range(3)] == [left, waiting, None]
+    await queue.close()
+
+
+def test_what_is_set_aside_for_a_task_that_nobody_knows_does_not_stay_for_ever(backend, client):
+    backend.set_aside(uuid4(), queue="default", task="new")
+    (key,) = client.keys()
+    assert 3590 < client.ttl(key) <= 3600
+
+
 # Deferring
 
 

