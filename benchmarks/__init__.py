@@ -1,1 +1,1 @@
-"""What is measured, against real servers: ``make bench`` (or ``python -m benchmarks``)."""
+"""How fast it is, measured beside its peers on real servers: ``make bench``, or ``python -m benchmarks``."""

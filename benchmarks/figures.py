@@ -1,0 +1,62 @@
+"""The one table of figures: what is measured, in which unit, and what ours must reach."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Rounds = list[dict[str, float]]  # one measure's figures, a round each
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table: `key` of what `measure` gives, times `factor` for the unit."""
+
+    measure: str
+    key: str
+    title: str
+    unit: str
+    factor: float = 1.0
+    at_most: float | None = None  # | in the unit
+    at_least: float | None = None  # |
+    of_rounds: Callable[[list[float]], float] = statistics.median
+
+    def value(self, rounds: Rounds) -> float | None:
+        """What the rounds come to, in the unit; None where it was not measured."""
+        values = [figures[self.key] for figures in rounds if not math.isnan(figures.get(self.key, math.nan))]
+        return self.of_rounds(values) * self.factor if values else None
+
+    @property
+    def bound(self) -> str:
+        """What ours must reach; empty where nothing was asked."""
+        if self.at_most is not None:
+            return f"≤ {shown(self.at_most)} {self.unit}"
+        return f"≥ {shown(self.at_least)} {self.unit}" if self.at_least is not None else ""
+
+
+MILLISECONDS, MICROSECONDS, PERCENT, KILOBYTES = 1e3, 1e6, 100.0, 1 / 1024
+
+FIGURES = (
+    Figure("run", "p50", "`sum`: run to finished known, p50", "ms", MILLISECONDS, at_most=5),
+    Figure("run", "p99", "… p99", "ms", MILLISECONDS, at_most=15),
+    Figure("answer", "p50", "a frame that asks for nothing, answered, p50", "ms", MILLISECONDS),
+    Figure("start", "p50", "enqueue to start, p50", "ms", MILLISECONDS, at_most=1.2),
+    Figure("start", "p99", "… p99", "ms", MILLISECONDS),
+    Figure("burst", "rate", "2,000 `sum`, 50 at a time", "runs/s", at_least=500),
+    Figure("burst", "ended", "… that end for their client", "%", PERCENT, at_least=100, of_rounds=min),
+    Figure("call", "seconds", "one progress call in a loop", "µs", MICROSECONDS, at_most=0.5),
+    Figure("followers", "delivered", "1 run, 200 subscribers: events told", "%", PERCENT, at_least=100, of_rounds=min),
+    Figure("followers", "ends", "… ends told", "%", PERCENT, at_least=100, of_rounds=min),
+    Figure("followers", "p50", "… delay, p50", "ms", MILLISECONDS),
+    Figure("followers", "p99", "… delay, p99", "ms", MILLISECONDS, at_most=250),
+    Figure("memory", "per_socket", "memory a connected socket", "KB", KILOBYTES, at_most=30),
+)  # fmt: skip
+
+
+def shown(value: float) -> str:
+    """Three digits that count."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"

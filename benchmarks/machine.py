@@ -1,0 +1,18 @@
+"""What the figures were measured on; no name of a host, no path."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+
+
+def described() -> str:
+    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+def _processor() -> str:
+    listing = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", listing.read_text(), re.MULTILINE) if listing.exists() else None
+    return f"{found[1].strip()} ({platform.machine()})" if found else platform.machine()

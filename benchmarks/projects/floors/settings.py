@@ -1,0 +1,1 @@
+from benchmarks.projects.common import *  # noqa: F403

@@ -1,0 +1,1 @@
+"""Django Task API as its documentation sets it up."""

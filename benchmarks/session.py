@@ -1,0 +1,104 @@
+"""One session of measuring: every stack in each round, so that what slows the machine down slows all of them down."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import Rounds
+from benchmarks.servers import Servers
+from benchmarks.stacks import Stack
+from tests.support.databases import Databases
+
+Results = dict[str, dict[str, Rounds]]  # by the names of the stack and of the measure
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything."""
+
+    runs: int  # one after another, and starts
+    seconds: float  # at most, for those
+    burst: int  # runs, `at_once` at a time
+    at_once: int
+    burst_seconds: float  # at most
+    calls: float  # share of the stack's own number
+    subscribers: int
+    told_seconds: float
+    progress: int  # calls a second, to the subscribers
+    sockets: int
+
+
+FULL = Sizes(300, 6, 2_000, 50, 15, 1, 200, 10, 100, 1_000)
+QUICK = Sizes(20, 2, 60, 10, 5, 0.1, 20, 1, 50, 50)
+
+
+class Session:
+    """Measures stacks on new databases of one kind."""
+
+    def __init__(self, databases: Databases, kind: str, sizes: Sizes) -> None:
+        self.databases = databases
+        self.kind = kind
+        self.sizes = sizes
+        self.results: Results = defaultdict(lambda: defaultdict(list))
+
+    def measure(self, stacks: Iterable[Stack], rounds: int, only: str | None = None) -> Results:
+        """Measure everything, or `only` that measure."""
+        for number in range(rounds):
+            for stack in stacks:
+                if only is None or only in stack.measures:
+                    print(f"Round {number + 1} of {rounds}: {stack.name}", file=sys.stderr)
+                    self._round(stack, only)
+        return self.results
+
+    def _round(self, stack: Stack, only: str | None) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
+            with Servers(stack, self.databases.new(self.kind), directory) as servers:
+                for measure in stack.measures:
+                    if only in (None, measure):
+                        figures = _measure(servers, measure, self.sizes)
+                        self.results[stack.name][measure].append(figures)
+
+
+def _measure(servers: Servers, measure: str, sizes: Sizes) -> dict[str, float]:
+    stack = servers.stack
+    calls = int(stack.calls * sizes.calls)
+    match measure, stack.name:
+        case "burst", "floors":
+            return servers.script("burst", sizes.burst)
+        case "call", "floors":
+            return servers.script("call", calls)
+        case "start", _:
+            return _starts(servers.script("enqueue", sizes.runs, sizes.seconds, stack.pause))
+        case "memory", _:
+            page = stack.idle_page or stack.page
+            return servers.client("memory", page=page, sockets=sizes.sockets, pid=servers.web_pid)
+        case _:
+            return servers.client(measure, **_options(servers, measure, sizes, calls))
+
+
+def _options(servers: Servers, measure: str, sizes: Sizes, calls: int) -> dict[str, Any]:
+    return {
+        "run": {"runs": sizes.runs, "seconds": sizes.seconds, "pause": servers.stack.pause},
+        "answer": {"runs": sizes.runs},
+        "burst": {"runs": sizes.burst, "at_once": sizes.at_once, "seconds": sizes.burst_seconds},
+        "call": {"calls": calls},
+        "followers": {
+            "directory": str(servers.directory),
+            "count": sizes.subscribers,
+            "seconds": sizes.told_seconds,
+            "progress": sizes.progress,
+            "messages": servers.stack.messages,
+        },
+    }[measure]
+
+
+def _starts(times: list[float]) -> dict[str, float]:
+    ordered = sorted(times)
+    return {key: ordered[round(share * (len(ordered) - 1))] for key, share in (("p50", 0.5), ("p99", 0.99))}
