@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError, connections, transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+FROZEN_AFTER = 10_000  # milliseconds between two statements of a transaction: a lease's length (taskapi.runs)
+
+
+@contextmanager
+def workers_transaction(using: str) -> Iterator[None]:
+    """A transaction on runs, whose locks do not outlast the lease of a worker that freezes inside it.
+
+    On PostgreSQL, which ends it then. Asked for in each transaction, because a connection of PgBouncer's is somebody
+    else's in the next. It is one statement more, of 0.07 ms.
+    """
+    with transaction.atomic(using):
+        connection = connections[using]
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = {FROZEN_AFTER}")
+        yield
 
 
 def keep_connections() -> None:

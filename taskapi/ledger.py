@@ -13,9 +13,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
-from django.db import InterfaceError, OperationalError, connections, router, transaction
+from django.db import InterfaceError, InternalError, OperationalError, connections, router
 
-from taskapi.database import keep_connections
+from taskapi.database import keep_connections, workers_transaction
 from taskapi.models import TaskInfo
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,10 @@ T = TypeVar("T")
 MOST_WRITES = 100  # in one transaction: bounds how long it holds SQLite's one write lock
 FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0  # seconds between two tries while the database is away; doubling
 GIVE_UP = 600.0  # seconds after which a write that never succeeds is taken for the fault
+
+#: What a database raises that is away, is busy for longer than it should be, or (InternalError) has ended a
+#: transaction in which this process was frozen.
+AWAY = (OperationalError, InterfaceError, InternalError)
 
 
 class _Write(NamedTuple):
@@ -85,7 +89,7 @@ class Ledger:
             try:
                 return await self._loop.run_in_executor(self._thread, _write, batch)
             except Exception as error:  # noqa: BLE001 - it goes to whoever wrote
-                away = isinstance(error, (OperationalError, InterfaceError))  # or busy for longer than it should be
+                away = isinstance(error, AWAY)
                 if len(batch) == 1 and (not away or self._loop.time() > given_up_at):
                     return [_Outcome(None, error)]
                 problem = str(error)
@@ -99,5 +103,5 @@ class Ledger:
 
 def _write(batch: list[_Write]) -> list[_Outcome]:
     keep_connections()
-    with transaction.atomic(router.db_for_write(TaskInfo)):
+    with workers_transaction(router.db_for_write(TaskInfo)):
         return [_Outcome(write.function(), None) for write in batch]

@@ -12,12 +12,13 @@ from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db import connections, router, transaction
+from django.db import connections, router
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from taskapi.backends import get_backend
+from taskapi.database import workers_transaction
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.runs import LEASE, Outcome, end, enqueue
 from taskapi.states import FINAL, Status
@@ -49,7 +50,7 @@ def take_back() -> list[TaskInfo]:
     expired = Q(renewed__lt=Now() - LEASE, status=Status.RUNNING.value)
     taken = []
     for pk in list(TaskInfo.rows().filter(expired).order_by("id").values_list("pk", flat=True)[:SWEEP_ROWS]):
-        with transaction.atomic(router.db_for_write(TaskInfo)):
+        with workers_transaction(router.db_for_write(TaskInfo)):
             # A worker that froze inside a transaction has its rows locked: that must not keep the others waiting.
             info = _lock(TaskInfo.rows().filter(expired, pk=pk)).first()
             if info is not None and end(info, Outcome(Status.PENDING), where=expired):
@@ -83,7 +84,7 @@ def prune() -> int:
     """Delete some finished runs that have expired, with their messages; how many, 0 where none is left."""
     expired = TaskInfo.rows().filter(expires__lt=timezone.now(), status__in=[status.value for status in FINAL])
     ids = list(expired.order_by("expires").values_list("pk", flat=True)[:PRUNE_ROWS])
-    with transaction.atomic(router.db_for_write(TaskInfo)):
+    with workers_transaction(router.db_for_write(TaskInfo)):
         TaskMessage.objects.filter(run__in=ids).delete()
         TaskInfo.rows().filter(pk__in=ids).delete()
     return len(ids)

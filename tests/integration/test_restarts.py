@@ -1,6 +1,10 @@
 """What becomes of runs when the processes around them end and start."""
 
+import signal
 import threading
+
+import psycopg
+import pytest
 
 from tests.support.socket import open_socket
 from tests.support.waiting import wait_for
@@ -36,3 +40,50 @@ def test_the_web_server_comes_back_at_the_same_address(own_stack):
     assert own_stack.url == url
     with own_stack.client() as rest:
         assert rest.post("/tasks/", json={"task": "sum", "inputs": {"numbers": [1]}}).status_code == 201
+
+
+@pytest.mark.timeout(120)  # a lease runs out
+@pytest.mark.parametrize("own_stack", ["postgres"], indirect=True)
+def test_a_worker_that_freezes_inside_a_transaction_does_not_keep_its_run(own_stack, gate):
+    """The database ends that transaction; the worker, when it wakes up, finds its run with another and goes on."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'UPDATE%' AND wait_event_type = 'Lock'"
+    idle = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'UPDATE%' AND state = 'idle in transaction'"
+    frozen = own_stack.processes["worker"]
+    with own_stack.client() as rest, connected(own_stack) as database, connected(own_stack) as lock:
+        location = rest.post("/tasks/", json={"task": "hold", "inputs": {"gate": gate.path}}).headers["Location"]
+        wait_for(lambda: rest.get(location).json()["message_count"] == 1)
+        with lock.transaction():
+            lock.execute("SELECT 1 FROM taskapi_taskinfo FOR UPDATE")
+            gate.open()
+            wait_for(lambda: count(database, waiting))
+            frozen.popen.send_signal(signal.SIGSTOP)
+        wait_for(lambda: count(database, idle))
+        own_stack.start_worker(name="other")
+        run = wait_for(lambda: taken_up(rest.get(location).json(), 2), 40)
+        gate.open()
+        run = wait_for(lambda: ended(rest.get(location).json()))
+        frozen.popen.send_signal(signal.SIGCONT)
+        frozen.wait_for_output("went on without attempt 1")
+        assert (run["status"], run["messages"]) == ("succeeded", ["held", "held", "let go"])
+        assert rest.get(location).json() == run
+        own_stack.stop("other")
+        location = rest.post("/tasks/", json={"task": "sum", "inputs": {"numbers": [1]}}).headers["Location"]
+        assert wait_for(lambda: ended(rest.get(location).json()))["status"] == "succeeded"
+    assert "ERROR" not in frozen.output
+
+
+def connected(stack):
+    database = stack.database
+    return psycopg.connect(host=database["HOST"], user=database["USER"], dbname=database["NAME"], autocommit=True)
+
+
+def count(database, query):
+    return database.execute(query).fetchone()[0]
+
+
+def taken_up(run, attempt):
+    return run if run["attempt"] == attempt and run["status"] == "running" else None
+
+
+def ended(run):
+    return run if run["finished"] is not None else None

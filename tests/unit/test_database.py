@@ -1,11 +1,13 @@
 """Connections of threads that live as long as their process."""
 
 import threading
+from datetime import timedelta
 
 import pytest
 from django.db import OperationalError, close_old_connections, connection, connections
 
-from taskapi.database import in_database, keep_connections
+from taskapi.database import FROZEN_AFTER, in_database, keep_connections
+from taskapi.runs import LEASE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -110,3 +112,7 @@ async def test_a_database_that_stays_away_is_the_callers_error(restart):
     with pytest.raises(OperationalError, match="no route"):
         await in_database(function)
     assert len(calls) == 2
+
+
+def test_a_transaction_of_a_worker_lasts_no_longer_than_a_lease_once_it_is_frozen():
+    assert timedelta(milliseconds=FROZEN_AFTER) == LEASE

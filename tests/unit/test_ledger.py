@@ -5,7 +5,7 @@ import sqlite3
 import threading
 
 import pytest
-from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db import IntegrityError, InterfaceError, InternalError, OperationalError, connection, transaction
 
 from taskapi import ledger as ledgers
 from taskapi.ledger import MOST_WRITES, Ledger
@@ -184,6 +184,20 @@ async def test_a_write_waits_until_the_database_takes_it(ledger, caplog):
     other.execute("COMMIT")
     other.close()
     assert await writing == "a"
+    assert await stored() == ["a"]
+
+
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError, InternalError])
+async def test_a_write_whose_transaction_was_ended_is_made_again(ledger, error):
+    """InternalError is what PostgreSQL has for who was frozen inside it."""
+    errors = iter([error("ended")])
+
+    def write():
+        insert("a")
+        for ended in errors:
+            raise ended
+
+    await ledger.write(write)
     assert await stored() == ["a"]
 
 
