@@ -155,8 +155,8 @@ def _read_changes(uuid: UUID, known: int) -> tuple[TaskInfo, list[TaskMessage]]:
 class Hub:
     """The subscriptions of a process, on one event loop: one channel of the layer serves them all.
 
-    It lives while sockets are open (`open` and `close` count them). Joining a group that the layer does not
-    take, because it is away, is tried again by the watch.
+    It lives while sockets are open (`open` and `close` count them). Nobody waits for a layer that is known to be
+    away: the watch tells followers what happens, and joins their groups when the layer is there again.
     """
 
     def __init__(self) -> None:
@@ -164,6 +164,7 @@ class Hub:
         self._joined: set[UUID] = set()  # the groups that the channel is in
         self._channel: str | None = None
         self._connected = asyncio.Event()
+        self._away = False  # the layer, when it was last asked for something
         self._membership = asyncio.Lock()  # one change of groups at a time
         self._users = 0
         self._chores: list[asyncio.Task[None]] = []
@@ -174,6 +175,7 @@ class Hub:
         self._users += 1
         if not self._chores:
             loop = asyncio.get_running_loop()
+            self._away = False
             self._chores = [loop.create_task(self._receive()), loop.create_task(self._watch())]
 
     async def close(self) -> None:
@@ -192,11 +194,14 @@ class Hub:
     async def add(self, subscription: Subscription) -> None:
         """Let it hear of its run from now on. Returns once the layer has taken it, or is known to be away."""
         self._followers.setdefault(subscription.uuid, set()).add(subscription)
-        if not self._connected.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CONNECT_TIMEOUT):  # wait_for can lose a cancellation, before Python 3.12
-                    await self._connected.wait()
-        await self._join(subscription.uuid)
+        if self._away:
+            return
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):  # wait_for can lose a cancellation, before Python 3.12
+                await self._connected.wait()
+                await self._join(subscription.uuid)
+        except TimeoutError:
+            self._away = True
 
     def remove(self, subscription: Subscription) -> None:
         """Let it hear no more, and send nothing more."""
@@ -209,20 +214,30 @@ class Hub:
             leaving.add_done_callback(self._leaving.discard)
 
     async def _join(self, uuid: UUID) -> bool:
-        """Be in the run's group, where the layer is there."""
+        """Be in the run's group; False where the layer does not take it."""
         async with self._membership:
             channel = self._channel
-            if uuid in self._joined or channel is None:
+            if channel is None:
                 return False
+            if uuid in self._joined or uuid not in self._followers:
+                return True
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     await events.get_layer().group_add(events.group(uuid), channel)
             except Exception as error:  # noqa: BLE001 - each layer has errors of its own; the watch tries again
                 logger.warning("The channel layer is not there: %r", error)
+                self._away = True
                 return False
+            self._away = False
             if self._channel == channel:  # and not another by now
                 self._joined.add(uuid)
             return True
+
+    async def _join_all(self) -> None:
+        """Be in the groups of all runs that are followed, or in those before the first that the layer does not take."""
+        for uuid in list(self._followers):
+            if not await self._join(uuid):
+                return
 
     async def _leave(self, uuid: UUID) -> None:
         async with self._membership:
@@ -242,14 +257,15 @@ class Hub:
                 layer = events.get_layer()
                 channel = await layer.new_channel()
                 self._connect(channel)
+                await self._join_all()
                 for uuid in list(self._followers):
-                    await self._join(uuid)
                     self._catch_up(uuid)
                 while True:
                     self._take(await layer.receive(channel))
                     pause = FIRST_PAUSE
             except Exception as error:  # noqa: BLE001 - each layer has errors of its own
                 logger.warning("The channel layer is not there (%r); next try in %.1f s.", error, pause)
+                self._away = True
             finally:
                 if self._channel == channel:  # and not that of a hub which was opened again meanwhile
                     self._connect(None)
@@ -263,6 +279,7 @@ class Hub:
             self._connected.clear()
         else:
             self._connected.set()
+            self._away = False
 
     def _take(self, message: dict[str, Any]) -> None:
         try:
@@ -287,8 +304,7 @@ class Hub:
                     self._catch_up(uuid, seqs.get(uuid))
             except Exception as error:  # noqa: BLE001 - the database is away; the next look is in a few seconds
                 logger.warning("Followed runs could not be looked at: %r", error)
-            for uuid in list(self._followers):
-                await self._join(uuid)
+            await self._join_all()
 
     def _catch_up(self, uuid: UUID, seq: int | None = None) -> None:
         """Bring the followers of the run up to date: those behind `seq`, or all (of a run that is gone, too)."""

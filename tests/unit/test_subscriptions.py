@@ -810,6 +810,65 @@ async def test_a_group_that_could_not_be_joined_is_tried_again(away, monkeypatch
         await until(lambda: away.groups)
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """The hub does not look at all, and waits long enough for it to be noticed."""
+    monkeypatch.setattr(subscriptions, "WATCH_INTERVAL", 3600)
+    monkeypatch.setattr(subscriptions, "CONNECT_TIMEOUT", 0.5)
+    return 10 * 0.5  # seconds: so long may take what waits once
+
+
+async def test_only_the_first_waits_for_a_layer_that_is_away(away, patient):
+    infos = [await a_run(**RUNNING) for _ in range(20)]
+    async with opened() as hub, asyncio.timeout(patient):
+        for info in infos:
+            await follow(hub, info)
+
+
+async def test_only_the_first_wait_for_a_layer_that_hangs(slow, patient, monkeypatch):
+    together, later = [await a_run(**RUNNING) for _ in range(20)], [await a_run(**RUNNING) for _ in range(20)]
+    tries, group_add = [], events.get_layer().group_add
+    monkeypatch.setattr(events.get_layer(), "group_add", lambda *args: tries.append(args) or group_add(*args))
+    async with opened() as hub:
+        await until(hub._connected.is_set)
+        slow.clear()
+        async with asyncio.timeout(patient):
+            await asyncio.gather(*(follow(hub, info) for info in together))  # not one after the other
+            tried = len(tries)
+            for info in later:
+                await follow(hub, info)
+    assert 0 < len(tries) == tried < 5
+
+
+async def test_a_layer_that_hangs_does_not_keep_the_watch_from_looking(slow, patient, monkeypatch):
+    infos = [await a_run(**RUNNING) for _ in range(20)]
+    monkeypatch.setattr(subscriptions, "WATCH_INTERVAL", 0.02)
+    slow.clear()
+    async with opened() as hub:
+        followers = [await follow(hub, info) for info in infos]
+        async with asyncio.timeout(patient):
+            for info in infos:
+                await change(info, (ONE + 5, "a"), seq=ONE + 9)
+            await until(lambda: all(follower.told() for follower in followers))
+            for info in infos:
+                await change(info, status="succeeded", seq=ONE + 13)
+            await until(lambda: all(follower.ended for follower in followers))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_layer_that_hung_is_waited_for_again_when_it_answers(slow):
+    first, second, third = [await a_run(**RUNNING) for _ in range(3)]
+    async with opened() as hub:
+        await until(hub._connected.is_set)
+        slow.clear()
+        await follow(hub, first)
+        await follow(hub, second)
+        slow.set()
+        await until(lambda: {first.uuid, second.uuid} == hub._joined)
+        await follow(hub, third)
+        assert third.uuid in hub._joined
+
+
 async def test_a_message_of_the_layer_that_is_none_of_ours_does_not_end_the_hub(away, caplog):
     away.come_back()
     info = await a_run(**RUNNING)
