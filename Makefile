@@ -22,8 +22,8 @@ demo: $(VENV)/.demo ## Serve the demo at http://127.0.0.1:8000/ (another port: m
 	@$(BIN)/python -m demo $(if $(PORT),--port $(PORT))
 
 .PHONY: bench
-bench: $(VENV)/.dev ## Measure latency and throughput on this machine
-	@$(BIN)/python -m benchmarks
+bench: $(VENV)/.dev ## Measure it beside its peers, in some 15 minutes: BENCH_ARGS="--quick", --growth, --save, --help
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 # Testing it
 

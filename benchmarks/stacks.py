@@ -64,8 +64,9 @@ PEERS = (
         worker=("celery", "-A", "benchmarks.projects.task_api_1", "worker", "--loglevel=INFO"),
         worker_ready=r" ready\.",
         configured="`celery worker` with its defaults (prefork, a process for each core), Redis as broker. The page "
-        "polls as 1.x's script does, but every 50 ms in place of every second, and every second once a run has not "
-        "ended within 3 s. Nothing is pushed, so there are no subscribers to measure.",
+        "polls as 1.x's script does, but every 50 ms in place of every second, and every 5 s once a run has not ended "
+        "within a second: those that never end would keep the server from the others. Nothing is pushed, so there are "
+        "no subscribers to measure.",
         packages=("django-task-api", *CELERY, "djangorestframework", "daphne"),
         measures=("run", "burst", "call", "start"),
         environment="task-api-1",
@@ -99,7 +100,7 @@ PEERS = (
     ),
     Stack(
         name="afternoon-tuned",
-        title="… polling every 10 ms, pubsub layer",
+        title="the same, polling every 10 ms, pubsub",
         project="afternoon",
         page="afternoon",
         worker=("arq", "benchmarks.projects.afternoon.worker.WorkerSettings"),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from benchmarks.client import measures, pages
+from benchmarks.client import growth, measures, pages
 
 PAGES: dict[str, type[pages.Page]] = {
     "task_api": pages.TaskApi,
@@ -25,6 +25,11 @@ MEASURES: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "call": measures.call,
     "followers": measures.followers,
     "memory": measures.memory,
+    "open_loop": growth.open_loop,
+    "idle": growth.idle,
+    "on_one_socket": growth.on_one_socket,
+    "long_list": growth.long_list,
+    "many_messages": growth.many_messages,
 }
 
 

@@ -20,7 +20,6 @@ Figures = dict[str, float]
 
 LIMIT = 30.0  # seconds for anything that has to happen at all
 WARM_UP = 20  # runs before anything is timed
-PATIENCE = 3.0  # seconds after which a page waits for its run on the side at most, and starts the next
 MAY_BE_LOST = 3  # runs, until runs one after another are timed no longer
 LOST_AFTER = 10.0  # seconds after the last start in which runs may still end
 SETTLED = 0.5  # seconds without a text, after which all subscribers have what they get at once
@@ -69,7 +68,7 @@ async def run(kind: type[Page], port: int, *, runs: int, seconds: float, pause: 
         while len(times) < WARM_UP + runs and sum(times) < seconds and lost <= MAY_BE_LOST:
             await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
             try:
-                times.append(await timed(run_sum(page), PATIENCE))
+                times.append(await timed(run_sum(page), kind.patience))
             except TimeoutError:
                 lost += 1
     timed_runs = times[min(WARM_UP, len(times) // 2) :]
@@ -104,7 +103,7 @@ async def burst(kind: type[Page], port: int, *, runs: int, at_once: int, seconds
                     break
                 task = asyncio.create_task(run_sum(page))
                 running.append(task)
-                if not (await asyncio.wait({task}, timeout=PATIENCE))[0]:
+                if not (await asyncio.wait({task}, timeout=kind.patience))[0]:
                     page = kind(port)
                     await page.open()
                     opened.append(page)
@@ -117,9 +116,14 @@ async def burst(kind: type[Page], port: int, *, runs: int, at_once: int, seconds
             task.cancel()
         outcomes = await asyncio.gather(*running, return_exceptions=True)
     for outcome in outcomes:
-        if isinstance(outcome, Exception) and not isinstance(outcome, (Failed, OSError)):
-            raise outcome  # what is refused or fails is a figure, a wrong result is none
-    return {"rate": in_time / driven, "ended": sum(map(_succeeded, running)) / len(running)}
+        raise_if_wrong(outcome)
+    return {"rate": in_time / driven, "ended": sum(map(_succeeded, running)) / len(running), "runs": len(running)}
+
+
+def raise_if_wrong(outcome: object) -> None:
+    """Raise what is an error here. That a run is refused or fails is a figure, a wrong result is none."""
+    if isinstance(outcome, Exception) and not isinstance(outcome, (Failed, OSError)):
+        raise outcome
 
 
 def _succeeded(run: asyncio.Task[None]) -> bool:

@@ -28,6 +28,8 @@ class Event(NamedTuple):
 class Page:
     """One open page."""
 
+    patience = 3.0  # seconds after which it is left waiting for its run, and another page takes its place
+
     def __init__(self, port: int) -> None:
         self.port = port
 
@@ -148,6 +150,18 @@ class TaskApi(SocketPage):
             case _:
                 return Event("other")
 
+    @staticmethod
+    def messages(text: bytes) -> list[Any]:
+        """The messages that the text brings, of its own or those of before the subscription."""
+        frame = json.loads(text)
+        match frame["type"]:
+            case "message":
+                return [frame["message"]]
+            case "snapshot":
+                return list(frame["task"]["messages"])
+            case _:
+                return []
+
     async def answer(self) -> None:
         """Have a frame answered that asks for nothing."""
         answered = asyncio.get_running_loop().create_future()
@@ -243,8 +257,8 @@ class TaskApi1(Page):
     """Starts a run by REST and asks for it again and again, as 1.x's script does: at once, and then each 50 ms."""
 
     INTERVAL = 0.05  # seconds; the script's own default is 1
-    PATIENCE = 3.0  # seconds; what has not ended by then is asked for by the script's own default
-    SLOW = 1.0
+    SLOW = 5.0  # seconds, once a run has taken too long: those that never end must not keep the server from the others
+    patience = 1.0
 
     async def open(self) -> None:
         self.http = Http(self.port)
@@ -257,7 +271,7 @@ class TaskApi1(Page):
             run = await self.http.ask("GET", f"/tasks/{name}/")
             if run["status"] in ("succeeded", "failed"):
                 return self.result(run)
-            await asyncio.sleep(self.INTERVAL if loop.time() - begun < self.PATIENCE else self.SLOW)
+            await asyncio.sleep(self.INTERVAL if loop.time() - begun < self.patience else self.SLOW)
 
     async def start(self, task: str, **inputs: Any) -> str:
         return (await self.http.ask("POST", "/tasks/", {"task": task, "inputs": inputs}))["uuid"]

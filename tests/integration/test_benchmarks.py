@@ -1,15 +1,17 @@
 """The benchmarks at a small size: they fail on a wrong result, never on a slow one."""
 
 import math
+from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import report
+from benchmarks import chart, report, soak
 from benchmarks.client import measures
 from benchmarks.client.pages import Event, Page
 from benchmarks.figures import FIGURES
+from benchmarks.servers import Servers
 from benchmarks.session import QUICK, Session
-from benchmarks.stacks import OURS
+from benchmarks.stacks import OURS, PEERS
 
 
 class WrongPage(Page):
@@ -51,3 +53,32 @@ def test_a_subscriber_that_misses_a_message_or_the_end_is_seen():
     whole = [(1.0, Event("message", 1)), (1.1, Event("message", 2)), (1.2, Event("end", 3))]
     figures = measures.what_was_told([whole, whole[:1]], opened=0.0, calls=0, messages=2)
     assert (figures["delivered"], figures["ends"]) == (0.75, 0.5)
+
+
+def test_each_measure_of_growth_gets_everything_that_it_asks_for(databases, tmp_path):
+    with Servers(OURS, databases.new("sqlite"), tmp_path) as servers:
+        load = servers.client("open_loop", rate=50, seconds=0.5)
+        idle = servers.client("idle", sockets=20, runs=5, pid=servers.web_pid)
+        together = servers.client("on_one_socket", runs=50)
+        listed = servers.client("long_list", numbers=10_000, runs=1)
+        said = servers.client("many_messages", messages=1_000)
+        servers.script("fill", 2_000)
+        filled = servers.client("run", runs=5, seconds=1, pause=0)
+    assert load["ended"] == filled["ended"] == 1
+    assert all(math.isfinite(figures["seconds"]) for figures in (together, said))
+    assert all(math.isfinite(figures["p50"]) for figures in (load, idle, listed, filled))
+
+
+def test_the_chart_has_a_bar_for_each_stack_that_was_measured():
+    rounds = {"ours": {"run": [{"p50": 0.004}]}, "afternoon": {"run": [{"p50": 0.26}]}}
+    svg = ET.fromstring(chart.drawn([OURS, *PEERS], rounds))  # noqa: S314 - our own
+    texts = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[1:] == ["here", "4 ms", "Channels + arq in an afternoon", "260 ms"]
+
+
+def test_what_a_soak_reports_becomes_a_table_with_a_column_for_each_storm():
+    storms = [{"seed": 7, "runs": 1000, "faults": {"kill_worker": 2, "flush": 9}}, {"seed": 7, "new": "x"}]
+    lines = soak.rendered(storms).splitlines()
+    assert "| seed | 7 | 7 |" in lines
+    assert f"| faults | flush 9; kill worker 2 | {report.NONE} |" in lines
+    assert f"| new | {report.NONE} | x |" in lines

@@ -1,0 +1,76 @@
+"""Write what `make soak FAULT_REPORT=FILE` has found to benchmarks/results/: `python -m benchmarks.soak FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+
+RESULTS = Path(__file__).parent / "results"
+
+# The figures of the storm's report, in the order of the table; one that is not here stands at its end by its own name.
+TITLES = {
+    "layer": "channel layer",
+    "seed": "seed",
+    "seconds": "seconds",
+    "servers": "server processes",
+    "faults": "faults",
+    "runs": "runs",
+    "statuses": "how they ended",
+    "executions": "executions of their tasks",
+    "followers": "subscribers over WebSocket",
+    "connections": "connections that they took",
+    "events": "events that they got",
+    "refusals": "refusals that they got",
+    "pollers": "subscribers over REST",
+    "lost": "runs lost",
+    "stuck": "runs stuck",
+    "broken": "promises broken",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("report", type=Path, help="the file that FAULT_REPORT named: a line of JSON for each storm")
+    storms = [json.loads(line) for line in parser.parse_args().report.read_text().splitlines() if line.strip()]
+    path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-soak.md"
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(rendered(storms))
+    print(f"Written to {path.name}.")
+
+
+def rendered(storms: list[dict[str, Any]]) -> str:
+    """A column for each storm."""
+    known = [key for key in TITLES if any(key in storm for storm in storms)]
+    others = sorted({key for storm in storms for key in storm} - TITLES.keys())
+    rows = [
+        ["", *(f"storm {number}" for number, _ in enumerate(storms, 1))],
+        *([TITLES.get(key, key), *(_cell(storm.get(key)) for storm in storms)] for key in (*known, *others)),
+    ]
+    lines = [
+        "Real Valkey, PostgreSQL, daphne and worker processes, struck at random while clients start runs and follow "
+        "them; then every promise of docs/guarantees.md is checked on each run and each subscriber. A storm with a "
+        "broken one fails. `make soak FAULT_SEED=` with the seed does one again.",
+        "",
+        *report.markdown_table(rows),
+    ]
+    return report.page("Under faults", "make soak", lines)
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return report.NONE
+        case dict():
+            counts = sorted(value.items(), key=lambda item: -item[1])
+            return "; ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts) or "none"
+        case _:
+            return str(value)
+
+
+if __name__ == "__main__":
+    main()
