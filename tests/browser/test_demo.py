@@ -1,9 +1,11 @@
 """The demo as a visitor sees it: a real Chromium, before the real servers."""
 
+import json
 import signal
+from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Browser, FilePayload, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, WebSocketRoute, expect
 
 from tests.browser.conftest import LIMIT
 from tests.support.demo import Demo
@@ -32,6 +34,31 @@ def profile(page: Page, file: FilePayload | None = None) -> None:
     if file:
         page.get_by_label("Choose a CSV file").set_input_files([file])
     page.get_by_role("button", name="Profile it").click()
+
+
+class HeldBack:
+    """The frames of some types that the server sends to a page: they wait here until they may pass."""
+
+    def __init__(self, page: Page, *types: str) -> None:
+        self.types = set(types)
+        self.frames: list[tuple[WebSocketRoute, str, str]] = []
+        page.route_web_socket("**/tasks/ws/", self.connect)
+
+    def connect(self, socket: WebSocketRoute) -> None:
+        socket.connect_to_server().on_message(lambda frame: self.carry(socket, json.loads(frame)["type"], frame))
+
+    def carry(self, socket: WebSocketRoute, kind: str, frame: str) -> None:
+        if kind in self.types:
+            self.frames.append((socket, kind, frame))
+        else:
+            socket.send(frame)
+
+    def let_pass(self, kind: str) -> None:
+        """Let those of this type pass, which have come and which will come."""
+        self.types.remove(kind)
+        waiting, self.frames = self.frames, []
+        for frame in waiting:
+            self.carry(*frame)
 
 
 def figures(page: Page) -> dict[str, str]:
@@ -152,6 +179,62 @@ def test_waiting_counts_the_seconds(page):
     expect(card.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "0")
     expect(card.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "1")
     expect(card.locator(".run-status")).to_have_text("Done")
+
+
+def test_a_run_is_cancelled_with_the_keyboard(page):
+    held_back = HeldBack(page, "cancelling", "finished")
+    page.reload()  # for it to be in the way of the page's WebSocket
+    card = page.get_by_role("region", name="Wait a while")
+    cancel = card.get_by_role("button", name="Cancel “Wait a while”")
+    expect(cancel).to_be_hidden()
+    card.get_by_label("Seconds").fill("600")
+    card.get_by_label("Seconds").press("Enter")
+    expect(cancel).to_be_visible()
+    card.get_by_role("button", name="Wait", exact=True).focus()
+    page.keyboard.press("Tab")
+    expect(cancel).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(card.locator(".run-status")).to_have_text("Asking to cancel …")
+    expect(cancel).to_have_attribute("aria-disabled", "true")
+
+    held_back.let_pass("cancelling")
+    expect(card.locator(".run-status")).to_have_text("Cancelling …")
+    expect(cancel).to_have_attribute("aria-disabled", "true")
+    expect(cancel).to_be_focused()
+
+    held_back.let_pass("finished")
+    expect(card.locator(".run-status")).to_have_text("Cancelled")
+    expect(cancel).to_be_hidden()
+    expect(card.get_by_role("alert")).to_be_hidden()  # it is no error
+    expect(card.get_by_role("button", name="Wait", exact=True)).to_be_focused()
+
+
+def test_a_page_that_is_loaded_anew_goes_on_showing_its_runs(page):
+    profile(page, csv("fruit,weight\napple,120\npear,heavy\nplum,12\nfig,40\nkiwi,75\n"))
+    expect(page.locator("#profile .run-status")).to_have_text("Done")
+    card = page.get_by_role("region", name="Wait a while")
+    card.get_by_label("Seconds").fill("600")
+    card.get_by_role("button", name="Wait", exact=True).click()
+    expect(card.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "1")
+
+    page.reload()
+    expect(card.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "3")
+    expect(page.locator("#profile .run-status")).to_have_text("Done")
+    expect(page.locator("#profile .messages li")).to_have_text("line 3 weight: a number was expected, “heavy” came")
+    assert figures(page)["rows"] == "5"
+    expect(page.locator("#sum .run-status")).to_contain_text("Not started yet.")
+
+    card.get_by_role("button", name="Cancel").click()
+    expect(card.locator(".run-status")).to_have_text("Cancelled")
+    page.reload()
+    expect(card.locator(".run-status")).to_have_text("Cancelled")
+
+
+def test_a_run_that_is_gone_is_not_looked_for_again(page):
+    page.evaluate("uuid => sessionStorage.setItem('run of wait', uuid)", str(uuid4()))
+    page.reload()
+    expect(page.locator("#wait .run-status")).to_contain_text("Not started yet.")
+    assert page.evaluate("sessionStorage.length") == 0
 
 
 def test_the_code_of_each_task_is_shown(page):

@@ -1,10 +1,10 @@
 /** What went wrong, in sentences: refusals of the server name the parameter, failures of a task carry its message. */
 
-/** The sentences for an error that `TaskAPI.run` rejected with. */
+/** The sentences for an error that a handle, or its `cancel()`, rejected with. */
 export function sentences(error) {
   if (error.name === "TaskFailed") return [error.message];
   const found = [...leaves(error.detail?.inputs ?? error.detail)];
-  return found.length > 0 ? found : [error.message || "The run could not be started."];
+  return found.length > 0 ? found : [error.message || "The server refused, and did not say why."];
 }
 
 /** The names of the inputs that the server found fault with. */

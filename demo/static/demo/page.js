@@ -1,7 +1,7 @@
-/** The page: each card's form starts a task, a RunPanel follows it, and what comes out is drawn. */
+/** The page: each card's form starts a task, a RunPanel shows its run, also after a reload, and what comes out is drawn. */
 
 import { el, number, size } from "./dom.js";
-import { refusedInputs, sentences } from "./errors.js";
+import { refusedInputs } from "./errors.js";
 import { profileView } from "./profile-view.js";
 import { RunPanel, transportName } from "./run-panel.js";
 import { ServerWatch } from "./server-watch.js";
@@ -13,9 +13,6 @@ TaskAPI.options.transport = new URLSearchParams(location.search).get("transport"
 const connection = document.getElementById("connection");
 const watch = new ServerWatch(document.getElementById("server-gone"));
 
-/** A mistake that is found before the server is asked. */
-class Refusal extends Error {}
-
 class Card {
   /** `inputs` reads the form, `result` draws the outputs, `unit` is what progress counts. */
   constructor(id, { task, unit, inputs, result }) {
@@ -24,52 +21,80 @@ class Card {
     this.button = this.form.querySelector("button");
     this.result = this.element.querySelector(".result");
     this.panel = new RunPanel(this.element, unit);
+    this.key = `run of ${id}`; // in the tab's storage: the uuid of the run that this card shows
     Object.assign(this, { task, inputs, draw: result });
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#run();
+      this.#start();
     });
+    const last = sessionStorage.getItem(this.key);
+    if (last !== null) this.#resume(last);
   }
 
-  async #run() {
+  /** Starts a run with what the form says. */
+  async #start() {
     if (this.button.ariaDisabled === "true") return;
-    this.button.ariaDisabled = "true"; // and not `disabled`, which would take the keyboard's focus away
-    this.#markInputs([]);
-    this.result.hidden = true;
-    this.result.replaceChildren();
-    this.panel.begin();
+    this.#begin("starting");
+    sessionStorage.removeItem(this.key);
+    this.panel.element.scrollIntoView({ block: "nearest" }); // a phone shows the button at its lower end
     try {
-      const info = await this.#follow(await this.inputs(this.form));
-      this.panel.succeed(info);
-      const drawn = this.draw(info.outputs);
-      if (drawn) this.result.append(drawn);
-      this.result.hidden = drawn === null;
+      const inputs = await this.inputs(this.form);
+      await this.#follow((onStatus) => TaskAPI.run(this.task, inputs, onStatus));
     } catch (error) {
-      this.panel.fail(error, error instanceof Refusal ? [error.message] : sentences(error));
+      this.panel.fail(error);
       this.#markInputs(refusedInputs(error));
     } finally {
       this.button.ariaDisabled = "false";
     }
   }
 
-  async #follow(inputs) {
+  /** Takes up the run that this page showed before it was loaded anew; it may have ended in the meantime. */
+  async #resume(uuid) {
+    this.#begin("finding");
+    try {
+      await this.#follow((onStatus) => TaskAPI.attach(uuid, onStatus));
+    } catch (error) {
+      if (!(error instanceof TaskAPI.RequestError)) return this.panel.fail(error);
+      sessionStorage.removeItem(this.key); // there is no such run any more
+      this.panel.clear("idle");
+    } finally {
+      this.button.ariaDisabled = "false";
+    }
+  }
+
+  #begin(state) {
+    this.button.ariaDisabled = "true"; // and not `disabled`, which would take the keyboard's focus away
+    this.#markInputs([]);
+    this.result.hidden = true;
+    this.result.replaceChildren();
+    this.panel.clear(state);
+  }
+
+  /** Shows a run until it has ended: the one whose handle `open` returns. */
+  async #follow(open) {
     watch.opened();
     try {
-      const run = TaskAPI.run(this.task, inputs, ({ status, progress, target }) => {
+      const handle = open((info) => {
         watch.heard();
-        this.panel.showStatus(status);
-        this.panel.showProgress(progress, target);
+        sessionStorage.setItem(this.key, info.uuid); // where this page finds it after a reload
+        this.panel.update(info);
       });
-      run.on("message", (event) => this.panel.addMessage(event.message));
-      run.on("transport", (event) => {
-        this.panel.showTransport(event.transport);
-        connection.textContent = transportName(event.transport);
-        connection.dataset.transport = event.transport;
+      this.panel.follow(handle);
+      handle.on("transport", ({ transport }) => {
+        connection.textContent = transportName(transport);
+        connection.dataset.transport = transport;
       });
-      return await run;
+      this.#showResult(await handle);
     } finally {
       watch.closed();
     }
+  }
+
+  #showResult(info) {
+    this.panel.succeed(info);
+    const drawn = this.draw(info.outputs);
+    if (drawn) this.result.append(drawn);
+    this.result.hidden = drawn === null;
   }
 
   #markInputs(refused) {
@@ -89,7 +114,7 @@ new Card("profile", {
     if (source === "airports") return {};
     if (source === "mistakes") return { csv: await readText(await fetchFile(form.querySelector("[data-url]").dataset.url)) };
     const [file] = form.querySelector("[type=file]").files;
-    if (!file) throw new Refusal("No file is chosen yet. “Choose …” opens one.");
+    if (!file) throw new Error("No file is chosen yet. “Choose …” opens one.");
     return { csv: await readText(file) };
   },
   result: profileView,
@@ -97,13 +122,13 @@ new Card("profile", {
 
 async function fetchFile(url) {
   const response = await fetch(url);
-  if (!response.ok) throw new Refusal(`The file could not be had: the server answered ${response.status}.`);
+  if (!response.ok) throw new Error(`The file could not be had: the server answered ${response.status}.`);
   return response.blob();
 }
 
 /** The text of a file. Bytes that are not UTF-8 become �, which the task tells of. */
 async function readText(file) {
-  const tooLarge = (bytes) => new Refusal(`This file is ${size(bytes)} as it would be sent, and the demo takes up to 1 MB: it sends a file as a single WebSocket message.`);
+  const tooLarge = (bytes) => new Error(`This file is ${size(bytes)} as it would be sent, and the demo takes up to 1 MB: it sends a file as a single WebSocket message.`);
   if (file.size > MAX_FRAME) throw tooLarge(file.size);
   const bytes = new Uint8Array(await file.arrayBuffer());
   const utf16 = { "255,254": "utf-16le", "254,255": "utf-16be" }[`${bytes[0]},${bytes[1]}`];

@@ -1,17 +1,24 @@
-/** One run as a visitor sees it: a bar, a line of facts, the messages, and the error if there is one. */
+/** One run as a visitor sees it: a bar, a line of facts, a way to cancel it, the messages, and the error if there is one. */
 
 import { count, duration, el, number } from "./dom.js";
+import { sentences } from "./errors.js";
 
 const WORDS = {
-  idle: "Not started yet",
+  idle: "Not started yet. Progress and messages appear here.",
   starting: "Starting …",
+  finding: "Looking for the last run …",
   pending: "Waiting for a worker …",
   running: "Running …",
+  asking: "Asking to cancel …", // the server has not answered yet
+  cancelling: "Cancelling …", // it has, and the task has not noticed yet
   succeeded: "Done",
   failed: "Failed",
   cancelled: "Cancelled",
   refused: "Not started",
 };
+
+const UNDER_WAY = new Set(["pending", "running", "asking", "cancelling"]);
+const BUSY = new Set(["starting", "finding", ...UNDER_WAY]);
 
 const TRANSPORTS = { websocket: "WebSocket", sse: "server-sent events", polling: "polling" };
 
@@ -20,6 +27,8 @@ export const transportName = (transport) => TRANSPORTS[transport] ?? transport;
 /** `state` is a key of WORDS, and it alone decides what the panel shows. */
 export class RunPanel {
   #state = "idle";
+  #handle = null; // of the run that is shown
+  #asking = false; // for it to be cancelled
   #transport = null;
   #unit;
 
@@ -32,6 +41,7 @@ export class RunPanel {
     this.status = this.element.querySelector(".run-status");
     this.count = this.element.querySelector(".run-count");
     this.facts = this.element.querySelector(".run-facts");
+    this.cancel = this.element.querySelector(".cancel");
     this.error = this.element.querySelector(".run-error");
     this.messages = this.element.querySelector(".messages");
     this.messagesTitle = this.messages.querySelector("h3");
@@ -41,28 +51,84 @@ export class RunPanel {
     const title = card.querySelector("h2");
     this.bar.setAttribute("aria-labelledby", title.id);
     this.log.setAttribute("aria-label", `Messages of “${title.textContent}”`);
-    card.querySelector("form").after(this.element);
+    this.cancel.setAttribute("aria-label", `Cancel “${title.textContent}”`);
+    this.cancel.addEventListener("click", () => this.#requestCancel());
+    this.form = card.querySelector("form");
+    this.form.after(this.element);
+    this.clear("idle");
   }
 
-  /** A run was asked for: whatever the last one left is cleared away. */
-  begin() {
+  /** Clears away whatever the last run left. */
+  clear(state) {
+    this.#handle = null;
     this.#transport = null;
-    this.#show("starting");
+    this.#show(state);
     this.count.textContent = "";
     this.facts.replaceChildren();
     this.error.hidden = true;
     this.messages.hidden = true;
     this.log.replaceChildren();
     this.fill.style.transform = "";
-    this.element.scrollIntoView({ block: "nearest" }); // a phone shows the button at its lower end
     for (const name of ["aria-valuenow", "aria-valuemax", "aria-valuetext"]) this.bar.removeAttribute(name);
   }
 
-  showStatus(status) {
-    this.#show(status);
+  /** Shows the messages of the run, and what carries it; its handle is also what cancels it. */
+  follow(handle) {
+    this.#handle = handle;
+    this.#asking = false;
+    handle.on("message", (event) => this.#addMessage(event.message));
+    handle.on("transport", (event) => this.#showTransport(event.transport));
   }
 
-  showProgress(progress, target) {
+  /** Shows how far the run is, as long as it has not ended. */
+  update(info) {
+    if (!UNDER_WAY.has(info.status)) return;
+    this.#showProgress(info);
+    if (info.cancel_requested) this.#show("cancelling");
+    else this.#show(this.#asking ? "asking" : info.status);
+  }
+
+  succeed(info) {
+    this.#showEnd(info);
+    this.fill.style.transform = "scaleX(1)";
+  }
+
+  /** The run failed or was cancelled, or it was refused and never began: `error` is what the promise rejected with. */
+  fail(error) {
+    if (!error.uuid) {
+      this.#show("refused");
+      return this.#showError(sentences(error));
+    }
+    this.#showEnd(error);
+    if (error.status === "failed") this.#showError(sentences(error));
+  }
+
+  async #requestCancel() {
+    if (this.cancel.ariaDisabled === "true") return;
+    const handle = this.#handle;
+    const before = this.#state;
+    this.#asking = true;
+    this.#show("asking");
+    try {
+      await handle.cancel(); // accepted: `cancel_requested` says so, and the run's end what came of it
+    } catch (error) {
+      if (error.status === 409 || handle !== this.#handle) return; // it has ended
+      this.#asking = false;
+      this.#show(before);
+      this.#showError(["The run goes on: it could not be cancelled.", ...sentences(error)]);
+    }
+  }
+
+  #addMessage(message) {
+    const isAtEnd = this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 1;
+    const line = message.line === undefined ? null : el("b", {}, `line ${number(message.line)}`);
+    this.log.append(el("li", {}, line, line ? " " : null, message.text ?? JSON.stringify(message)));
+    this.messagesTitle.textContent = count(this.log.children.length, "message");
+    this.messages.hidden = false;
+    if (isAtEnd) this.log.scrollTop = this.log.scrollHeight; // who has scrolled back reads there
+  }
+
+  #showProgress({ progress, target }) {
     if (progress === null || target === null) return;
     const text = target > 0 ? `${number(progress)} of ${count(target, this.#unit)}` : "";
     this.bar.setAttribute("aria-valuemax", target);
@@ -72,46 +138,41 @@ export class RunPanel {
     this.fill.style.transform = `scaleX(${target > 0 ? Math.min(1, progress / target) : 1})`;
   }
 
-  showTransport(transport) {
+  #showTransport(transport) {
     this.#transport = transport;
-    if (this.#state === "running" || this.#state === "pending") this.#showFacts([`over ${transportName(transport)}`]);
+    if (UNDER_WAY.has(this.#state)) this.#showFacts([`over ${transportName(transport)}`]);
   }
 
-  addMessage(message) {
-    const line = message.line === undefined ? null : el("b", {}, `line ${number(message.line)}`);
-    this.log.append(el("li", {}, line, line ? " " : null, message.text ?? JSON.stringify(message)));
-    this.messagesTitle.textContent = count(this.log.children.length, "message");
-    this.messages.hidden = false;
-  }
-
-  succeed(info) {
-    this.showProgress(info.progress, info.target);
-    this.fill.style.transform = "scaleX(1)";
-    this.#show("succeeded");
-    this.#showEnd(info);
-  }
-
-  /** The run failed, or it was refused and never began: `error` is what the promise was rejected with. */
-  fail(error, sentences) {
-    this.#show(WORDS[error.status] ? error.status : "refused");
-    this.error.replaceChildren(...sentences.map((sentence) => el("span", {}, sentence)));
+  #showError(lines) {
+    this.error.replaceChildren(...lines.map((line) => el("span", {}, line)));
     this.error.hidden = false;
-    if (error.uuid) this.#showEnd(error);
   }
 
   #show(state) {
     this.#state = state;
     this.element.dataset.state = state;
     this.status.textContent = WORDS[state] ?? state;
-    this.bar.toggleAttribute("aria-busy", state === "starting" || state === "pending" || state === "running");
-    if (this.#transport) this.showTransport(this.#transport);
+    this.bar.toggleAttribute("aria-busy", BUSY.has(state));
+    this.#offerCancel(UNDER_WAY.has(state));
+    if (this.#transport) this.#showTransport(this.#transport);
+  }
+
+  #offerCancel(isOffered) {
+    const hadFocus = this.cancel === document.activeElement;
+    this.cancel.hidden = !isOffered;
+    this.cancel.ariaDisabled = String(this.#state === "asking" || this.#state === "cancelling"); // it keeps the focus
+    if (hadFocus && !isOffered) this.form.querySelector("button").focus();
   }
 
   #showEnd(info) {
+    this.#show(info.status);
+    this.#showProgress(info);
+    this.error.hidden = true;
     const [created, started, finished] = [info.created, info.started, info.finished].map((time) => Date.parse(time));
     this.#showFacts([
       this.#transport ? `over ${transportName(this.#transport)}` : null,
-      info.attempt > 1 ? `attempt ${info.attempt}` : `waited ${duration(Math.max(0, started - created))} for a worker`,
+      info.attempt > 1 ? `attempt ${info.attempt}` : null,
+      info.attempt === 1 ? `waited ${duration(Math.max(0, started - created))}` : null,
       finished >= started ? `ran ${duration(finished - started)}` : null,
       el("a", { href: `${TaskAPI.options.baseURL}${info.uuid}/`, target: "_blank" }, "as JSON"),
     ]);
