@@ -20,7 +20,7 @@ from django.core.signals import setting_changed
 
 from taskapi.conf import settings
 from taskapi.protocol import Event, Report
-from taskapi.redis import channel_layer_host
+from taskapi.redis import THREAD_TIMEOUT, Breaker, channel_layer_host
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ CANCEL_TYPE = "taskapi.cancel"
 MESSAGE_TYPE = "taskapi.report"
 PUBLISH_TIMEOUT = 5.0  # seconds: a run does not wait longer for those who follow it
 PREFIX = "taskapi"  # of the Redis keys of a layer of our own
+
+_breaker = Breaker()
 
 
 @cache
@@ -50,14 +52,8 @@ def group(uuid: UUID) -> str:
 
 async def publish(uuid: UUID, report: Report) -> bool:
     """Send the report to those who follow the run. A layer that is away is a line in the log, and no error: False."""
-    message = {
-        "type": MESSAGE_TYPE,
-        "uuid": uuid.hex,
-        "report": [*report[:4], [list(event) for event in report.events]],
-    }
     try:
-        async with asyncio.timeout(PUBLISH_TIMEOUT):
-            await get_layer().group_send(group(uuid), message)
+        await _send(group(uuid), _message(uuid, report), PUBLISH_TIMEOUT)
     except Exception as error:  # noqa: BLE001 - each layer has errors of its own, and none of them may end a run
         logger.warning("An event of run %s could not be published: %r", uuid, error)
         return False
@@ -66,20 +62,36 @@ async def publish(uuid: UUID, report: Report) -> bool:
 
 def publish_from_thread(uuid: UUID, report: Report) -> None:
     """As `publish`, for code that runs in a thread, and seldom: outside a server it opens a connection."""
-    async_to_sync(publish)(uuid, report)
+    try:
+        _send_from_thread(group(uuid), _message(uuid, report))
+    except Exception as error:  # noqa: BLE001 - each layer has errors of its own
+        logger.warning("An event of run %s could not be published: %r", uuid, error)
 
 
 def tell_workers(uuid: UUID) -> None:
     """Tell the workers, from a thread, that somebody asked this run to stop. It may be lost: the row says it, too."""
-    async_to_sync(_tell_workers)(uuid)
-
-
-async def _tell_workers(uuid: UUID) -> None:
     try:
-        async with asyncio.timeout(PUBLISH_TIMEOUT):
-            await get_layer().group_send(WORKERS, {"type": CANCEL_TYPE, "uuid": uuid.hex})
+        _send_from_thread(WORKERS, {"type": CANCEL_TYPE, "uuid": uuid.hex})
     except Exception as error:  # noqa: BLE001 - each layer has errors of its own
         logger.warning("The workers could not be told that run %s should stop: %r", uuid, error)
+
+
+def _message(uuid: UUID, report: Report) -> dict[str, Any]:
+    return {
+        "type": MESSAGE_TYPE,
+        "uuid": uuid.hex,
+        "report": [*report[:4], [list(event) for event in report.events]],
+    }
+
+
+def _send_from_thread(to: str, message: dict[str, Any]) -> None:
+    with _breaker.guard():
+        async_to_sync(_send)(to, message, THREAD_TIMEOUT)
+
+
+async def _send(to: str, message: dict[str, Any], seconds: float) -> None:
+    async with asyncio.timeout(seconds):
+        await get_layer().group_send(to, message)
 
 
 async def cancellations() -> AsyncIterator[UUID]:

@@ -5,6 +5,9 @@ Sentinel is written ``sentinel://[user:password@]host:port,host:port/service[/da
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -12,11 +15,14 @@ from urllib.parse import unquote, urlsplit
 import redis
 import redis.asyncio
 import redis.asyncio.sentinel
+import redis.exceptions
 import redis.sentinel
 
 SENTINEL_PORT = 26379
 CONNECT_TIMEOUT = 1.0  # seconds: a server that is there answers at once
 COMMAND_TIMEOUT = 5.0  # seconds: longer than any command here is asked to wait
+THREAD_TIMEOUT = 1.0  # seconds that a thread waits for an answer: no command of theirs is asked to wait
+THREAD_PAUSE = 5.0  # seconds for which threads do not wait again for a server that gave none
 
 SCHEMES = ("redis", "rediss", "unix", "sentinel")
 
@@ -75,12 +81,33 @@ def parse_sentinel(url: str) -> Sentinel | None:
     return Sentinel(tuple(hosts), service, _database(database), unquote(username) or None, unquote(password) or None)
 
 
+class Breaker:
+    """Keeps threads from waiting, one after the other, for a server that takes connections and answers none.
+
+    All sockets of a process share one thread for their rows and for what follows a commit. What is not sent is found
+    by its row: so after a call that took too long the next few are refused, with TimeoutError, and not made.
+    """
+
+    def __init__(self) -> None:
+        self._refusing_until = 0.0
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        if time.monotonic() < self._refusing_until:
+            raise TimeoutError("It gave no answer a moment ago.")
+        try:
+            yield
+        except (TimeoutError, redis.exceptions.TimeoutError):
+            self._refusing_until = time.monotonic() + THREAD_PAUSE
+            raise
+
+
 @cache
 def sync_client(url: str) -> redis.Redis:
     """The process's client for threads: its pool is safe to share, and needs no event loop."""
     options: dict[str, Any] = {
         "socket_connect_timeout": CONNECT_TIMEOUT,
-        "socket_timeout": COMMAND_TIMEOUT,
+        "socket_timeout": THREAD_TIMEOUT,
         "health_check_interval": 30,
     }
     sentinel = parse_sentinel(url)

@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 
 from taskapi.backends.base import Backend
 from taskapi.conf import settings
-from taskapi.redis import async_client, sync_client
+from taskapi.redis import Breaker, async_client, sync_client
 
 logger = logging.getLogger(__name__)
 
@@ -90,20 +90,22 @@ class ArqBackend(Backend):
     def __init__(self) -> None:
         self.redis = sync_client(settings.redis_url)
         self._enqueue = self.redis.register_script(ENQUEUE)
+        self._breaker = Breaker()
 
     def enqueue(self, uuid: UUID, *, queue: str, run_at: datetime | None = None) -> None:
         job_id = uuid.hex
         delay = 0 if run_at is None else max(0, round((run_at.timestamp() - time.time()) * 1000))
         job = serialize_job(FUNCTION, (job_id,), {}, None, round(time.time() * 1000), serializer=serialize)
         key = queue_key(queue)
-        self._enqueue(
-            keys=[key, key + DEFERRED_SUFFIX, job_key_prefix + job_id],
-            args=[job_id, job, delay, expires_extra_ms],
-        )
+        with self._breaker.guard():
+            self._enqueue(
+                keys=[key, key + DEFERRED_SUFFIX, job_key_prefix + job_id],
+                args=[job_id, job, delay, expires_extra_ms],
+            )
 
     def set_aside(self, uuid: UUID, *, queue: str, task: str) -> None:
         key = task_key(queue, task)
-        with self.redis.pipeline() as pipeline:
+        with self._breaker.guard(), self.redis.pipeline() as pipeline:
             pipeline.zadd(key, {uuid.hex: time.time()}, nx=True)
             pipeline.expire(key, ASIDE_LIFETIME)
             pipeline.execute()

@@ -1,6 +1,10 @@
 """What needs no Redis of the queue in Redis; the rest is in tests/integration/test_queue.py."""
 
 import json
+import socket
+import time
+from contextlib import ExitStack, suppress
+from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import pytest
@@ -9,6 +13,7 @@ from arq.jobs import deserialize_job_raw, serialize_job
 
 from taskapi.backends import get_backend
 from taskapi.backends.arq import FUNCTION, Unavailable, _uuid, health_key, queue_key, serialize
+from taskapi.redis import THREAD_PAUSE
 
 RUN = UUID("12345678-1234-5678-1234-567812345678")
 
@@ -43,6 +48,45 @@ def test_a_redis_that_is_away_is_told_from_a_mistake():
     for error in (redis.exceptions.TimeoutError(), redis.exceptions.BusyLoadingError(), ConnectionResetError()):
         assert isinstance(error, Unavailable)
     assert not isinstance(ValueError(), Unavailable)
+
+
+@pytest.fixture
+def hanging(settings, monkeypatch):
+    """A server that takes connections and answers none; gives how many were made since it was asked last."""
+    monkeypatch.setattr("taskapi.redis.THREAD_TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as connections:
+        settings.TASK_API_REDIS_URL = f"redis://127.0.0.1:{server.getsockname()[1]}"
+        server.setblocking(False)
+
+        def made():
+            taken = []
+            with suppress(BlockingIOError):
+                while True:
+                    taken.append(connections.enter_context(server.accept()[0]))
+            return len(taken)
+
+        yield made
+
+
+def test_a_redis_that_hangs_is_not_waited_for_once_more_for_each_run(hanging, monkeypatch):
+    backend = get_backend()
+    for _ in range(20):
+        with pytest.raises(Unavailable):
+            backend.enqueue(uuid4(), queue="default")
+        with pytest.raises(Unavailable):
+            backend.set_aside(uuid4(), queue="default", task="new")
+    assert hanging() == 1
+    monkeypatch.setattr("taskapi.redis.time", SimpleNamespace(monotonic=lambda: time.monotonic() + THREAD_PAUSE))
+    with pytest.raises(Unavailable):
+        backend.enqueue(uuid4(), queue="default")
+    assert hanging() == 1, "it is tried again in a while"
+
+
+def test_a_redis_that_refuses_is_tried_each_time():
+    """It costs nothing, and it may be there again."""
+    for _ in range(2):
+        with pytest.raises(redis.exceptions.ConnectionError):
+            get_backend().enqueue(uuid4(), queue="default")
 
 
 def test_nothing_is_asked_about_no_runs():
