@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +19,8 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     options = parsed(sys.argv[1:])
+    # PostgreSQL's package asks where sockets go; /tmp, as it then chooses, is right.
+    warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
     databases = Databases()
     try:
         files = (grown if options.growth else compared)(options, databases)

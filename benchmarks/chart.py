@@ -11,7 +11,7 @@ from benchmarks.session import Results
 from benchmarks.stacks import OURS, Stack
 
 WIDTH, MARGIN = 760, 16  # pixels, as all that follows
-NAMES = 250  # for the names of the stacks
+NAMES = 264  # for the names of the stacks
 BARS = 380  # for the longest bar; its value stands behind it
 ROW, BAR, HEAD, GAP = 18, 12, 26, 14
 OURS_COLOR, PEER_COLOR, LINE_COLOR = "#2a7f62", "#a9b4bd", "#c0392b"
@@ -26,7 +26,8 @@ def drawn(stacks: list[Stack], results: Results) -> str:
         if len(measured) > 1:
             parts += _panel(figure, measured, top)
             top += HEAD + ROW * len(measured) + GAP
-    style = "text { font: 12px system-ui, sans-serif; fill: #222 } .head { font-weight: 600 }"
+    letters = "font: 12px system-ui, sans-serif; fill: #222; stroke: #fff; stroke-width: 3px; paint-order: stroke"
+    style = f"text {{ {letters} }} .head {{ font-weight: 600 }}"
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}">',
@@ -44,6 +45,11 @@ def _panel(figure: Figure, bars: list[tuple[Stack, float]], top: int) -> Iterato
     title = figure.title + (f" (here, wanted: {figure.bound})" if bound else "")
     yield _text(MARGIN, top + 14, title, "head")
     first = top + HEAD
+    if bound:
+        x = NAMES + bound / longest * BARS
+        y = first - 3
+        end = first + ROW * len(bars) - 3
+        yield f'<line x1="{x:.1f}" y1="{y}" x2="{x:.1f}" y2="{end}" stroke="{LINE_COLOR}" stroke-dasharray="3 2"/>'
     for number, (stack, value) in enumerate(bars):
         y = first + number * ROW
         width = value / longest * BARS
@@ -51,11 +57,6 @@ def _panel(figure: Figure, bars: list[tuple[Stack, float]], top: int) -> Iterato
         yield _text(MARGIN, y + 10, stack.title)
         yield f'<rect x="{NAMES}" y="{y}" width="{max(width, 1):.1f}" height="{BAR}" fill="{color}"/>'
         yield _text(NAMES + width + 6, y + 10, f"{shown(value)} {figure.unit}")
-    if bound:
-        x = NAMES + bound / longest * BARS
-        y = first - 3
-        end = first + ROW * len(bars) - 3
-        yield f'<line x1="{x:.1f}" y1="{y}" x2="{x:.1f}" y2="{end}" stroke="{LINE_COLOR}" stroke-dasharray="3 2"/>'
 
 
 def _text(x: float, y: float, text: str, kind: str = "") -> str:

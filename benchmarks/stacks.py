@@ -122,13 +122,12 @@ PEERS = (
         worker=("arq", "benchmarks.projects.floors.worker.WorkerSettings"),
         worker_ready="Starting worker",
         configured="No stack, but what one on these parts cannot beat: a frame echoed by a JSON consumer behind daphne "
-        "(run, frame, memory); arq alone with jobs that do nothing, polling every 10 ms, no database (2,000, enqueue "
-        "to start); a Python method that stores a number (progress).",
+        "(run, frame, memory); arq alone with jobs that do nothing, polling every 10 ms, no database (2,000); a "
+        "process that blocks on a list in Valkey (enqueue to start); a Python method that stores a number (progress).",
         packages=("Django", *CHANNELS, "arq", "redis"),
         measures=("memory", "answer", "run", "burst", "call", "start"),
         environment="channels-arq",
         variables={"BENCH_POLL_DELAY": "0.01"},
-        pause=0.01,
         calls=1_000_000,
         migrates=False,
     ),

@@ -215,7 +215,7 @@ async def _quiet(texts: list[list[Any]], seconds: float, complete: Callable[[], 
     """Return when nothing has arrived for so long, or when all is `complete`."""
     started = changed = time.monotonic()
     count = -1
-    while time.monotonic() < min(changed + seconds, started + LIMIT) and not complete():
+    while time.monotonic() < min(changed + seconds, started + 2 * LIMIT) and not complete():
         if (now := sum(map(len, texts))) != count:
             count, changed = now, time.monotonic()
         await asyncio.sleep(LOOK)

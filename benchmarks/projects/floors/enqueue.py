@@ -1,20 +1,22 @@
-"""From the moment before arq is given a job to the job's first line."""
+"""From the moment before something is pushed to a list to the moment at which a process that blocks on it has it."""
 
-import asyncio
+import subprocess
+import sys
 import time
 
-from arq import create_pool
-
 from benchmarks.projects import stamps
-from benchmarks.projects.floors.worker import WorkerSettings
+from benchmarks.projects.floors.waiter import QUEUE
+
+
+def enqueue() -> float:
+    queued = time.time()
+    stamps.client().rpush(QUEUE, "stamp")
+    return queued
+
 
 if __name__ == "__main__":
-    with asyncio.Runner() as runner:
-        pool = runner.run(create_pool(WorkerSettings.redis_settings))
-
-        def enqueue() -> float:
-            queued = time.time()
-            runner.run(pool.enqueue_job("stamp"))
-            return queued
-
-        stamps.measure(enqueue)
+    with subprocess.Popen([sys.executable, "-m", "benchmarks.projects.floors.waiter"]):
+        try:
+            stamps.measure(enqueue)
+        finally:
+            stamps.client().rpush(QUEUE, "end")

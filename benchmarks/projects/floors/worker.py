@@ -4,19 +4,13 @@ import os
 
 from arq.connections import RedisSettings
 
-from benchmarks.projects import stamps
-
 
 async def nothing(ctx):
     pass
 
 
-async def stamp(ctx):
-    stamps.leave()
-
-
 class WorkerSettings:
-    functions = [nothing, stamp]
+    functions = [nothing]
     redis_settings = RedisSettings.from_dsn(os.environ["BENCH_REDIS_URL"])
     poll_delay = float(os.environ["BENCH_POLL_DELAY"])  # seconds
     max_jobs = 50
