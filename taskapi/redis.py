@@ -5,6 +5,7 @@ Sentinel is written ``sentinel://[user:password@]host:port,host:port/service[/da
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ import redis.sentinel
 SENTINEL_PORT = 26379
 CONNECT_TIMEOUT = 1.0  # seconds: a server that is there answers at once
 COMMAND_TIMEOUT = 5.0  # seconds: longer than any command here is asked to wait
+SILENCE = 5  # seconds without a word after which a subscriber asks the server whether it is there
+DEAD_AFTER = 10_000  # milliseconds in which the server's host has to take what was sent to it
 THREAD_TIMEOUT = 1.0  # seconds that a thread waits for an answer: no command of theirs is asked to wait
 THREAD_PAUSE = 5.0  # seconds for which threads do not wait again for a server that gave none
 
@@ -136,9 +139,18 @@ def async_client(url: str) -> redis.asyncio.Redis:
     return client
 
 
-def channel_layer_host(url: str) -> dict[str, Any] | str:
-    """The address as an entry of a channels_redis layer's `hosts`."""
+def channel_layer_host(url: str) -> dict[str, Any]:
+    """The address as an entry of a channels_redis layer's `hosts`.
+
+    A connection that only listens does not notice that the other end is gone (a host that lost its power, a router
+    that forgot it). So it sends a PING now and then, and the kernel ends it where nobody takes that. Both are needed:
+    redis-py asks a connection that was ended so for its next message for ever, without a pause, unless it has
+    something to send.
+    """
+    options: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT, "health_check_interval": SILENCE}
+    if urlsplit(url).scheme != "unix" and hasattr(socket, "TCP_USER_TIMEOUT"):  # which is Linux's
+        options |= {"socket_keepalive": True, "socket_keepalive_options": {socket.TCP_USER_TIMEOUT: DEAD_AFTER}}
     sentinel = parse_sentinel(url)
     if sentinel is None:
-        return url
-    return {"sentinels": list(sentinel.hosts), "master_name": sentinel.service, **sentinel.connection}
+        return {"address": url, **options}
+    return {"sentinels": list(sentinel.hosts), "master_name": sentinel.service, **sentinel.connection, **options}

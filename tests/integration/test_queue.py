@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from arq.jobs import Job, JobStatus
 from arq.worker import async_check_health
 from django.utils import timezone
 
+from taskapi import events
 from taskapi.backends import get_backend
 from taskapi.backends.arq import ArqBackend, WorkerQueue, health_key, queue_key, serialize
 from taskapi.worker import redis_settings
@@ -283,3 +285,23 @@ async def test_a_worker_says_that_it_is_well_where_arq_looks_for_it(client, work
     await worker.record_health("done=1 running=0")
     assert await async_check_health(redis_settings(), health_key("default"), queue_key("default")) == 0
     assert 30 < client.ttl(health_key("default")) <= 60
+
+
+# The channel layer of our own
+
+
+async def test_a_layer_asks_now_and_then_whether_its_server_is_there(valkey, client, monkeypatch):
+    monkeypatch.setattr("taskapi.redis.SILENCE", 0.1)
+    client.config_resetstat()
+    events._own_layer.cache_clear()
+    layer = events.get_layer()
+    channel = await layer.new_channel()
+    await until(lambda: client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"] > 2)
+    connection = layer._get_layer()._shards[0]._pubsub.connection
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening = connection._writer.get_extra_info("socket")
+        assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
+    await layer.group_add("followers", channel)
+    await layer.group_send("followers", {"type": "hello"})
+    assert await layer.receive(channel) == {"type": "hello"}, "and not what the server said to that"
+    await layer.flush()

@@ -1,6 +1,7 @@
 """An address of Redis, as each of the three clients that are made from it understands it."""
 
 import asyncio
+import socket
 
 import pytest
 import redis
@@ -46,6 +47,15 @@ async def test_no_client_waits_for_ever_for_a_server_to_answer(url):
     assert client.connection_pool.connection_kwargs["socket_connect_timeout"] == 1
     assert client.connection_pool.connection_kwargs["socket_timeout"] == 5
     await client.aclose()
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:7/3", "unix:///run/redis.sock", FULL])
+def test_a_layer_does_not_listen_for_ever_to_a_server_that_is_gone(url):
+    options = layer_pool(url).connection_kwargs
+    assert options["socket_connect_timeout"] == 1
+    assert options["health_check_interval"] == 5
+    over_tcp = not url.startswith("unix")
+    assert ("socket_keepalive_options" in options) == (over_tcp and hasattr(socket, "TCP_USER_TIMEOUT"))
 
 
 def test_threads_share_one_client_for_an_address():
