@@ -27,7 +27,7 @@ def compared(stacks: list[Stack], results: Results, rounds: int) -> list[str]:
         "",
         "## How each is set up",
         "",
-        *(f"- **{stack.title}**: {stack.configured} {_versions(stack)}." for stack in stacks),
+        *(f"- **{stack.title}**: {stack.configured} {versions_of(stack)}." for stack in stacks),
     ]
 
 
@@ -35,7 +35,7 @@ def grown(rows: Iterable[Iterable[str]]) -> list[str]:
     """Ours under growing load."""
     return [
         "Ours alone, each line measured once on servers of its own: daphne, one worker process where no other number "
-        f"is given, a Valkey, the database. {_versions(OURS)}.",
+        f"is given, a Valkey, the database. {versions_of(OURS)}.",
         "",
         *markdown_table([["", "measured", "wanted"], *rows]),
     ]
@@ -68,6 +68,7 @@ def markdown_table(rows: list[Iterable[str]]) -> list[str]:
     return [head, "|" + " --- |" * len(list(rows[0])), *body]
 
 
-def _versions(stack: Stack) -> str:
+def versions_of(stack: Stack) -> str:
+    """The packages of the stack, as its environment has them."""
     python = python_of(stack.environment) if stack.environment else sys.executable
     return ", ".join(f"{name} {number}" for name, number in versions(python, stack.packages).items())

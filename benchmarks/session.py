@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 import tempfile
 from collections import defaultdict
@@ -13,7 +14,7 @@ from typing import Any
 
 from benchmarks.figures import Rounds
 from benchmarks.servers import Servers
-from benchmarks.stacks import Stack
+from benchmarks.stacks import OURS, Stack
 from tests.support.databases import Databases
 
 Results = dict[str, dict[str, Rounds]]  # by the names of the stack and of the measure
@@ -63,15 +64,25 @@ class Session:
             with Servers(stack, self.databases.new(self.kind), directory) as servers:
                 for measure in stack.measures:
                     if only in (None, measure):
-                        before = servers.processor_time()
-                        figures = _measure(servers, measure, self.sizes)
-                        spent = {name: time - before[name] for name, time in servers.processor_time().items()}
-                        runs = figures.get("runs", math.nan)
-                        figures |= {f"{name}_time": seconds / runs for name, seconds in spent.items()}
-                        self.results[stack.name][measure].append(figures)
+                        self._measure(servers, measure)
+
+    def _measure(self, servers: Servers, measure: str) -> None:
+        """Keep the figures of one measure. Where a peer fails altogether, there are none, and the session goes on."""
+        before = servers.processor_time()
+        try:
+            figures = _measured(servers, measure, self.sizes)
+        except subprocess.SubprocessError as error:
+            if servers.stack is OURS:
+                raise
+            print(f"{servers.stack.name} has no figures of {measure!r}: {error}", file=sys.stderr)
+            return
+        spent = {name: time - before[name] for name, time in servers.processor_time().items()}
+        runs = figures.get("runs", math.nan)
+        figures |= {f"{name}_time": seconds / runs for name, seconds in spent.items()}
+        self.results[servers.stack.name][measure].append(figures)
 
 
-def _measure(servers: Servers, measure: str, sizes: Sizes) -> dict[str, float]:
+def _measured(servers: Servers, measure: str, sizes: Sizes) -> dict[str, float]:
     stack = servers.stack
     calls = int(stack.calls * sizes.calls)
     match measure, stack.name:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
+from benchmarks.stacks import OURS
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -54,7 +55,7 @@ def rendered(storms: list[dict[str, Any]]) -> str:
     lines = [
         "Real Valkey, PostgreSQL, daphne and worker processes, struck at random while clients start runs and follow "
         "them; then every promise of docs/guarantees.md is checked on each run and each subscriber. A storm with a "
-        "broken one fails. `make soak FAULT_SEED=` with the seed does one again.",
+        f"broken one fails. `make soak FAULT_SEED=` with the seed does one again. {report.versions_of(OURS)}.",
         "",
         *report.markdown_table(rows),
     ]

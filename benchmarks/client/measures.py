@@ -69,7 +69,7 @@ async def run(kind: type[Page], port: int, *, runs: int, seconds: float, pause: 
             await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
             try:
                 times.append(await timed(run_sum(page), kind.patience))
-            except TimeoutError:
+            except (Failed, OSError):  # of which TimeoutError is one
                 lost += 1
     timed_runs = times[min(WARM_UP, len(times) // 2) :]
     return {
@@ -155,13 +155,15 @@ async def followers(
     async with pages(kind, port, count + 1) as [first, *others]:
         name = await first.start("tell", gate=str(gate), seconds=seconds, progress=progress, messages=messages)
         await asyncio.gather(*(page.follow(name, sink(mine)) for page, mine in zip(others, texts, strict=True)))
+        await _quiet(texts, LIMIT, lambda: all(texts))  # each is answered when it follows
         await _quiet(texts, SETTLED)
         settled = [len(mine) for mine in texts]
         opened = time.time()
         gate.with_suffix(".new").write_text(repr(opened))
         gate.with_suffix(".new").rename(gate)  # whole from the first moment
         await asyncio.sleep(seconds)
-        await _quiet(texts, SILENT, lambda: all(mine and kind.read(mine[-1][1]).kind == "end" for mine in texts))
+        silent = max(SILENT, kind.patience)
+        await _quiet(texts, silent, lambda: all(mine and kind.read(mine[-1][1]).kind == "end" for mine in texts))
     told = [
         [(arrived, kind.read(text)) for arrived, text in mine[skip:]] for mine, skip in zip(texts, settled, strict=True)
     ]

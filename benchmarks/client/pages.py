@@ -56,6 +56,14 @@ class Page:
         raise NotImplementedError
 
 
+def _settle(future: asyncio.Future[Any], result: Callable[[], Any]) -> None:
+    """Give it what `result` returns, or that it failed."""
+    try:
+        future.set_result(result())
+    except Failed as error:
+        future.set_exception(error)
+
+
 class SocketPage(Page):
     """A page with one WebSocket for everything; any number of runs at once."""
 
@@ -77,7 +85,7 @@ class SocketPage(Page):
     async def start(self, task: str, **inputs: Any) -> str:
         ref = next(self.refs)
         answer = self.accepted[ref] = asyncio.get_running_loop().create_future()
-        self.socket.send(self.call(ref, task, inputs))
+        self.socket.send(json.dumps({"type": "run", "ref": ref, "task": task, "inputs": inputs}))
         return await answer
 
     async def follow(self, name: str, sink: Sink) -> None:
@@ -94,15 +102,11 @@ class SocketPage(Page):
             self.ended[name] = asyncio.get_running_loop().create_future()
             self.accepted.pop(frame["ref"]).set_result(name)
         elif frame["type"] == "finished" and (ended := self.ended.get(self.name(frame))) and not ended.done():
-            ended.set_result(self.result(frame))
+            _settle(ended, lambda: self.result(frame))
         elif frame["type"] == "error":
             self.accepted.pop(frame["ref"]).set_exception(ConnectionError(f"The run was refused: {frame}"))
 
     # How the stack says it
-
-    @staticmethod
-    def call(ref: str, task: str, inputs: dict[str, Any]) -> str:
-        raise NotImplementedError
 
     @staticmethod
     def subscription(name: str) -> str:
@@ -119,10 +123,7 @@ class SocketPage(Page):
 
 class TaskApi(SocketPage):
     path = "/tasks/ws/"
-
-    @staticmethod
-    def call(ref: str, task: str, inputs: dict[str, Any]) -> str:
-        return json.dumps({"type": "run", "ref": ref, "task": task, "inputs": inputs})
+    patience = 30.0  # nothing of ours may be lost, so what has not come yet is slow, and that is a figure
 
     @staticmethod
     def subscription(name: str) -> str:
@@ -174,10 +175,6 @@ class Afternoon(SocketPage):
     path = "/ws/"
 
     @staticmethod
-    def call(ref: str, task: str, inputs: dict[str, Any]) -> str:
-        return json.dumps({"type": "run", "ref": ref, "task": task, "inputs": inputs})
-
-    @staticmethod
     def subscription(name: str) -> str:
         return json.dumps({"type": "follow", "job": name})
 
@@ -213,9 +210,8 @@ class CeleryProgress(Page):
         ended = asyncio.get_running_loop().create_future()
 
         def take(text: bytes) -> None:
-            event = self.read(text)
-            if event.kind == "end" and not ended.done():
-                ended.set_result(event.value)
+            if b'"complete": true' in text and not ended.done():
+                _settle(ended, lambda: self.read(text).value)
 
         await self.follow(name, take)
         result = await ended

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import chart, report, soak
 from benchmarks.client import measures
-from benchmarks.client.pages import Event, Page
+from benchmarks.client.pages import Event, Failed, Page
 from benchmarks.figures import FIGURES
 from benchmarks.servers import Servers
 from benchmarks.session import QUICK, Session
@@ -22,6 +22,13 @@ class WrongPage(Page):
 
     def close(self):
         pass
+
+
+class FailingPage(WrongPage):
+    """Fails at everything."""
+
+    async def run(self, task, **inputs):
+        raise Failed("as ever")
 
 
 def test_every_figure_of_ours_is_measured_and_every_run_and_event_arrives(databases):
@@ -40,6 +47,12 @@ async def test_a_wrong_result_is_an_error_and_no_figure():
         await measures.run(WrongPage, 0, runs=1, seconds=1, pause=0)
     with pytest.raises(RuntimeError, match="went wrong"):
         await measures.burst(WrongPage, 0, runs=2, at_once=1, seconds=1)
+
+
+async def test_a_run_that_fails_is_counted_and_no_error():
+    figures = await measures.burst(FailingPage, 0, runs=3, at_once=1, seconds=1)
+    assert (figures["runs"], figures["ended"]) == (3, 0)
+    assert (await measures.run(FailingPage, 0, runs=1, seconds=1, pause=0))["ended"] == 0
 
 
 @pytest.mark.parametrize("said", [[1, 1, 2], [2, 1]])
