@@ -36,7 +36,7 @@ test-frontend: frontend/node_modules/.installed ## Type check and test the front
 	cd frontend && ../tools/with-node npm test
 
 .PHONY: test-python
-test-python: $(VENV)/.dev ## Run the Python tests: unit, integration, browser
+test-python: $(VENV)/.dev ## Run the Python tests: unit, integration, browser, faults in short
 	@$(BIN)/python -m tools.chromium >/dev/null
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -45,19 +45,19 @@ test-newest: ## Run the unit and integration tests with the newest Django, where
 	@python=$$(tools/find-python 14 13 12) || { \
 	    echo "No Python 3.12, 3.13 or 3.14 is installed here: the tests with the newest Django are skipped."; exit 0; }; \
 	$(MAKE) --silent --no-print-directory NEWEST_PYTHON="$$python" $(NEWEST)/.installed && \
-	echo "$(NEWEST)/bin/python -m pytest --ignore=tests/browser $(PYTEST_ARGS)" && \
-	$(NEWEST)/bin/python -m pytest --ignore=tests/browser $(PYTEST_ARGS)
+	echo "$(NEWEST)/bin/python -m pytest --ignore=tests/browser --ignore=tests/faults $(PYTEST_ARGS)" && \
+	$(NEWEST)/bin/python -m pytest --ignore=tests/browser --ignore=tests/faults $(PYTEST_ARGS)
 
 .PHONY: faults
-faults: $(VENV)/.dev ## Strike real servers, one fault a test: some five minutes, which make test does not take
-	$(BIN)/python -m pytest tests/faults --deselect tests/faults/test_storm.py $(PYTEST_ARGS)
+faults: $(VENV)/.dev ## Strike real servers, one fault a test: all those tests, of which make test runs the short ones
+	$(BIN)/python -m pytest tests/faults --deselect tests/faults/test_storm.py -m "" $(PYTEST_ARGS)
 
-# The storm of tests/faults at length; FAULT_SEED does one again.
+# The storm of tests/faults at length. FAULT_SEED does one again; FAULT_REPORT is a file for its figures, in JSON.
 FAULT_SECONDS ?= 300# for each of the two channel layers
 FAULT_RUNS ?= 1000# at least, for each
 export FAULT_SEED FAULT_REPORT
 .PHONY: soak
-soak: $(VENV)/.dev ## Strike everything at random for ten minutes: FAULT_SECONDS, FAULT_RUNS, FAULT_SEED
+soak: $(VENV)/.dev ## Strike everything at random for ten minutes: FAULT_SECONDS, FAULT_RUNS, FAULT_SEED, FAULT_REPORT
 	FAULT_SECONDS=$(FAULT_SECONDS) FAULT_RUNS=$(FAULT_RUNS) $(BIN)/python -m pytest tests/faults/test_storm.py $(PYTEST_ARGS)
 
 .PHONY: lint

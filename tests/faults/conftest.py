@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.stack import FaultStack, Rest
-from tests.support.databases import KINDS, Databases
+from tests.support.databases import Databases
+
+pytest.register_assert_rewrite(*(f"tests.faults.{name}" for name in ("executions", "follower", "promises", "storm")))
 
 
 @pytest.fixture(scope="session")
@@ -32,9 +34,9 @@ def make_stack(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -
         yield make
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=["postgres", pytest.param("sqlite", marks=pytest.mark.long)])
 def stack(request: pytest.FixtureRequest, make_stack: Callable[..., FaultStack]) -> FaultStack:
-    """A whole stack; `@pytest.mark.parametrize("stack", [kind], indirect=True)` where one database is enough."""
+    """A whole stack; where one database is enough, `parametrize("stack", [kind], indirect=True)` says which."""
     options = request.param if isinstance(request.param, tuple) else (request.param,)
     stack = make_stack(*options)
     stack.heal()

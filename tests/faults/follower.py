@@ -29,6 +29,7 @@ class Follower:
         self.subscriptions: list[list[dict[str, Any]]] = []
         self.refusals: list[dict[str, Any]] = []
         self.connections = 0
+        self.servers: set[str] = set()  # the urls at which it subscribed
         self.connection: ClientConnection | None = None
         self.subscribed = asyncio.Event()
 
@@ -46,7 +47,8 @@ class Follower:
     async def _follow_once(self) -> bool:
         """Follow over one connection; False where it broke."""
         try:
-            async with connect(self.url(), subprotocols=["taskapi.v1"], max_size=None) as connection:
+            url = self.url()
+            async with connect(url, subprotocols=["taskapi.v1"], max_size=None) as connection:
                 self.connection = connection
                 self.connections += 1
                 await self._send(connection)
@@ -56,6 +58,7 @@ class Follower:
                         self.refusals.append(frame)
                         return False
                     self._take(frame)
+                    self.servers.add(url)
                     if frame["type"] == "finished":
                         await _nothing_follows(connection)
                         return True

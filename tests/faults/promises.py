@@ -11,15 +11,17 @@ FINAL = ("succeeded", "failed", "cancelled")
 def check(follower: Follower, run: dict[str, Any]) -> None:
     """Check all that the follower was told against the run as REST has it in the end."""
     frames = [frame for subscription in follower.subscriptions for frame in subscription]
-    check_shapes(frames)
+    check_shapes(frames, run["uuid"])
     check_messages(follower.subscriptions, run)
     check_order(follower.subscriptions)
     check_progress(frames)
     check_end(follower.subscriptions, run)
 
 
-def check_shapes(frames: list[dict[str, Any]]) -> None:
+def check_shapes(frames: list[dict[str, Any]], uuid: str) -> None:
+    """Each frame has the fields of its type, and is of this run."""
     for frame in frames:
+        assert frame.get("task", frame)["uuid"] == uuid
         if frame["type"] in ("accepted", "snapshot"):
             assert set(frame["task"]) == REPRESENTATION
         else:
@@ -54,17 +56,19 @@ def check_order(subscriptions: list[list[dict[str, Any]]]) -> None:
 
 def check_progress(frames: list[dict[str, Any]]) -> None:
     """Progress never goes backwards within an attempt, and its last value arrives before `finished` (2)."""
-    attempt, progress = 0, None
+    attempt, progress, target = 0, None, None
     for frame in frames:
         state = frame.get("task", frame)
         if state["attempt"] != attempt:
             assert state["attempt"] > attempt, "back to an earlier attempt"
-            attempt, progress = state["attempt"], None
+            attempt, progress, target = state["attempt"], None, None
         if frame["type"] == "finished":
             assert state["progress"] == progress, f"the last progress that came before `finished` was {progress}"
+            assert state["target"] == target, f"the last target that came before `finished` was {target}"
         elif "progress" in state:
             assert progress is None or state["progress"] >= progress, f"{frame} after {progress}"
             progress = state["progress"]
+        target = state.get("target", target)
 
 
 def check_end(subscriptions: list[list[dict[str, Any]]], run: dict[str, Any]) -> None:

@@ -2,43 +2,63 @@
 
 import json
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import psycopg
 import redis
 
 from tests.support.databases import Databases
-from tests.support.stack import Stack
+from tests.support.stack import Process, Stack, free_port
 from tests.support.waiting import wait_for
 
 WORKERS = ("one", "two")
+WEBS = ("web",)
 LAYERS: dict[str, dict[str, Any] | None] = {
     "default": None,  # the one of our own: pubsub
     "core": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"capacity": 10}},
     "deaf": {"BACKEND": "tests.faults.layers.DeafLayer"},
     "last-only": {"BACKEND": "tests.faults.layers.LastOnlyLayer"},
 }
-EXPIRED = 30.0  # seconds in which a lost worker's runs are taken up, on a machine that has other things to do
+OVER_CAPACITY = "channels over capacity"  # what the core layer logs where it drops an event
+TAKEN_UP = 15.0  # seconds in which the runs of a lost worker are taken up again, as promised
+EXPIRED = 30.0  # the same, where a test waits for it on a machine that has other things to do
+
+_postgres = threading.Lock()  # pgserver's own is one for all servers, and knows no threads
 
 
 class FaultStack(Stack):
-    """Two workers, a daphne and a Valkey around one database; the database's server may be struck as well."""
+    """Workers, daphnes and a Valkey around one database; the database's server may be struck as well."""
 
-    def __init__(self, databases: Databases, kind: str, directory: Path, layer: str = "default") -> None:
+    def __init__(
+        self,
+        databases: Databases,
+        kind: str,
+        directory: Path,
+        layer: str = "default",
+        *,
+        workers: tuple[str, ...] = WORKERS,
+        webs: tuple[str, ...] = WEBS,
+    ) -> None:
         super().__init__(databases.new(kind), directory)
         self.databases = databases
         self.kind = kind
         self.layer = LAYERS[layer]
         self.journal = directory / "journal"
         self.journal.mkdir()
-        self.workers = WORKERS
-        self.webs: tuple[str, ...] = ("web",)
+        self.workers = workers
+        self.ports = {name: free_port() for name in webs}
+        self.port = next(iter(self.ports.values()))
+        self.names: dict[int, str] = {}  # of all processes that were ever started, by process id
 
     def __enter__(self) -> Self:
         try:
             self.valkey.start()
+            self.whole = super().environment  # read now: Valkey knows no address while it is stopped
             self.manage("migrate", "--verbosity=0")
             self.heal()
         except BaseException:
@@ -57,28 +77,41 @@ class FaultStack(Stack):
     def environment(self) -> dict[str, str]:
         added = {"DJANGO_SETTINGS_MODULE": "tests.faults.settings", "FAULTS_JOURNAL": str(self.journal)}
         if self.layer is not None:
-            config = {"hosts": [f"{self.valkey.connection_url}/0"]} | self.layer.get("CONFIG", {})
+            config = {"hosts": [self.whole["TEST_REDIS_URL"]]} | self.layer.get("CONFIG", {})
             added["FAULTS_LAYER"] = json.dumps(self.layer | {"CONFIG": config})
-        return super().environment | self.extra | added
+        return self.whole | self.extra | added
 
     extra: dict[str, str] = {}  # for the processes that are started next
+    options: tuple[str, ...] = ()  # of workers
 
     def heal(self) -> None:
         """Bring everything back that is struck."""
         if self.kind == "postgres":
-            self.databases.start_postgres()
+            self.start_postgres()
         if self.valkey._process is None:
             self.valkey.start()
         self.resume_valkey()
+        whole = (*self.ports, *self.workers)
         for name in list(self.processes):
             self.resume(name)
-            if name not in (*self.workers, *self.webs) or self.processes[name].popen.poll() is not None:
+            if name not in whole or self.processes[name].popen.poll() is not None:
                 self.kill(name)
-        if not set(self.webs) <= set(self.processes):
-            self.start_web()
-        for name in self.workers:
-            if name not in self.processes:
-                self.start_worker(name=name)
+        self.start(*(name for name in whole if name not in self.processes))
+
+    def start(self, *names: str) -> None:
+        """Start web servers and workers, all at once, and wait until each of them serves."""
+        for name in names:
+            if name in self.ports:
+                self._start(name, "daphne", "--port", str(self.ports[name]), "tests.project.asgi:application")
+            else:
+                self._start(name, "django", "taskworker", *self.options)
+        for name in names:
+            self.processes[name].wait_for_output("Listening on TCP" if name in self.ports else "takes runs from")
+
+    def _start(self, name: str, *module: str) -> Process:
+        process = super()._start(name, *module)
+        self.names[process.popen.pid] = name
+        return process
 
     # Faults
 
@@ -96,7 +129,7 @@ class FaultStack(Stack):
         self.processes[name].popen.send_signal(signal.SIGCONT)
 
     def flush(self) -> None:
-        with redis.Redis.from_url(f"{self.valkey.connection_url}/0") as client:
+        with redis.Redis.from_url(self.whole["TEST_REDIS_URL"]) as client:
             client.flushall()
 
     def stop_valkey(self) -> None:
@@ -104,6 +137,15 @@ class FaultStack(Stack):
         self.valkey.terminate()
         for path in self.valkey.data_dir.glob("*.rdb"):
             path.unlink()
+
+    def stop_postgres(self) -> None:
+        """Stop PostgreSQL under those who use it."""
+        with _postgres:
+            self.databases.stop_postgres()
+
+    def start_postgres(self) -> None:
+        with _postgres:
+            self.databases.start_postgres()
 
     def pause_valkey(self) -> None:
         """Let Valkey answer nothing, and refuse nothing either."""
@@ -114,20 +156,35 @@ class FaultStack(Stack):
 
     # What became of it
 
-    def executions(self, uuid: str, what: str = "began") -> list[dict[str, Any]]:
-        """The lines of that kind that the run's task has left, by its own hand."""
+    def lines(self, uuid: str) -> list[dict[str, Any]]:
+        """What the run's task has left, by its own hand."""
         path = self.journal / uuid
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [line for line in map(json.loads, lines) if line["what"] == what]
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def executions(self, uuid: str, what: str = "began") -> list[dict[str, Any]]:
+        """Its lines of that kind."""
+        return [line for line in self.lines(uuid) if line["what"] == what]
 
     def worker_of(self, uuid: str, attempt: int = 1, limit: float = EXPIRED) -> str:
         """The name of the process that executes this attempt, once it does."""
+        line = wait_for(lambda: next((e for e in self.executions(uuid) if e["attempt"] == attempt), None), limit)
+        return self.names[line["pid"]]
 
-        def look() -> str | None:
-            pids = {process.popen.pid: name for name, process in self.processes.items()}
-            return next((pids[line["pid"]] for line in self.executions(uuid) if line["attempt"] == attempt), None)
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection of the test's own to the PostgreSQL database."""
+        address = {"host": self.database["HOST"], "user": self.database["USER"], "dbname": self.database["NAME"]}
+        return psycopg.connect(**address, autocommit=True)
 
-        return wait_for(look, limit)
+    @contextmanager
+    def locked(self, uuid: str) -> Iterator[None]:
+        """The lock on a run's row that a worker leaves which is cut off, or frozen, inside a transaction."""
+        with self.connect() as connection, connection.transaction(force_rollback=True):
+            connection.execute("SELECT 1 FROM taskapi_taskinfo WHERE uuid = %s FOR UPDATE", [uuid])
+            yield
+
+    def drops(self) -> int:
+        """How often the core layer has dropped an event, as it says."""
+        return sum(log.count(OVER_CAPACITY) for log in self.logs().values())
 
 
 class Rest:

@@ -73,6 +73,21 @@ class Precious(Hold):
     max_attempts = 1
 
 
+class Spent(Hold):
+    """Have all attempts but the last behind it."""
+
+    name = "spent"
+    retry_on = (ConnectionError,)
+    retry_delay = 0.1
+
+    def run(self, gate):
+        if self.info.attempt < self.max_attempts:
+            self.note("began")
+            self.add_message("failed")
+            raise ConnectionError("not yet")
+        return super().run(gate)
+
+
 class New(Hold):
     """A task that a worker of an older deploy does not know."""
 
@@ -128,6 +143,23 @@ class Loop(Recorded):
             raise
         self.note("ended")
         return self.info.attempt
+
+
+class OwnHold(Hold):
+    """As the others, in a queue of its own."""
+
+    name = "own_hold"
+    queue = "own"
+
+
+class OwnAsyncHold(AsyncHold):
+    name = "own_async_hold"
+    queue = "own"
+
+
+class OwnLoop(Loop):
+    name = "own_loop"
+    queue = "own"
 
 
 class Slow(Recorded):

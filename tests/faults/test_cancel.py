@@ -90,17 +90,6 @@ def test_a_cancel_request_while_redis_is_away_is_noticed_all_the_same(stack, res
     assert [rest.ended(uuid)["status"] for uuid in (*running, pending)] == ["cancelled"] * 3
 
 
-@one_database
-@pytest.mark.timeout(120)
-def test_a_run_that_was_cancelled_and_then_lost_its_worker_is_not_tried_again(stack, rest, gate):
-    uuid = rest.start("hold", gate=str(gate))
-    worker = stack.worker_of(uuid)
-    rest.cancel(uuid)
-    stack.kill(worker)
-    assert rest.ended(uuid, 30)["status"] == "cancelled"
-    assert len(stack.executions(uuid)) == 1
-
-
 def test_a_task_that_takes_longer_than_it_may_fails(stack, rest):
     for uuid in [rest.start("slow"), rest.start("async_slow")]:
         run = rest.ended(uuid)

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-from contextlib import contextmanager
 
-import psycopg
 import pytest
 
 from tests.faults.follower import Follower
@@ -28,11 +26,11 @@ async def test_a_result_that_is_computed_while_the_database_is_away_is_not_lost(
     followers = [Follower(lambda: stack.ws_url, uuid) for uuid in uuids]
     following = [asyncio.create_task(follower.follow()) for follower in followers]
     await asyncio.gather(*(follower.subscribed.wait() for follower in followers))
-    stack.databases.stop_postgres()
+    stack.stop_postgres()
     gate.touch()
     for uuid in uuids[:3]:
         wait_for(lambda uuid=uuid: stack.executions(uuid, "ended"))
-    stack.databases.start_postgres()
+    stack.start_postgres()
     await asyncio.gather(*following)
     for follower in followers:
         run = rest.get(follower.uuid)
@@ -49,9 +47,9 @@ async def test_the_first_frame_after_a_restart_is_served_like_any_other(stack, r
     async with open_socket(stack.ws_url) as socket:
         await socket.send(type="subscribe", ref="1", uuid=uuid, after=0)
         await socket.receive_until("finished")
-        stack.databases.stop_postgres()
+        stack.stop_postgres()
         await asyncio.sleep(1.5)  # the outage
-        stack.databases.start_postgres()
+        stack.start_postgres()
         await socket.send(type="subscribe", ref="2", uuid=uuid, after=0)
         assert (await socket.receive())["type"] == "snapshot"
 
@@ -60,11 +58,11 @@ async def test_a_frame_during_an_outage_is_answered_and_the_socket_stays(stack, 
     uuid = rest.start("burst", n=3)
     rest.ended(uuid)
     async with open_socket(stack.ws_url) as socket:
-        stack.databases.stop_postgres()
+        stack.stop_postgres()
         await socket.send(type="subscribe", ref="1", uuid=uuid, after=0)
         answer = await socket.receive()
         assert (answer["type"], answer["code"]) == ("error", "unavailable")
-        stack.databases.start_postgres()
+        stack.start_postgres()
         await socket.send(type="subscribe", ref="2", uuid=uuid, after=0)
         assert [frame["type"] for frame in await socket.receive_until("finished")] == ["snapshot", "finished"]
 
@@ -79,7 +77,7 @@ def test_connections_that_are_cut_while_rows_are_written_change_nothing(stack, r
         " WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()"
     )
     unfinished = "SELECT count(*) FROM taskapi_taskinfo WHERE uuid = ANY(%s) AND finished IS NULL"
-    with connected(stack) as connection:
+    with stack.connect() as connection:
 
         def all_ended():
             connection.execute(cut)
@@ -90,36 +88,6 @@ def test_connections_that_are_cut_while_rows_are_written_change_nothing(stack, r
         run = rest.ended(uuid)
         assert (run["status"], run["attempt"]) == ("succeeded", 1), run["error"]
         assert run["messages"] == list(range(150))
-
-
-def connected(stack):
-    database = stack.database
-    return psycopg.connect(host=database["HOST"], user=database["USER"], dbname=database["NAME"], autocommit=True)
-
-
-@contextmanager
-def locked(stack, uuid):
-    """The lock on a run's row that a worker leaves which is cut off, or frozen, inside a transaction."""
-    with connected(stack) as connection, connection.transaction(force_rollback=True):
-        connection.execute("SELECT 1 FROM taskapi_taskinfo WHERE uuid = %s FOR UPDATE", [uuid])
-        yield
-
-
-def test_a_row_that_a_lost_worker_has_locked_keeps_nobody_else_waiting(stack, rest, gate):
-    stack.kill("two")
-    first, second = (rest.start("hold", gate=str(gate)) for _ in range(2))
-    for uuid in (first, second):
-        stack.worker_of(uuid)
-        rest.until(uuid, lambda run: run["message_count"] == 1)
-    with locked(stack, first):
-        stack.kill("one")
-        pending = rest.start("hold", gate=str(gate))
-        stack.flush()
-        stack.start_worker(name="one")
-        gate.touch()
-        assert rest.ended(second, 30)["outputs"] == {"attempt": 2}
-        assert rest.ended(pending, 30)["outputs"] == {"attempt": 1}
-    assert rest.ended(first, 30)["outputs"] == {"attempt": 2}
 
 
 @pytest.fixture
@@ -143,6 +111,7 @@ def busy(stack, rest, gate, proxy):
     rest.until(uuid, lambda run: run["message_count"] == 1)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("busy")
 def test_a_run_whose_beginning_was_committed_without_an_answer_is_executed(stack, rest, proxy):
     first = proxy.commits

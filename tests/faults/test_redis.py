@@ -1,6 +1,7 @@
 """A Redis that is flushed, or stops and comes back with nothing."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -96,15 +97,14 @@ async def test_what_follows_an_outage_is_as_quick_as_before(stack, rest, gate):
     rest.ended(uuid)
     stack.stop_valkey()
     stack.valkey.start()
-    wait_for(lambda: _cancelled_by_event(stack, rest, gate), 60)
+    wait_for(lambda: all(_cancelled_by_event(stack, rest, gate) for _ in range(5)), 60)
 
 
 def _cancelled_by_event(stack, rest, gate):
-    """Whether a sync task hears of a cancel request within a second: an event does that, a lease takes up to three."""
+    """Whether a sync task hears of a cancel request at once, as by an event: a lease may take up to 3 s to tell it."""
     uuid = rest.start("loop", gate=str(gate))
-    worker = stack.worker_of(uuid)
-    begun = stack.executions(uuid)[0]["at"]
+    stack.worker_of(uuid)
+    asked = time.time()
     rest.cancel(uuid)
     rest.ended(uuid)
-    ended = stack.executions(uuid, "Interrupted")[0]["at"]
-    return worker and ended - begun < 1
+    return stack.executions(uuid, "Interrupted")[0]["at"] - asked < 0.5

@@ -9,12 +9,12 @@ from tests.faults.promises import check
 
 
 async def test_subscribers_of_a_killed_server_come_back_without_loss_or_repeats(stack, rest):
-    uuids = [rest.start("burst", n=200, pause=0.02) for _ in range(5)]
+    uuids = [rest.start("burst", n=120, pause=0.02) for _ in range(5)]
     followers = [Follower(lambda: stack.ws_url, uuid) for uuid in uuids for _ in range(3)]
     following = [asyncio.create_task(follower.follow()) for follower in followers]
     await asyncio.gather(*(follower.subscribed.wait() for follower in followers))
     stack.kill("web")
-    await asyncio.to_thread(stack.start_web)
+    await asyncio.to_thread(stack.start, "web")
     await asyncio.gather(*following)
     for follower in followers:
         run = rest.get(follower.uuid)

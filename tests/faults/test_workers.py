@@ -2,12 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
 from tests.faults.follower import Follower
+from tests.faults.lost import LostWorkers
 from tests.faults.promises import check
-from tests.faults.stack import EXPIRED
+from tests.faults.stack import EXPIRED, TAKEN_UP
+from tests.support.databases import Databases
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(120)  # leases of 10 s expire here, some of them one after the other
@@ -16,70 +20,121 @@ one_database = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 other_database = pytest.mark.parametrize("stack", ["postgres"], indirect=True)
 
 
-@other_database
-async def test_the_runs_of_a_killed_worker_are_taken_up_elsewhere_as_often_as_they_may_be(
-    stack, rest, gate, record_property
-):
-    uuids = {name: rest.start(name, gate=str(gate)) for name in ("hold", "async_hold", "precious")}
-    followers = [Follower(lambda: stack.ws_url, uuid) for uuid in uuids.values()]
-    first = stack.worker_of(uuids["hold"])
-    others = [name for name in stack.workers if name != first]
-    # let both workers be those who hold something, then kill the one after the other
-    for uuid in uuids.values():
-        stack.worker_of(uuid)
-    killed = time.time()
-    for name in stack.workers:
-        stack.kill(name)
-    stack.start_worker(name=others[0])
-    taken = stack.worker_of(uuids["hold"], attempt=2)
-    record_property("seconds until taken up", time.time() - killed)
-    print(f"taken up after {stack.executions(uuids['hold'])[1]['at'] - killed:.1f} s")  # noqa: T201 - seen with -s
-    assert taken == others[0]
-    assert rest.ended(uuids["precious"], EXPIRED)["error"]["code"] == "worker_lost"  # max_attempts = 1
-    wait_for(lambda: len(stack.executions(uuids["async_hold"])) == 2)
-    stack.kill(others[0])
-    stack.start_worker(name=others[0])
-    for name in ("hold", "async_hold"):  # max_attempts = 2
-        run = rest.ended(uuids[name], EXPIRED)
-        assert (run["status"], run["error"]["code"], run["attempt"]) == ("failed", "worker_lost", 2)
-        assert [line["attempt"] for line in stack.executions(uuids[name])] == [1, 2]
-        assert run["messages"] == ["held 1", "held 2"]
-    assert len(stack.executions(uuids["precious"])) == 1
+@pytest.fixture(scope="module")
+def lost(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LostWorkers]:
+    """Three workers that were lost, their runs taken up. Each of the tests looks at other runs of theirs."""
+    lost = LostWorkers(databases, tmp_path_factory.mktemp("lost"))
+    with lost.begun():
+        yield lost
+
+
+async def test_the_runs_of_a_killed_worker_are_taken_up_elsewhere_in_time(lost):
+    uuids = [lost.killed[name] for name in ("hold", "async_hold")]
+    for uuid in uuids:
+        assert lost.stack.worker_of(uuid, attempt=2) == "rescuer"
+        assert lost.seconds_until(lost.stack.executions(uuid)[1]["at"]) < TAKEN_UP
+    followers = [Follower(lambda: lost.stack.ws_url, uuid) for uuid in uuids]
+    following = [asyncio.create_task(follower.follow()) for follower in followers]
+    await asyncio.gather(*(follower.subscribed.wait() for follower in followers))
+    lost.gates["killed"].touch()
+    await asyncio.gather(*following)
     for follower in followers:
-        await follower.follow()
-        check(follower, rest.get(follower.uuid))
+        run = lost.rest.get(follower.uuid)
+        assert (run["status"], run["outputs"]) == ("succeeded", {"attempt": 2})
+        assert [line["attempt"] for line in lost.stack.executions(follower.uuid)] == [1, 2]
+        check(follower, run)
 
 
-@other_database
-def test_a_zombie_changes_nothing_and_its_tasks_stop(stack, rest, gate):
-    stack.kill("two")
-    loop, hold, async_hold = (rest.start(name, gate=str(gate)) for name in ("loop", "hold", "async_hold"))
+def test_a_run_is_executed_as_often_as_it_may_be_whatever_ended_its_attempts(lost):
+    for uuid, attempts in ((lost.killed["precious"], [1]), (lost.spent, [1, 2])):
+        run = lost.rest.ended(uuid, EXPIRED)
+        assert (run["status"], run["error"]["code"], run["attempt"]) == ("failed", "worker_lost", attempts[-1])
+        assert lost.seconds_until(datetime.fromisoformat(run["finished"]).timestamp()) < TAKEN_UP
+        assert [line["attempt"] for line in lost.stack.executions(uuid)] == attempts
+        assert lost.stack.executions(uuid, "ended") == []
+
+
+def test_a_run_that_was_cancelled_and_then_lost_its_worker_is_not_tried_again(lost):
+    assert lost.rest.ended(lost.cancelled, EXPIRED)["status"] == "cancelled"
+    assert len(lost.stack.executions(lost.cancelled)) == 1
+
+
+def test_a_row_that_a_lost_worker_has_locked_keeps_nobody_else_waiting(lost):
+    """While it was locked, other lost runs were taken up, and a pending one, which had no job."""
+    assert lost.rest.ended(lost.pending)["status"] == "succeeded"
+    assert lost.stack.executions(lost.pending)[0]["at"] < lost.unlocked_at
+    assert lost.stack.executions(lost.killed["hold"])[1]["at"] < lost.unlocked_at
+    assert lost.stack.worker_of(lost.locked, attempt=2) == "rescuer"
+    assert lost.stack.executions(lost.locked)[1]["at"] > lost.unlocked_at
+
+
+def test_a_zombie_changes_nothing_and_its_tasks_stop(lost):
+    stack, rest = lost.stack, lost.rest
+    hold, async_hold, loop = (lost.frozen[name] for name in ("hold", "async_hold", "loop"))
     for uuid in (loop, hold, async_hold):
-        assert stack.worker_of(uuid) == "one"
-    stack.pause("one")
-    stack.start_worker(name="two")
-    for uuid in (loop, hold, async_hold):
-        assert stack.worker_of(uuid, attempt=2) == "two"
+        assert stack.worker_of(uuid, attempt=2) == "rescuer"
+    gate = lost.gates["frozen"]
     gate.touch()  # for the second attempts: the zombie, which is stopped, does not see it
     ended = {uuid: rest.ended(uuid) for uuid in (loop, hold, async_hold)}
     assert {run["status"] for run in ended.values()} == {"succeeded"}
     assert {run["outputs"]["attempt"] for run in ended.values()} == {2}
     gate.unlink()
-    stack.resume("one")
+    stack.resume("frozen")
     wait_for(lambda: [line["attempt"] for line in stack.executions(loop, "Interrupted")] == [1])
     wait_for(lambda: [line["attempt"] for line in stack.executions(async_hold, "cancelled")] == [1])
     gate.touch()  # the deaf one goes on to its next progress call, and no further
     wait_for(lambda: [line["attempt"] for line in stack.executions(hold, "let go")] == [2, 1])
-    stack.stop("one")  # whatever it wanted to write, it has tried to when it has ended
+    stack.stop("frozen")  # whatever it wanted to write, it has tried to when it has ended
     for uuid, run in ended.items():
         assert rest.get(uuid) == run
         assert [line["attempt"] for line in stack.executions(uuid, "ended")] == [2]
     assert ended[hold]["messages"] == ["held 1", "held 2", "let go 2"]
 
 
-@other_database
-def test_a_worker_that_wakes_up_takes_its_own_lost_runs_up_again(stack, rest, gate):
+def test_a_worker_that_wakes_up_takes_its_own_lost_runs_up_again(lost):
     """They are free, and nobody but the zombie is there to take them: two attempts of a run in one process."""
+    stack, rest = lost.stack, lost.rest
+    for uuid in lost.alone.values():
+        rest.until(uuid, lambda run: run["status"] == "pending", EXPIRED)
+    stack.resume("alone")
+    for uuid in lost.alone.values():
+        assert stack.worker_of(uuid, attempt=2) == "alone"
+    wait_for(lambda: stack.executions(lost.alone["own_async_hold"], "cancelled"))
+    lost.gates["alone"].touch()
+    check_taken_up_again(stack, rest, lost.alone.values())
+
+
+def check_taken_up_again(stack, rest, uuids):
+    for uuid in uuids:
+        run = rest.ended(uuid)
+        assert (run["status"], run["outputs"]) == ("succeeded", {"attempt": 2})
+        assert [line["attempt"] for line in stack.executions(uuid)] == [1, 2]
+        assert [line["attempt"] for line in stack.executions(uuid, "ended")] == [2]
+
+
+@pytest.mark.long
+@other_database
+def test_a_run_that_loses_one_worker_after_the_other_is_executed_as_often_as_it_may_be(stack, rest, gate):
+    uuids = [rest.start(name, gate=str(gate)) for name in ("hold", "async_hold")]  # max_attempts = 2
+    for uuid in uuids:
+        stack.worker_of(uuid)
+    for name in stack.workers:
+        stack.kill(name)
+    stack.start("one")
+    for uuid in uuids:
+        assert stack.worker_of(uuid, attempt=2) == "one"
+    stack.kill("one")
+    stack.start("one")
+    for uuid in uuids:
+        run = rest.ended(uuid, EXPIRED)
+        assert (run["status"], run["error"]["code"], run["attempt"]) == ("failed", "worker_lost", 2)
+        assert [line["attempt"] for line in stack.executions(uuid)] == [1, 2]
+        assert run["messages"] == ["held 1", "held 2"]
+
+
+@pytest.mark.long
+@other_database
+def test_the_second_attempt_in_a_process_that_was_frozen_keeps_its_lease(stack, rest, gate):
     stack.kill("two")
     uuids = {name: rest.start(name, gate=str(gate)) for name in ("hold", "async_hold", "loop")}
     for uuid in uuids.values():
@@ -94,11 +149,7 @@ def test_a_worker_that_wakes_up_takes_its_own_lost_runs_up_again(stack, rest, ga
     wait_for(lambda: stack.executions(uuids["async_hold"], "cancelled"))
     time.sleep(12)  # the fault, still: longer than a lease, so that it matters which attempt's is renewed
     gate.touch()
-    for uuid in uuids.values():
-        run = rest.ended(uuid)
-        assert (run["status"], run["outputs"]) == ("succeeded", {"attempt": 2})
-        assert [line["attempt"] for line in stack.executions(uuid)] == [1, 2]
-        assert [line["attempt"] for line in stack.executions(uuid, "ended")] == [2]
+    check_taken_up_again(stack, rest, uuids.values())
     assert rest.get(uuids["hold"])["messages"] == ["held 1", "held 2", "let go 2"]
     assert "A run could not be executed" not in stack.processes["one"].output
 
@@ -112,7 +163,7 @@ async def test_a_worker_told_to_end_hands_back_what_is_beyond_its_grace(stack, r
     followers = [Follower(lambda: stack.ws_url, uuid) for uuid in uuids]
     for uuid in uuids:
         stack.worker_of(uuid)
-    stack.start_worker(name="two")
+    stack.start("two")
     assert await asyncio.to_thread(stack.stop, "one") == 0
     for uuid in uuids:
         assert stack.worker_of(uuid, attempt=2) == "two"
@@ -140,6 +191,6 @@ def test_a_worker_of_an_older_deploy_leaves_a_new_task_to_others(stack, rest, ga
     seen = rest.start("hold", gate=str(gate))
     assert rest.ended(seen)["status"] == "succeeded"  # it works, and it has looked at the new task first
     assert rest.get(uuid)["status"] == "pending"
-    stack.start_worker(name="one")
+    stack.start("one")
     run = rest.ended(uuid, 60)  # the two are asked in turn, 5 s apart, and which is first is a matter of luck
     assert (run["status"], run["attempt"]) == ("succeeded", 1)

@@ -1,0 +1,69 @@
+"""Workers that are lost at the same time, so that their leases expire together: 10 s is long to wait for each."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.faults.stack import EXPIRED, FaultStack, Rest
+from tests.support.databases import Databases
+from tests.support.waiting import wait_for
+
+
+class LostWorkers:
+    """One is killed, and two are frozen: `rescuer` takes up what `killed` and `frozen` executed.
+
+    The queue of `alone` has no other worker. One run of the killed worker has its row locked until the others are
+    taken up, as by a worker that is cut off inside a transaction.
+    """
+
+    def __init__(self, databases: Databases, directory: Path) -> None:
+        self.stack = FaultStack(databases, "postgres", directory, workers=("frozen",))
+        self.gates = {name: directory / f"gate-{name}" for name in ("killed", "frozen", "alone")}
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        with self.stack, self.stack.client() as client:
+            self.rest = Rest(client)
+            self._begin()
+            yield
+            for gate in self.gates.values():
+                gate.touch()
+
+    def _begin(self) -> None:
+        stack = self.stack
+        stack.start_worker("--queue", "own", name="alone")
+        self.alone = self._start("alone", "own_hold", "own_async_hold", "own_loop")
+        self.frozen = self._start("frozen", "hold", "async_hold", "loop")
+        stack.pause("alone")
+        stack.pause("frozen")
+        stack.start_worker(name="killed")
+        self.killed = self._start("killed", "hold", "async_hold", "precious")
+        (self.spent,) = self._start("killed", "spent").values()
+        stack.worker_of(self.spent, attempt=2)  # the first raised what its `retry_on` names
+        (self.cancelled,) = self._start("killed", "hold").values()
+        assert self.rest.cancel(self.cancelled).status_code == 202
+        (self.locked,) = self._start("killed", "hold").values()
+        with stack.locked(self.locked):
+            self.killed_at = time.time()
+            stack.kill("killed")
+            self.pending = self.rest.start("burst", n=3)
+            stack.flush()
+            stack.start_worker(name="rescuer")
+            for runs in (self.killed, self.frozen):
+                stack.worker_of(runs["hold"], attempt=2)
+            wait_for(lambda: stack.executions(self.pending), EXPIRED)
+        self.unlocked_at = time.time()
+
+    def _start(self, worker: str, *tasks: str) -> dict[str, str]:
+        """Start these, and wait until that worker executes them and has said so."""
+        uuids = {task: self.rest.start(task, gate=str(self.gates[worker])) for task in tasks}
+        for task, uuid in uuids.items():
+            assert self.stack.worker_of(uuid) == worker
+            if not task.endswith("loop"):
+                self.rest.until(uuid, lambda run: run["message_count"] > 0)
+        return uuids
+
+    def seconds_until(self, moment: float) -> float:
+        """How long after the kill that was."""
+        return moment - self.killed_at

@@ -1,0 +1,357 @@
+"""A storm: runs and followers of all kinds on one side, faults on the other, and the account of both."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import httpx
+
+from tests.faults.executions import Strike, Takeover, check_run, takeovers, zombies
+from tests.faults.follower import PAUSE, Follower
+from tests.faults.promises import FINAL, check
+from tests.faults.stack import TAKEN_UP, FaultStack
+from tests.support.waiting import until
+
+FAULTS = (
+    "kill_worker", "stop_worker", "freeze_worker", "kill_web", "flush", "restart_valkey", "restart_postgres",
+    "cut_sockets",
+)  # fmt: skip
+ROUND = (*FAULTS, "kill_worker", "cut_sockets")  # each in a round, in another order every time
+FAULT_EVERY = (0.5, 2.5)  # seconds between two faults; those that take longer go on meanwhile
+BUSY = 120  # followers, pollers and who cancels: no more are started while there are so many
+CALM = 120.0  # seconds after the last fault in which all runs have to end: every attempt may wait for a lease
+POLL_INTERVAL = 0.25  # seconds between two questions of a poller
+STATUSES = "SELECT uuid, status FROM taskapi_taskinfo"
+WORDS = 1000  # characters that one failure may have in the account of all
+AFTERWARDS = 2.0  # seconds after an outage of the database in which a server may still stumble over it
+
+
+class Poller:
+    """Follows a run over REST, as a client without WebSockets does."""
+
+    def __init__(self, storm: "Storm", uuid: str) -> None:
+        self.storm = storm
+        self.uuid = uuid
+        self.messages: list[Any] = []
+        self.answers: list[dict[str, Any]] = []
+
+    async def follow(self) -> None:
+        while not self.answers or self.answers[-1]["status"] not in FINAL:
+            run = (await self.storm.ask("GET", f"/tasks/{self.uuid}/?after={len(self.messages)}")).json()
+            self.messages += run["messages"]
+            self.answers.append(run)
+            await asyncio.sleep(POLL_INTERVAL)
+
+    def check(self, run: dict[str, Any]) -> None:
+        """What was answered is what is so in the end, and nothing went backwards on the way."""
+        assert self.messages == run["messages"]
+        for name in ("status", "progress", "target", "seq", "message_count", "outputs", "error", "attempt"):
+            assert self.answers[-1][name] == run[name]
+        seqs = [answer["seq"] for answer in self.answers]
+        assert seqs == sorted(seqs)
+        progress = [(answer["attempt"], -1 if (at := answer["progress"]) is None else at) for answer in self.answers]
+        assert progress == sorted(progress)
+
+
+class Storm:
+    """Starts runs and followers, strikes, and checks.
+
+    The seed gives the same runs and the same faults in the same order, but not at the same moments.
+    """
+
+    def __init__(self, stack: FaultStack, seed: int, seconds: float, runs: int) -> None:
+        self.stack = stack
+        self.seconds = seconds
+        self.least = runs
+        self.random = random.Random(seed)  # noqa: S311 - no secret
+        self.fate = random.Random(seed)  # noqa: S311 - of the faults: two streams, or neither would be the same again
+        self.client = httpx.AsyncClient(timeout=20)
+        self.runs: dict[str, dict[str, Any]] = {}  # by uuid, the inputs of what was started
+        self.followers: list[Follower] = []
+        self.pollers: list[Poller] = []
+        self.following: list[asyncio.Task[None]] = []
+        self.most_followers = 0
+        self.strikes: list[Strike] = []
+        self.under_way: list[asyncio.Task[None]] = []
+        self.calm = asyncio.Event()
+        self.locks = {name: asyncio.Lock() for name in (*stack.workers, *stack.ports, "valkey", "postgres")}
+        self.errors: list[tuple[float, httpx.Response]] = []  # answers that say that the server is to blame
+        self.lost: list[str] = []
+        self.stuck: list[str] = []
+        self.broken: list[str] = []
+        self.statuses: Counter[str] = Counter()
+        self.began = self.ended = time.time()
+
+    async def run(self) -> None:
+        striking = asyncio.create_task(self.strike_on())
+        try:
+            await self.start_many(striking)
+        finally:
+            self.calm.set()
+            await striking
+            await asyncio.gather(*self.under_way)
+            await asyncio.to_thread(self.stack.heal)
+        await self.last_faults()
+        await asyncio.wait(self.following, timeout=CALM)
+        with suppress(TimeoutError):  # some runs had no follower
+            await until(lambda: set(self.rows().values()) <= set(FINAL), CALM)
+        self.ended = time.time()
+
+    async def close(self) -> None:
+        for task in self.following:
+            task.cancel()
+        await self.client.aclose()
+
+    # Clients
+
+    def url(self) -> str:
+        return f"http://127.0.0.1:{random.choice(list(self.stack.ports.values()))}"  # noqa: S311 - no secret
+
+    def ws_url(self) -> str:
+        return f"{self.url().replace('http', 'ws')}/tasks/ws/"
+
+    async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The answer of whichever server gives one."""
+        while True:
+            asked = time.time()
+            try:
+                answer = await self.client.request(method, self.url() + path, **options)
+                if answer.status_code < 500:
+                    return answer
+                self.errors.append((asked, answer))
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(PAUSE)
+
+    async def start_many(self, striking: asyncio.Task[None]) -> None:
+        while time.time() < self.began + self.seconds or len(self.runs) < self.least:
+            if sum(not task.done() for task in self.following) < BUSY:
+                await self.start_any()
+            connected = sum(follower.connection is not None for follower in self.followers)
+            self.most_followers = max(self.most_followers, connected)
+            for task in (striking, *self.under_way):
+                if task.done():
+                    task.result()  # a fault that could not be done is one of this test
+            await asyncio.sleep(self.seconds / self.least / 2)
+
+    async def start_any(self) -> None:
+        """Start a run over one road or the other, and let some follow it."""
+        steps = self.random.randrange(1, 60)
+        seconds, failures = self.random.uniform(0, 4), self.random.choice([0, 0, 1, 2])
+        task = self.random.choice(["work", "async_work", "flaky_work"])
+        over_rest, followers = self.random.random() < 0.5, self.random.randrange(6)
+        polled, cancelled = self.random.random() < 0.2, self.random.random() < 0.1
+        after = self.random.uniform(0, 3)
+        uuid = await self.start(task, over_rest=over_rest, steps=steps, seconds=seconds, failures=failures)
+        for _ in range(followers):
+            self.follow(Follower(self.ws_url, uuid))
+        if polled:
+            self.pollers.append(Poller(self, uuid))
+            self.following.append(asyncio.create_task(self.pollers[-1].follow()))
+        if cancelled:
+            self.following.append(asyncio.create_task(self.cancel(uuid, after)))
+
+    async def start(self, task: str, *, over_rest: bool = True, **inputs: Any) -> str:
+        """Start a run, and ask again, with its idempotency key, until an answer comes."""
+        key, again = f"{self.random.random()}", self.random.random() < 0.3
+        if over_rest:
+            request = {"json": {"task": task, "inputs": inputs}, "headers": {"Idempotency-Key": key}}
+            if again:  # as if the answer to the first had been lost: there is to be one run all the same
+                await self.ask("POST", "/tasks/", **request)
+            answer = await self.ask("POST", "/tasks/", **request)
+            assert answer.status_code in (200, 201), answer.text
+            uuid = answer.json()["uuid"]
+        else:
+            first = Follower(self.ws_url, task=task, inputs=inputs, idempotency_key=key)
+            self.follow(first)
+            await first.subscribed.wait()
+            assert first.uuid is not None
+            uuid = first.uuid
+        self.runs[uuid] = inputs
+        return uuid
+
+    def follow(self, follower: Follower) -> None:
+        self.followers.append(follower)
+        self.following.append(asyncio.create_task(follower.follow(self.seconds + 2 * CALM)))
+
+    async def cancel(self, uuid: str, after: float) -> None:
+        await asyncio.sleep(after)
+        assert (await self.ask("POST", f"/tasks/{uuid}/cancel/")).status_code in (202, 409)
+
+    # Faults
+
+    async def strike_on(self) -> None:
+        """Strike again and again. What is drawn is drawn in order, whatever has to wait for a server."""
+        while not self.calm.is_set():
+            for fault in self.fate.sample(ROUND, len(ROUND)):
+                await self.sleep(self.fate.uniform(*FAULT_EVERY))
+                if self.calm.is_set():
+                    return
+                self.under_way.append(asyncio.create_task(getattr(self, fault)()))
+
+    async def sleep(self, seconds: float) -> None:
+        """Let a fault last, but not longer than the storm."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.calm.wait()
+
+    @asynccontextmanager
+    async def striking(self, fault: str, server: str | None = None) -> AsyncIterator[None]:
+        """One fault at a time for each server, and the record of it."""
+        async with self.locks[server] if server is not None else asyncio.Lock():
+            process = self.stack.processes.get(server or "")
+            strike = Strike(fault, process.popen.pid if process else None, time.time())
+            self.strikes.append(strike)
+            yield
+            strike.until = time.time()
+
+    async def kill_worker(self, name: str | None = None) -> None:
+        name = name or self.fate.choice(self.stack.workers)
+        async with self.striking("kill_worker", name):
+            self.stack.kill(name)
+            await asyncio.to_thread(self.stack.start, name)
+
+    async def stop_worker(self) -> None:
+        name = self.fate.choice(self.stack.workers)
+        async with self.striking("stop_worker", name):
+            assert await asyncio.to_thread(self.stack.stop, name) == 0
+            await asyncio.to_thread(self.stack.start, name)
+
+    async def freeze_worker(self) -> None:
+        name, seconds = self.fate.choice(self.stack.workers), self.fate.choice([3, 13, 13])
+        async with self.striking("freeze_worker", name):
+            self.stack.pause(name)
+            await self.sleep(seconds)
+            self.stack.resume(name)
+
+    async def kill_web(self) -> None:
+        name = self.fate.choice(list(self.stack.ports))
+        async with self.striking("kill_web", name):
+            self.stack.kill(name)
+            await asyncio.to_thread(self.stack.start, name)
+
+    async def flush(self) -> None:
+        async with self.locks["valkey"], self.striking("flush"):
+            self.stack.flush()
+
+    async def restart_valkey(self) -> None:
+        seconds = self.fate.choice([1, 5])
+        async with self.striking("restart_valkey", "valkey"):
+            await asyncio.to_thread(self.stack.stop_valkey)
+            await self.sleep(seconds)
+            await asyncio.to_thread(self.stack.valkey.start)
+
+    async def restart_postgres(self) -> None:
+        seconds = self.fate.choice([0, 2])
+        async with self.striking("restart_postgres", "postgres"):
+            await asyncio.to_thread(self.stack.stop_postgres)
+            await self.sleep(seconds)
+            await asyncio.to_thread(self.stack.start_postgres)
+
+    async def cut_sockets(self) -> None:
+        draws = [self.fate.random() for _ in range(BUSY)]  # as many of them each time
+        async with self.striking("cut_sockets"):
+            connected = (follower for follower in self.followers if follower.connection is not None)
+            for follower, draw in zip(connected, draws, strict=False):
+                if draw < 0.5:
+                    follower.cut()
+
+    async def last_faults(self) -> None:
+        """With all else whole, freeze a worker until its run was taken up, and kill another: two leases expire at once.
+
+        So the time until then is the product's alone, and each storm has a zombie that wakes up in calm weather.
+        """
+        at: dict[str, str] = {}  # a run that it executes, by worker
+        while len(at) < 2:
+            uuid = await self.start(self.random.choice(["work", "async_work"]), steps=60, seconds=4, failures=0)
+            self.follow(Follower(self.ws_url, uuid))
+            execution, *_ = await until(lambda uuid=uuid: self.stack.executions(uuid), CALM)
+            at.setdefault(self.stack.names[execution["pid"]], uuid)
+        frozen, killed = at
+        async with self.striking("freeze_worker", frozen):
+            self.stack.pause(frozen)
+            await self.kill_worker(killed)
+            await until(lambda: len(self.stack.executions(at[frozen])) > 1, CALM)
+            self.stack.resume(frozen)
+
+    # The account
+
+    def rows(self) -> dict[str, str]:
+        """The status of each run that there is, by uuid."""
+        with self.stack.connect() as connection:
+            return {str(uuid): status for uuid, status in connection.execute(STATUSES)}
+
+    async def check(self) -> list[str]:
+        """Look at everything, and say what is wrong."""
+        statuses = self.rows()
+        self.statuses = Counter(statuses.values())
+        self.lost = [uuid for uuid in self.runs if uuid not in statuses]
+        self.stuck = [uuid for uuid, status in statuses.items() if status not in FINAL]
+        runs = {uuid: (await self.ask("GET", f"/tasks/{uuid}/")).json() for uuid in self.runs if uuid in statuses}
+        for task in self.following:
+            self._note("a client", task.result)
+        for follower in self.followers:
+            self._note(f"a follower of {follower.uuid}", check, follower, runs.get(follower.uuid or ""))
+        for poller in self.pollers:
+            self._note(f"a poller of {poller.uuid}", poller.check, runs.get(poller.uuid))
+        for uuid, run in runs.items():
+            steps, lines = self.runs[uuid]["steps"], self.stack.lines(uuid)
+            self._note(f"run {uuid}", check_run, run, steps, lines, self.strikes)
+        wrong = [f"run {uuid} was started by nobody" for uuid in statuses if uuid not in self.runs]
+        wrong += [f"{refusal}" for refusal in self._refusals() if refusal != "unavailable"]
+        wrong += [f"{answer}: {answer.text}" for asked, answer in self.errors if not self._database_was_away(asked)]
+        late = [taken for taken in self._takeovers() if taken.clean and taken.seconds > TAKEN_UP]
+        wrong += [f"taken up after {taken.seconds:.1f} s" for taken in late]
+        return [*wrong, *self.broken]
+
+    def _note(self, whose: str, look: Callable[..., object], *seen: Any) -> None:
+        try:
+            look(*seen)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, it goes into the account
+            self.broken.append(f"{whose}: {error!r}"[:WORDS])
+
+    def _refusals(self) -> list[str]:
+        return [refusal["code"] for follower in self.followers for refusal in follower.refusals]
+
+    def _database_was_away(self, at: float) -> bool:
+        outages = (strike for strike in self.strikes if strike.fault == "restart_postgres")
+        return any(strike.since - AFTERWARDS <= at <= strike.until + AFTERWARDS for strike in outages)
+
+    def _takeovers(self) -> list[Takeover]:
+        return [taken for uuid in self.runs for taken in takeovers(self.stack.lines(uuid), self.strikes)]
+
+    def figures(self) -> dict[str, Any]:
+        """What it went through."""
+        executions = [line for uuid in self.runs for line in self.stack.executions(uuid)]
+        taken_up = self._takeovers()
+        names = {f"ws://127.0.0.1:{port}/tasks/ws/": name for name, port in self.stack.ports.items()}
+        return {
+            "seconds": round(self.ended - self.began, 1),
+            "servers": len(self.stack.processes),
+            "faults": Counter(strike.fault for strike in self.strikes),
+            "runs": len(self.runs),
+            "statuses": self.statuses,
+            "executions": len(executions),
+            "executions by worker": Counter(self.stack.names[line["pid"]] for line in executions),
+            "taken up": len(taken_up),
+            "runs of zombies": sum(zombies(self.stack.lines(uuid), self.strikes) for uuid in self.runs),
+            "longest takeover": round(max((taken.seconds for taken in taken_up if taken.clean), default=0), 1),
+            "longest takeover amid other faults": round(max((taken.seconds for taken in taken_up), default=0), 1),
+            "followers": len(self.followers),
+            "most followers at once": self.most_followers,
+            "connections": sum(follower.connections for follower in self.followers),
+            "subscriptions by server": Counter(names[url] for follower in self.followers for url in follower.servers),
+            "events": sum(len(frames) for follower in self.followers for frames in follower.subscriptions),
+            "events dropped": self.stack.drops(),
+            "refusals": Counter(self._refusals()),
+            "pollers": len(self.pollers),
+            "polls": sum(len(poller.answers) for poller in self.pollers),
+            "server errors": len(self.errors),
+            "lost": len(self.lost),
+            "stuck": len(self.stuck),
+            "broken": len(self.broken),
+        }
