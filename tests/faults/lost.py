@@ -1,12 +1,15 @@
 """Workers that are lost at the same time, so that their leases expire together: 10 s is long to wait for each."""
 
+import os
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.faults.stack import EXPIRED, FaultStack, Rest
 from tests.support.databases import Databases
+from tests.support.processes import is_there
 from tests.support.waiting import wait_for
 
 
@@ -14,12 +17,12 @@ class LostWorkers:
     """One is killed, and two are frozen: `rescuer` takes up what `killed` and `frozen` executed.
 
     The queue of `alone` has no other worker. One run of the killed worker has its row locked until the others are
-    taken up, as by a worker that is cut off inside a transaction.
+    taken up, as by a worker that is cut off inside a transaction. Two of the runs have processes of their own.
     """
 
     def __init__(self, databases: Databases, directory: Path) -> None:
         self.stack = FaultStack(databases, "postgres", directory, workers=("frozen",))
-        self.gates = {name: directory / f"gate-{name}" for name in ("killed", "frozen", "alone")}
+        self.gates = {name: directory / f"gate-{name}" for name in ("killed", "frozen", "alone", "isolated")}
 
     @contextmanager
     def begun(self) -> Iterator[None]:
@@ -29,12 +32,15 @@ class LostWorkers:
             yield
             for gate in self.gates.values():
                 gate.touch()
+            with suppress(ProcessLookupError):
+                os.kill(self.stuck_child, signal.SIGKILL)  # nobody is left who could have
 
     def _begin(self) -> None:
         stack = self.stack
         stack.start_worker("--queue", "own", name="alone")
         self.alone = self._start("alone", "own_hold", "own_async_hold", "own_loop")
         self.frozen = self._start("frozen", "hold", "async_hold", "loop")
+        self.isolated, self.isolated_pid = self._start_isolated("alone", gate=str(self.gates["isolated"]))
         stack.pause("alone")
         stack.pause("frozen")
         stack.start_worker(name="killed")
@@ -44,6 +50,8 @@ class LostWorkers:
         (self.cancelled,) = self._start("killed", "hold").values()
         assert self.rest.cancel(self.cancelled).status_code == 202
         (self.locked,) = self._start("killed", "hold").values()
+        self.stuck, self.stuck_pid = self._start_isolated("stuck")
+        self.stuck_child = stack.executions(self.stuck, "child")[0]["pid"]
         with stack.locked(self.locked):
             self.killed_at = time.time()
             stack.kill("killed")
@@ -63,6 +71,13 @@ class LostWorkers:
             if not task.endswith("loop"):
                 self.rest.until(uuid, lambda run: run["message_count"] > 0)
         return uuids
+
+    def _start_isolated(self, task: str, **inputs: str) -> tuple[str, int]:
+        """Start this; its process, once it executes it."""
+        uuid = self.rest.start(task, **inputs)
+        pid = wait_for(lambda: self.stack.executions(uuid))[0]["pid"]
+        assert is_there(pid)
+        return uuid, pid
 
     def seconds_until(self, moment: float) -> float:
         """How long after the kill that was."""

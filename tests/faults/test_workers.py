@@ -12,6 +12,7 @@ from tests.faults.lost import LostWorkers
 from tests.faults.promises import check
 from tests.faults.stack import EXPIRED, TAKEN_UP
 from tests.support.databases import Databases
+from tests.support.processes import is_there
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(120)  # leases of 10 s expire here, some of them one after the other
@@ -68,11 +69,15 @@ def test_a_row_that_a_lost_worker_has_locked_keeps_nobody_else_waiting(lost):
     assert lost.stack.executions(lost.locked)[1]["at"] > lost.unlocked_at
 
 
-def test_a_zombie_changes_nothing_and_its_tasks_stop(lost):
-    stack, rest = lost.stack, lost.rest
+async def test_a_zombie_changes_nothing_and_its_tasks_stop(lost):
+    stack, rest, isolated = lost.stack, lost.rest, lost.isolated
+    follower = Follower(lambda: stack.ws_url, isolated)
+    following = asyncio.create_task(follower.follow())
+    await follower.subscribed.wait()
     hold, async_hold, loop = (lost.frozen[name] for name in ("hold", "async_hold", "loop"))
     for uuid in (loop, hold, async_hold):
         assert stack.worker_of(uuid, attempt=2) == "rescuer"
+    wait_for(lambda: len(stack.executions(isolated)) == 2, EXPIRED)
     gate = lost.gates["frozen"]
     gate.touch()  # for the second attempts: the zombie, which is stopped, does not see it
     ended = {uuid: rest.ended(uuid) for uuid in (loop, hold, async_hold)}
@@ -82,6 +87,13 @@ def test_a_zombie_changes_nothing_and_its_tasks_stop(lost):
     stack.resume("frozen")
     wait_for(lambda: [line["attempt"] for line in stack.executions(loop, "Interrupted")] == [1])
     wait_for(lambda: [line["attempt"] for line in stack.executions(async_hold, "cancelled")] == [1])
+    wait_for(lambda: [line["attempt"] for line in stack.executions(isolated, "Interrupted")] == [1])
+    wait_for(lambda: not is_there(lost.isolated_pid))
+    lost.gates["isolated"].touch()
+    await following
+    ended[isolated] = rest.get(isolated)
+    assert ended[isolated]["outputs"] == {"attempt": 2}
+    check(follower, ended[isolated])
     gate.touch()  # the deaf one goes on to its next progress call, and no further
     wait_for(lambda: [line["attempt"] for line in stack.executions(hold, "let go")] == [2, 1])
     stack.stop("frozen")  # whatever it wanted to write, it has tried to when it has ended
@@ -89,6 +101,13 @@ def test_a_zombie_changes_nothing_and_its_tasks_stop(lost):
         assert rest.get(uuid) == run
         assert [line["attempt"] for line in stack.executions(uuid, "ended")] == [2]
     assert ended[hold]["messages"] == ["held 1", "held 2", "let go 2"]
+
+
+async def test_a_process_ends_with_its_killed_worker_whatever_it_does(lost):
+    wait_for(lambda: not is_there(lost.stuck_pid))
+    run = await asyncio.to_thread(lost.rest.ended, lost.stuck, EXPIRED)
+    assert (run["status"], run["outputs"]) == ("succeeded", {"attempt": 2})
+    assert run["messages"] == ["attempt 1", "attempt 2"]
 
 
 def test_a_worker_that_wakes_up_takes_its_own_lost_runs_up_again(lost):
