@@ -95,10 +95,13 @@ lock: $(VENV)/.dev ## Write requirements/*.txt anew from pyproject.toml
 	$(COMPILE) --python-version 3.11 -c requirements/dev.txt --extra demo pyproject.toml -o requirements/demo.txt
 	$(COMPILE) --python-version 3.12 --extra test pyproject.toml -o requirements/newest.txt
 	$(COMPILE) --python-version 3.11 requirements/node.in -o requirements/node.txt
+	for peer in task-api-1 celery-progress channels-arq; do \
+	    $(COMPILE) --python-version 3.11 -c requirements/dev.txt requirements/bench-$$peer.in -o requirements/bench-$$peer.txt \
+	    || exit 1; done
 
 .PHONY: clean
 clean: ## Remove everything that these targets made, save the committed build
-	rm -rf $(VENV) $(NEWEST) frontend/node_modules build dist site demo/var
+	rm -rf $(VENV) $(NEWEST) benchmarks/.environments frontend/node_modules build dist site demo/var
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

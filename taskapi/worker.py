@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import django
@@ -50,7 +51,8 @@ def redis_settings() -> RedisSettings:
     """TASK_API_REDIS_URL as arq wants it."""
     sentinel = parse_sentinel(settings.redis_url)
     if sentinel is None:
-        found = RedisSettings.from_dsn(settings.redis_url)
+        parts = urlsplit(settings.redis_url)
+        found = RedisSettings.from_dsn(parts._replace(path=parts.path.rstrip("/")).geturl())  # redis://host/ is fine
     else:
         found = RedisSettings(
             host=list(sentinel.hosts),

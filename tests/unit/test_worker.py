@@ -50,6 +50,12 @@ def test_arq_goes_where_the_address_says(settings, url, expected):
     assert {name: getattr(found, name) for name in expected} == expected
 
 
+@pytest.mark.parametrize("path", ["", "/", "/0"])
+def test_arq_takes_the_addresses_that_the_checks_let_pass(settings, path):
+    settings.TASK_API_REDIS_URL = f"redis://host{path}"
+    assert (redis_settings().host, redis_settings().database) == ("host", 0)
+
+
 def test_arq_waits_for_redis_however_long():
     assert redis_settings().conn_retries * redis_settings().conn_retry_delay > 365 * 24 * 3600
 
