@@ -1,0 +1,10 @@
+"""The tests' project, with the page, and with tasks that last until a test lets them end."""
+
+from tests.project.settings import *  # noqa: F403
+
+ROOT_URLCONF = "tests.browser.site.urls"
+TASK_API_BACKGROUND_TASKS = [
+    "tests.browser.site.tasks.Talk",
+    "tests.browser.site.tasks.AsyncTalk",
+    "tests.browser.site.tasks.Unserved",
+]
