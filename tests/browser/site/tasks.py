@@ -32,7 +32,8 @@ class Talk(Task):
 
     def run(self, gate, pause):
         said = 0
-        for said in self.numbers(gate):
+        for number in self.numbers(gate):
+            said = number
             time.sleep(pause)
         return said
 
@@ -42,7 +43,8 @@ class AsyncTalk(Talk):
 
     async def run(self, gate, pause):
         said = 0
-        for said in self.numbers(gate):
+        for number in self.numbers(gate):
+            said = number
             await asyncio.sleep(pause)
         return said
 
