@@ -29,12 +29,9 @@ class Settings:
         return path
 
     @property
-    def background_tasks(self) -> Sequence[Any]:
+    def background_tasks(self) -> tuple[Any, ...]:
         """Dotted paths or Task classes, from both settings."""
-        entries: list[Any] = []
-        for name in TASKS_SETTINGS:
-            entries += [entry for entry in self._get(name, ()) if entry not in entries]
-        return entries
+        return tuple(dict.fromkeys(entry for name in TASKS_SETTINGS for entry in self._get(name, ())))
 
     @property
     def authentication_classes(self) -> list[Any]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
-from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from taskapi.conf import settings
@@ -22,10 +21,14 @@ def load(entry: Any) -> type[Task]:
     return task
 
 
-@cache
 def tasks() -> dict[str, type[Task]]:
     """Every registered task, by its name."""
-    return {task.name: task for task in map(load, settings.background_tasks)}
+    return _tasks(settings.background_tasks)
+
+
+@lru_cache(maxsize=4)
+def _tasks(entries: tuple[Any, ...]) -> dict[str, type[Task]]:
+    return {task.name: task for task in map(load, entries)}
 
 
 def get_task(name: str) -> type[Task]:
@@ -34,11 +37,3 @@ def get_task(name: str) -> type[Task]:
         return tasks()[name]
     except KeyError:
         raise UnknownTask(name) from None
-
-
-def _forget(*, setting: str, **kwargs: object) -> None:
-    if setting.startswith("TASK_API_BACKGROUND_"):
-        tasks.cache_clear()
-
-
-setting_changed.connect(_forget)

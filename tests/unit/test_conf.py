@@ -23,7 +23,7 @@ def test_what_a_project_gets_that_sets_nothing(settings, monkeypatch):
         delattr(settings, name)
     monkeypatch.delenv("REDIS_URL", raising=False)
     assert taskapi_settings.backend == "taskapi.backends.arq.ArqBackend"
-    assert taskapi_settings.background_tasks == []
+    assert taskapi_settings.background_tasks == ()
     assert taskapi_settings.authentication_classes == [SessionAuthentication, BasicAuthentication]
     assert taskapi_settings.permissions_classes == [AllowAny]
     assert taskapi_settings.throttle_classes == []
@@ -79,7 +79,7 @@ def test_the_classes_of_a_project_are_those_of_rest_framework_unless_it_says_oth
 def test_tasks_are_registered_by_both_names_that_the_documentation_has(settings, tasks, classes, read):
     settings.TASK_API_BACKGROUND_TASKS = tasks
     settings.TASK_API_BACKGROUND_CLASSES = classes
-    assert taskapi_settings.background_tasks == read
+    assert taskapi_settings.background_tasks == tuple(read)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 from django.test import override_settings
 
+from taskapi import registry
 from taskapi.exceptions import UnknownTask
 from taskapi.registry import get_task, load, tasks
 from taskapi.tasks import Task
@@ -41,6 +42,17 @@ def test_a_task_is_known_by_its_name_while_it_is_registered():
         assert get_task("own") is Own
     with override_settings(TASK_API_BACKGROUND_CLASSES=[]), pytest.raises(UnknownTask):
         get_task("own")
+
+
+def test_settings_that_change_while_tasks_are_loaded_are_followed(settings, monkeypatch):
+    def load_late(entry):
+        settings.TASK_API_BACKGROUND_TASKS = [Own]  # as another thread would
+        return load(entry)
+
+    monkeypatch.setattr(registry, "load", load_late)
+    settings.TASK_API_BACKGROUND_TASKS = [Sum]
+    tasks()
+    assert list(tasks()) == ["own"]
 
 
 @pytest.mark.parametrize("name", ["nothing", "", None, 7])
