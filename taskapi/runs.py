@@ -20,12 +20,10 @@ from uuid import UUID, uuid4
 
 from asgiref.sync import async_to_sync
 from django.db import IntegrityError, router, transaction
-from django.db.models import Q
-from django.db.models.functions import Now
 from django.utils import timezone
 from rest_framework.exceptions import ValidationError
 
-from taskapi import events
+from taskapi import events, rows
 from taskapi.backends import get_backend
 from taskapi.conf import as_duration, settings
 from taskapi.exceptions import IdempotencyConflict, InvalidInputs, NotFinished, TaskCancelled, TaskFailed
@@ -57,9 +55,6 @@ class Definition(Protocol):
     def max_attempts(self) -> int: ...
     @property
     def retain(self) -> float | timedelta | EllipsisType | None: ...
-
-
-ANY = Q()
 
 
 class Submission(NamedTuple):
@@ -186,7 +181,7 @@ def begin(uuid: UUID, worker: str = "", knows: Callable[[str], bool] = lambda ta
     None where there is nothing to take up. A run whose task this worker does not know (it is of an older
     deploy, say) is left for others, and fails when none of them has taken it for UNKNOWN_LIMIT.
     """
-    info = next(iter(TaskInfo.rows().filter(uuid=uuid, status=Status.PENDING.value).order_by()), None)
+    info = rows.read({"uuid": uuid, "status": Status.PENDING.value})
     if info is None:
         return None
     if not knows(info.task):
@@ -199,7 +194,7 @@ def begin(uuid: UUID, worker: str = "", knows: Callable[[str], bool] = lambda ta
     changes: dict[str, Any] = {"attempt": attempt, "seq": first_seq(attempt) + SEQ_STATE, "started": timezone.now()}
     if attempt > 1:
         changes.update(target=None, progress=None)
-    if not _move(info, Status.RUNNING, worker=worker, renewed=Now(), **changes):
+    if not _move(info, Status.RUNNING, worker=worker, renewed=rows.NOW, **changes):
         return None
     info.user  # noqa: B018 - read here, and kept: an async task could not read it
     return info
@@ -209,7 +204,7 @@ def _leave(info: TaskInfo) -> None:
     """Leave a run whose task is not known here to other workers; `renewed` says since when nobody has known it."""
     if info.renewed is None:
         logger.info("Run %s is left to a worker that knows the task %r.", info.uuid, info.task)
-        _held(info).update(renewed=Now())
+        rows.change(_held(info), {"renewed": rows.NOW})
     elif timezone.now() - info.renewed > UNKNOWN_LIMIT:
         outcome = Outcome.failed(ErrorCode.UNKNOWN_TASK, f"No worker knows a task named {info.task!r}.")
         if end(info, outcome):
@@ -231,7 +226,7 @@ def record(
 ) -> bool:
     """Write what a running attempt has said; False where the run is no longer this attempt's."""
     said = {"seq": seq, "target": target, "progress": progress, "message_count": _count(info, messages)}
-    if not _held(info).update(**said):
+    if not rows.change(_held(info), said):
         return False
     _append(messages)
     return True
@@ -251,17 +246,17 @@ def finish(
     Returns the run as it ended, or None where it is no longer this attempt's. An outcome that is `pending`
     hands the run back: it is queued again, for another worker.
     """
-    final: TaskInfo | None = _held(info).first()
-    if final is None:
-        return None
     said: dict[str, Any] = {"target": target, "progress": progress, "message_count": _count(info, messages)}
-    if not end(final, outcome, seq=seq, **said):
+    final: TaskInfo | None = copy(info)
+    while final is not None and not end(final, outcome, seq=seq, **said):
+        final = rows.read(_held(info))  # somebody has asked it to stop meanwhile; or it is another attempt's
+    if final is None:
         return None
     _append(messages)
     return final
 
 
-def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, where: Q = ANY, **said: Any) -> bool:
+def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, **said: Any) -> bool:
     """Move an unfinished run to its outcome; False where it is not as `info` knows it any more.
 
     An outcome that is `pending` queues the run again for its next attempt; where it has had its last, or was
@@ -277,7 +272,6 @@ def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, where: Q = 
     ended = _move(
         info,
         outcome.status,
-        where,
         seq=first_seq(info.attempt + 1) - 1 if seq is None else seq,
         outputs=outcome.outputs,
         error=outcome.error,
@@ -297,7 +291,8 @@ def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, where: Q = 
 def _append(messages: Sequence[TaskMessage]) -> None:
     # Copies: an instance remembers the id that it was inserted with, and this may be rolled back and called again.
     # A commit whose answer was lost is repeated, too: then they are there.
-    TaskMessage.objects.bulk_create(map(copy, messages), ignore_conflicts=True)
+    if messages:
+        TaskMessage.objects.bulk_create(map(copy, messages), ignore_conflicts=True)
 
 
 def _storable(text: str) -> str:
@@ -309,17 +304,17 @@ def _count(info: TaskInfo, messages: Sequence[TaskMessage]) -> int:
     return messages[-1].index + 1 if messages else info.message_count
 
 
-def _held(info: TaskInfo) -> Any:
+def _held(info: TaskInfo) -> dict[str, Any]:
     """The row, while it is as `info` knows it: compare, for the set that follows."""
-    return TaskInfo.rows().filter(pk=info.pk, status=info.status, attempt=info.attempt)
+    return {"pk": info.pk, "status": info.status, "attempt": info.attempt}
 
 
-def _move(info: TaskInfo, to: Status, where: Q = ANY, **changes: Any) -> bool:
+def _move(info: TaskInfo, to: Status, **changes: Any) -> bool:
     """The one place where a status changes: compare and set. Who loses the race changes nothing."""
     if to not in MOVES[Status(info.status)]:
         return False
     changes["status"] = to.value
-    if not _held(info).filter(where).update(**changes):
+    if not rows.change(_held(info) | {"cancel_requested": info.cancel_requested}, changes):
         return False
     for name, value in changes.items():
         setattr(info, name, value)
@@ -341,7 +336,7 @@ def cancel(info: TaskInfo) -> bool:
             if info.status == Status.PENDING and end(info, CANCELLED, cancel_requested=True):
                 on_commit(partial(events.publish_from_thread, info.uuid, final_report(info)))
                 return True
-            if info.status == Status.RUNNING and _held(info).update(cancel_requested=True):
+            if info.status == Status.RUNNING and rows.change(_held(info), {"cancel_requested": True}):
                 info.cancel_requested = True
                 on_commit(partial(events.tell_workers, info.uuid))
                 return True

@@ -53,7 +53,9 @@ def take_back() -> list[TaskInfo]:
         with workers_transaction(router.db_for_write(TaskInfo)):
             # A worker that froze inside a transaction has its rows locked: that must not keep the others waiting.
             info = _lock(TaskInfo.rows().filter(expired, pk=pk)).first()
-            if info is not None and end(info, Outcome(Status.PENDING), where=expired):
+            # Where rows cannot be locked, it may have been renewed meanwhile: so it is disowned first.
+            disowned = TaskInfo.rows().filter(expired, pk=pk).update(worker="")
+            if info is not None and disowned and end(info, Outcome(Status.PENDING)):
                 logger.warning("Run %s lost its worker in attempt %d; it is %s.", info.uuid, info.attempt, info.status)
                 taken.append(info)
     return taken
