@@ -105,8 +105,8 @@ async def cancellations() -> AsyncIterator[UUID]:
 
 def read(message: dict[str, Any]) -> tuple[UUID, Report]:
     """The run and the report that a message of the layer holds."""
-    seq, since, messages, finished, events = message["report"]
-    return UUID(message["uuid"]), Report(seq, since, messages, finished, [Event(*event) for event in events])
+    seq, since, known, finished, events = message["report"]
+    return UUID(message["uuid"]), Report(seq, since, known, finished, [Event(*event) for event in events])
 
 
 def _forget(*, setting: str, **kwargs: object) -> None:

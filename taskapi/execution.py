@@ -36,7 +36,7 @@ class Attempt:
     """One execution of a run: what it says, on its way to the row and to the followers.
 
     Everything but the speaker's `wake` happens on the executor's loop. Reports leave in order: one at a
-    time is made and written (`_reporting`), and one at a time is published (`_outbox`).
+    time is made and written (`_reporting`), and one at a time is published (`_publisher`).
     """
 
     def __init__(self, info: TaskInfo, ledger: Ledger) -> None:
@@ -51,12 +51,12 @@ class Attempt:
         self._reporting = asyncio.Lock()
         self._pump: asyncio.Task[None] | None = None
         self._broken: Exception | None = None  # why a report could not be made
-        self._outbox: asyncio.Queue[Report | None] = asyncio.Queue()
-        self._publisher = loop.create_task(self._publish())
+        self._untold: Report | None = None
+        self._publisher: asyncio.Task[None] | None = None
         status = protocol.status_event(info.uuid, info.attempt, info.seq + SEQ_STATUS, info.status)
         # A first attempt has nothing before it; what was last said of an earlier one may have gone unheard.
         since = -1 if info.attempt == 1 else info.seq - 1
-        self._outbox.put_nowait(Report(info.seq, since, 0, False, [status]))
+        self._tell(Report(info.seq, since, info.message_count, False, [status]))
 
     def interrupt(self, why: Interruption) -> None:
         """Stop the task."""
@@ -73,8 +73,8 @@ class Attempt:
                 except Exception as error:  # noqa: BLE001 - whatever it is, no run may stay `running` for it
                     await self._write_end(self.work.stumble(error))
         finally:
-            self._outbox.put_nowait(None)
-            await self._publisher
+            if self._publisher is not None:
+                await self._publisher
 
     async def _write_end(self, outcome: Outcome) -> None:
         said = self._monotonic(self.speaker.collect())
@@ -85,7 +85,7 @@ class Attempt:
         if final is None:
             logger.warning("Run %s went on without attempt %d.", self.info.uuid, self.info.attempt)
         else:
-            self._outbox.put_nowait(self._report(said, messages, seq, final))
+            self._tell(self._report(said, messages, seq, final))
 
     async def abandon(self) -> None:
         """Hand the run back although its task still runs, in a thread that cannot be ended."""
@@ -118,7 +118,7 @@ class Attempt:
         seq = self._seq + len(messages) + SEQ_STATE
         write = partial(runs.record, self.info, seq=seq, **self._state(said), messages=messages)
         if await self._ledger.write(write):
-            self._outbox.put_nowait(self._report(said, messages, seq, None))
+            self._tell(self._report(said, messages, seq, None))
         else:
             self.interrupt(Interruption.LOST)
 
@@ -152,14 +152,18 @@ class Attempt:
         since = self._seq
         self.info.message_count += len(messages)
         self._seq, self._target, self._progress = seq, said.target, said.progress
-        return Report(seq, since, len(messages), finished, told)
+        return Report(seq, since, self.info.message_count, finished, told)
+
+    def _tell(self, report: Report) -> None:
+        self._untold = report if self._untold is None else self._untold.then(report)
+        if self._publisher is None or self._publisher.done():
+            self._publisher = self._loop.create_task(self._publish())
 
     async def _publish(self) -> None:
-        while (report := await self._outbox.get()) is not None:
-            if not await events.publish(self.info.uuid, report) and not self._outbox.empty():
-                # Reports are hints: a run does not wait for the layer once more for each. The last is the end's.
-                while self._outbox.qsize() > 1:
-                    self._outbox.get_nowait()
+        """Publish what is untold: as one, where more was written while the layer took the last."""
+        while self._untold is not None:
+            report, self._untold = self._untold, None
+            await events.publish(self.info.uuid, report)
 
 
 def _status(info: TaskInfo, seq: int) -> Event:

@@ -224,17 +224,21 @@ class Event(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What one write of the row said, as it travels to those who follow the run.
+    """What writes of the row said, as it travels to those who follow the run.
 
-    `seq` is the row's after it, and `since` the row's before it: whoever has not heard up to there asks the
-    row first.
+    `seq` is the row's after them, and `since` the row's before them: whoever has not heard up to there asks the
+    row first. `known` is how many messages there were after them.
     """
 
     seq: int
     since: int
-    messages: int
+    known: int
     finished: bool
     events: Sequence[Event]
+
+    def then(self, later: Report) -> Report:
+        """Both in one."""
+        return later._replace(since=self.since, events=[*self.events, *later.events])
 
 
 def status_event(uuid: UUID, attempt: int, seq: int, status: str) -> Event:

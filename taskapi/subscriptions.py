@@ -99,7 +99,7 @@ class Subscription:
         if report.since <= self.seq < report.seq and not self.ended:
             for event in report.events:
                 await self._send_event(event)
-            self.seq, self.known = report.seq, self.known + report.messages
+            self.seq, self.known = report.seq, report.known
             self.ended = report.finished
 
     async def _send_event(self, event: Event) -> None:

@@ -99,10 +99,10 @@ async def change(info, *messages, **fields):
     await TaskInfo.objects.filter(pk=info.pk).aupdate(message_count=count + len(messages), **fields)
 
 
-def report(*told, since=0):
-    """What a worker would publish: numbers and words; words that begin with "m" are messages."""
+def report(*told, since=0, before=0):
+    """What a worker would publish: numbers and words; words that begin with "m" are messages, after those before."""
     made = [Event(seq, protocol.encode({"type": "said", "seq": seq, "said": said})) for seq, said in told]
-    count = sum(said.startswith("m") for _, said in told)
+    count = before + sum(said.startswith("m") for _, said in told)
     return Report(told[-1][0], since, count, any(said == "end" for _, said in told), made)
 
 
@@ -311,6 +311,20 @@ async def test_what_a_follower_has_heard_is_not_told_again_from_the_row():
     follower.hear(report((ONE + 14, "on"), since=ONE + 10))
     await heard_up_to("on", follower)
     assert follower.told() == [("target", 9), ("progress", 3), ("said", "on")]
+
+
+async def test_of_reports_in_one_a_follower_is_told_what_it_does_not_know():
+    info = await a_run(status="running", attempt=1, seq=ONE + 4)
+    await change(info, (ONE + 5, "a"), seq=ONE + 9)
+    follower = await Follower(info).start()
+    first, second = report((ONE + 5, "m a"), since=ONE + 4), report((ONE + 10, "m b"), since=ONE + 9, before=1)
+    follower.hear(first._replace(seq=ONE + 9).then(second._replace(seq=ONE + 14)))
+    await until(follower.told)
+    assert follower.told() == [("said", "m b")]
+    await change(info, (ONE + 10, "b"), (ONE + 15, "c"), seq=ONE + 19)
+    follower.subscription.catch_up()
+    await until(lambda: len(follower.told()) > 1)
+    assert follower.told()[1:] == [("message", "c")], "it counted both messages, and each once"
 
 
 async def test_after_catching_up_the_reports_go_on_from_the_row():
