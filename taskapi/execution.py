@@ -31,6 +31,8 @@ from taskapi.work import Interruption, Work, with_connections
 
 logger = logging.getLogger(__name__)
 
+BRIEFLY = 0.002  # seconds: a task that has ended by then is told of once, not when it begins and when it ends
+
 
 class Attempt:
     """One execution of a run: what it says, on its way to the row and to the followers.
@@ -51,12 +53,12 @@ class Attempt:
         self._reporting = asyncio.Lock()
         self._pump: asyncio.Task[None] | None = None
         self._broken: Exception | None = None  # why a report could not be made
-        self._untold: Report | None = None
         self._publisher: asyncio.Task[None] | None = None
         status = protocol.status_event(info.uuid, info.attempt, info.seq + SEQ_STATUS, info.status)
         # A first attempt has nothing before it; what was last said of an earlier one may have gone unheard.
         since = -1 if info.attempt == 1 else info.seq - 1
-        self._tell(Report(info.seq, since, info.message_count, False, [status]))
+        self._untold: Report | None = Report(info.seq, since, info.message_count, False, [status])
+        self._timer = loop.call_later(BRIEFLY, self._start_to_publish)
 
     def interrupt(self, why: Interruption) -> None:
         """Stop the task."""
@@ -73,6 +75,7 @@ class Attempt:
                 except Exception as error:  # noqa: BLE001 - whatever it is, no run may stay `running` for it
                     await self._write_end(self.work.stumble(error))
         finally:
+            self._timer.cancel()
             if self._publisher is not None:
                 await self._publisher
 
@@ -156,6 +159,10 @@ class Attempt:
 
     def _tell(self, report: Report) -> None:
         self._untold = report if self._untold is None else self._untold.then(report)
+        self._start_to_publish()
+
+    def _start_to_publish(self) -> None:
+        self._timer.cancel()
         if self._publisher is None or self._publisher.done():
             self._publisher = self._loop.create_task(self._publish())
 

@@ -355,7 +355,8 @@ def retry(info: TaskInfo) -> TaskInfo:
 def final_report(info: TaskInfo) -> Report:
     """What followers are told of a run that ended, or waits again, without a word of its attempt."""
     event = finished_event(info) if info.is_final else status_event(info.uuid, info.attempt, info.seq, info.status)
-    return Report(info.seq, info.seq - 1, info.message_count, info.is_final, [event])  # nobody knows what was heard before
+    since = info.seq - 1  # nobody knows what was heard before
+    return Report(info.seq, since, info.message_count, info.is_final, [event])
 
 
 def on_commit(function: Callable[[], object]) -> None:
