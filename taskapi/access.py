@@ -73,11 +73,15 @@ class TaskAPIView(APIView):
         return super().handle_exception(as_api_exception(exc))
 
     def start_run(self, task: str, inputs: Any, **options: Any) -> Submission:
-        """Start a run for the caller, who must be allowed to; options as of `runs.submit`."""
+        """Start a run for the caller, who must be allowed to; options as of `runs.draft`."""
+        return runs.save(self.draft_run(task, inputs, **options))
+
+    def draft_run(self, task: str, inputs: Any, **options: Any) -> TaskInfo:
+        """All of `start_run` but its last step, which records the run."""
         self.task = get_task(task)
         self.check_permissions(self.request)
         self.check_throttles(self.request)
-        return runs.submit(self.task, inputs, user=self.request.user, **options)
+        return runs.draft(self.task, inputs, user=self.request.user, **options)
 
     def cancel_run(self, uuid: UUID) -> TaskInfo:
         """Ask a run to stop that the caller may see; AlreadyFinished where it has ended."""

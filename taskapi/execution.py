@@ -20,7 +20,7 @@ from taskapi import events, protocol, runs
 from taskapi.conf import settings
 from taskapi.exceptions import UnknownTask
 from taskapi.isolation.outside import Isolated
-from taskapi.ledger import Ledger
+from taskapi.ledger import Ledger, WorkerLedger
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.progress import Said, Speaker
 from taskapi.protocol import SEQ_PROGRESS, SEQ_STATE, SEQ_STATUS, SEQ_TARGET, Event, Report
@@ -186,7 +186,7 @@ class Executor:
         self.attempts: dict[UUID, Attempt] = {}
         self._ending: Interruption | None = None
         self._loop = asyncio.get_running_loop()
-        self._ledger = Ledger()
+        self._ledger = WorkerLedger()
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="taskapi-task")
 
     async def execute(self, uuid: UUID) -> None:

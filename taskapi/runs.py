@@ -85,7 +85,12 @@ LOST = Outcome.failed(ErrorCode.WORKER_LOST, "The worker went away, as often as 
 # Submitting
 
 
-def submit(
+def submit(task: Definition, inputs: Any, **options: Any) -> Submission:
+    """Record a run of the task, and queue it once the row is committed; arguments and errors as of `draft`."""
+    return save(draft(task, inputs, **options))
+
+
+def draft(
     task: Definition,
     inputs: Any,
     *,
@@ -94,11 +99,10 @@ def submit(
     run_at: datetime | None = None,
     idempotency_key: str | None = None,
     uuid: UUID | None = None,
-) -> Submission:
-    """Record a run of the task, and queue it once the row is committed.
+) -> TaskInfo:
+    """A run of the task that is not recorded yet.
 
-    `user` is a user, or AnonymousUser or None for nobody.
-    Raises InvalidInputs, and IdempotencyConflict; neither leaves a row. `delay` is in seconds.
+    `user` is a user, or AnonymousUser or None for nobody. `delay` is in seconds. Raises InvalidInputs.
     """
     stored = store_inputs(task, inputs)
     info = TaskInfo(
@@ -117,11 +121,21 @@ def submit(
             name: value for name, value in stored.items() if name in inputs or not callable(task.inputs[name].default)
         }
         info.idempotency_inputs = _digest(encode(given))
+    return info
+
+
+def save(draft: TaskInfo) -> Submission:
+    """Record a drafted run, and queue it once the row is committed; or find that of its idempotency key.
+
+    Raises IdempotencyConflict, which leaves no row.
+    """
+    info = copy(draft)  # an instance remembers its id, and this may be rolled back and called again
+    if info.idempotency is None:
+        info.save(force_insert=True)
+    else:
         earlier = _insert_once(info)
         if earlier is not None:
             return Submission(earlier, created=False)
-    else:
-        info.save(force_insert=True)
     on_commit(partial(enqueue, info))
     return Submission(info, created=True)
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
 
-from taskapi import protocol
+from taskapi import protocol, runs
 from taskapi.access import Caller, Refused, as_protocol_error, origin_allowed
 from taskapi.database import in_database
 from taskapi.exceptions import ProtocolError
+from taskapi.ledger import get_ledger
 from taskapi.models import TaskInfo
-from taskapi.protocol import Cancel, Ping, Run, Subscribe, Unsubscribe
+from taskapi.protocol import Cancel, Frame, Ping, Run, Subscribe, Unsubscribe
 from taskapi.subscriptions import Subscription, get_hub
 
 logger = logging.getLogger(__name__)
 
+MOST_STARTING = 100  # `run` frames of a socket that are served at once
 CLOSE_SUBPROTOCOL = 4406  # the client names subprotocols, and none of ours
 
 
@@ -34,6 +38,7 @@ class TaskConsumer(AsyncConsumer):
 
     def __init__(self) -> None:
         self._subscriptions: dict[UUID, Subscription] = {}
+        self._starting: set[asyncio.Task[None]] = set()
         self._open = False
         self._handlers: dict[type, Callable[[Any], Awaitable[None]]] = {
             Run: self._run,
@@ -52,6 +57,8 @@ class TaskConsumer(AsyncConsumer):
         try:
             await super().__call__(scope, receive, send)
         finally:  # however it ended: a server may also cancel it
+            for starting in self._starting:
+                starting.cancel()
             for uuid in list(self._subscriptions):
                 self._drop(uuid)
             if self._open:
@@ -86,10 +93,24 @@ class TaskConsumer(AsyncConsumer):
             await self.send({"type": "websocket.close", "code": CLOSE_SUBPROTOCOL})
 
     async def _receive(self, message: dict[str, Any]) -> None:
-        ref = None
+        """Serve a frame; the next waits for it, but that of a `run`: those are served side by side."""
         try:
             frame = protocol.parse(message.get("text"))
-            ref = frame.ref
+        except ProtocolError as refusal:
+            await self._refuse(refusal)
+            return
+        if not isinstance(frame, Run):
+            await self._serve(frame)
+            return
+        if len(self._starting) >= MOST_STARTING:
+            await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
+        starting = asyncio.get_running_loop().create_task(self._serve(frame))
+        self._starting.add(starting)
+        starting.add_done_callback(self._starting.discard)
+
+    async def _serve(self, frame: Frame) -> None:
+        ref = frame.ref
+        try:
             await self._handlers[type(frame)](frame)
         except Refused as error:
             refusal = as_protocol_error(error, ref)
@@ -100,6 +121,8 @@ class TaskConsumer(AsyncConsumer):
             await self._refuse(ProtocolError("unavailable", sentence, ref))
 
     async def _disconnect(self, message: dict[str, Any]) -> None:
+        if self._starting:  # what was asked for is started, though nobody waits for the answer
+            await asyncio.wait(self._starting)
         raise StopConsumer
 
     # Frames
@@ -108,7 +131,8 @@ class TaskConsumer(AsyncConsumer):
         # The group is joined before the run exists, so that there is no event to miss.
         subscription = await self._follow(uuid4())
         try:
-            info, created = await in_database(self._start, frame, subscription.uuid)
+            draft = await in_database(self._draft, frame, subscription.uuid)
+            info, created = await get_ledger().write(partial(runs.save, draft))
             if created:
                 rep = protocol.represent(info, [])
                 await subscription.start(info, protocol.encode(protocol.reply("accepted", frame.ref, task=rep)))
@@ -134,9 +158,9 @@ class TaskConsumer(AsyncConsumer):
     async def _ping(self, frame: Ping) -> None:
         await self._answer("pong", frame.ref)
 
-    def _start(self, frame: Run, uuid: UUID) -> Any:
+    def _draft(self, frame: Run, uuid: UUID) -> TaskInfo:
         view = self._caller.view("POST", {"task": frame.task, "inputs": frame.inputs})
-        return view.start_run(frame.task, frame.inputs, idempotency_key=frame.idempotency_key, uuid=uuid)
+        return view.draft_run(frame.task, frame.inputs, idempotency_key=frame.idempotency_key, uuid=uuid)
 
     # Subscriptions
 

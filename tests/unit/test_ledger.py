@@ -8,7 +8,7 @@ import pytest
 from django.db import IntegrityError, InterfaceError, InternalError, OperationalError, connection, transaction
 
 from taskapi import ledger as ledgers
-from taskapi.ledger import MOST_WRITES, Ledger
+from taskapi.ledger import MOST_WRITES, WorkerLedger
 from taskapi.models import TaskInfo
 from tests.support.waiting import until
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 async def ledger():
-    ledger = Ledger()
+    ledger = WorkerLedger()
     yield ledger
     await ledger.close()
 
@@ -219,7 +219,7 @@ async def test_the_pauses_between_two_tries_grow_up_to_a_limit(ledger, caplog, m
 
 async def test_a_write_that_the_database_refuses_for_ever_is_given_up(ledger, monkeypatch):
     monkeypatch.setattr(ledgers, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(ledgers, "GIVE_UP", 0.05)
+    monkeypatch.setattr(WorkerLedger, "patience", 0.05)
 
     def refused():
         raise OperationalError("max_allowed_packet")
@@ -238,7 +238,7 @@ async def test_a_good_connection_stays_open(ledger):
 
 async def test_closing_finishes_what_waits(monkeypatch):
     monkeypatch.setattr(ledgers, "MOST_WRITES", 1)
-    ledger = Ledger()
+    ledger = WorkerLedger()
     writing = [asyncio.ensure_future(ledger.write(lambda n=n: insert(str(n)))) for n in range(3)]
     await asyncio.sleep(0)
     await ledger.close()
@@ -246,7 +246,7 @@ async def test_closing_finishes_what_waits(monkeypatch):
 
 
 async def test_closing_ends_the_thread_and_its_connection():
-    ledger = Ledger()
+    ledger = WorkerLedger()
     mine = await ledger.write(lambda: (threading.current_thread(), connection.connection))
     await ledger.close()
     thread, database = mine
@@ -256,4 +256,4 @@ async def test_closing_ends_the_thread_and_its_connection():
 
 
 async def test_a_ledger_that_was_never_used_closes():
-    await Ledger().close()
+    await WorkerLedger().close()
