@@ -251,6 +251,41 @@ async def test_a_thousand_runs_share_one_socket(ws_connect):
         assert frames[-1]["task"]["outputs"] == {"sum": number + 1}
 
 
+async def test_what_is_asked_for_at_once_is_answered_each_by_itself(ws_connect):
+    key = str(uuid.uuid4())
+    kinds = {
+        "accepted": {"task": "sum", "inputs": {"numbers": [1, 2]}},
+        "invalid_inputs": {"task": "sum", "inputs": {"numbers": ["many"]}},
+        "unknown_task": {"task": "nobody", "inputs": {}},
+        "the first of its key": {"task": "sum", "inputs": {"numbers": [1]}, "idempotency_key": key},
+        "the same again": {"task": "sum", "inputs": {"numbers": [1]}, "idempotency_key": key},
+        "conflict": {"task": "sum", "inputs": {"numbers": [2]}, "idempotency_key": key},
+    }
+    asked = [(f"{kind} {n}", fields) for n in range(20) for kind, fields in kinds.items()]
+    answers, ended = {}, set()
+    async with ws_connect() as socket:
+        for ref, fields in asked:
+            await socket.send(type="run", ref=ref, **fields)
+        while len(answers) < len(asked) or ended < {
+            frame["task"]["uuid"] for frame in answers.values() if frame["type"] == "accepted"
+        }:
+            frame = await socket.receive()
+            if "ref" in frame:
+                answers[frame["ref"]] = frame
+            elif frame["type"] == "finished":
+                ended.add(frame["uuid"])
+    got = {ref: frame.get("code", frame["type"]) for ref, frame in answers.items()}
+    one_of_key = {frame["task"]["uuid"] for ref, frame in answers.items() if ref.startswith("the ") and "task" in frame}
+    assert len(one_of_key) == 1
+    assert got == {ref: "accepted" if ref.startswith("the ") else ref.rpartition(" ")[0] for ref, _ in asked}
+
+
+async def test_what_is_asked_for_before_a_page_leaves_is_started(ws_connect, gate):
+    async with ws_connect() as socket:
+        await socket.send(type="run", ref="r", task="hold", inputs={"gate": gate.path})
+    await asyncio.wait_for(asyncio.to_thread(gate.open), 20)  # the task has come here
+
+
 @pytest.mark.parametrize("task", ["count", "async_count"])
 async def test_progress_only_grows_and_its_last_value_arrives(ws_connect, task):
     async with ws_connect() as socket:

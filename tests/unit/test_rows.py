@@ -1,0 +1,86 @@
+"""The compiled statements do what the ORM's would."""
+
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from taskapi import rows
+from taskapi.models import TaskInfo
+
+pytestmark = pytest.mark.django_db
+
+FIELDS = [field.attname for field in TaskInfo._meta.concrete_fields]
+
+
+def a_run(**fields):
+    return TaskInfo.objects.create(**{"task": "any", "inputs": {"a": [1, "\0", None]}} | fields)
+
+
+def values(info):
+    return {name: getattr(info, name) for name in FIELDS}
+
+
+def test_a_row_is_read_as_the_orm_reads_it():
+    moment = timezone.now()
+    full = a_run(
+        status="failed", user=User.objects.create(username="ada"), outputs={"b": 1.5}, error={"code": "timeout"},
+        target=2**52, progress=-1, attempt=2, seq=2 * 10**9, cancel_requested=True, idempotency="k", run_at=moment,
+        started=moment, finished=moment, renewed=moment, retain=timedelta(days=7, microseconds=1), expires=moment,
+    )  # fmt: skip
+    for info in (full, a_run()):
+        found = rows.read({"uuid": info.uuid})
+        assert values(found) == values(TaskInfo.objects.get(pk=info.pk))
+        assert not found._state.adding
+        assert found._state.db == "default"
+    assert rows.read({"uuid": full.uuid}).user.username == "ada"
+
+
+def test_a_row_is_read_where_all_its_fields_are_so():
+    info = a_run(status="running")
+    assert rows.read({"pk": info.pk, "status": "running"}) == info
+    assert rows.read({"pk": info.pk, "status": "pending"}) is None
+
+
+def test_a_row_that_is_read_can_be_saved_again():
+    info = rows.read({"pk": a_run().pk})
+    info.task = "other"
+    info.save()
+    assert TaskInfo.objects.get().task == "other"
+
+
+def test_a_change_is_of_one_row_and_of_what_it_names():
+    info, other = a_run(), a_run()
+    before = values(info)
+    moment = timezone.now()
+    changes = {"outputs": {"sum": 1}, "finished": moment, "retain": timedelta(seconds=1), "target": None}
+    assert rows.change({"pk": info.pk, "status": "pending", "cancel_requested": False}, changes)
+    assert values(TaskInfo.objects.get(pk=info.pk)) == before | changes
+    assert values(TaskInfo.objects.get(pk=other.pk)) == values(other)
+
+
+def test_what_is_not_so_any_more_is_not_changed():
+    info = a_run(attempt=2)
+    assert not rows.change({"pk": info.pk, "attempt": 1}, {"task": "other"})
+    assert TaskInfo.objects.get().task == "any"
+
+
+def test_now_is_the_databases_clock():
+    info = a_run()
+    for changes in ({"renewed": rows.NOW}, {"renewed": None}, {"renewed": rows.NOW, "worker": "mine"}):
+        before = timezone.now() - timedelta(seconds=1)  # SQLite's clock counts milliseconds
+        assert rows.change({"pk": info.pk}, changes)
+        renewed = TaskInfo.objects.get().renewed
+        assert (
+            renewed is None if changes["renewed"] is None else before < renewed < timezone.now() + timedelta(seconds=1)
+        )
+
+
+def test_a_statement_is_built_once_for_each_shape(django_assert_num_queries):
+    info = a_run()
+    for number in range(3):
+        with django_assert_num_queries(2):
+            rows.change({"pk": info.pk}, {"seq": number})
+            assert rows.read({"pk": info.pk}).seq == number
+    assert rows._update("default", ("pk",), (("seq", False),)) is rows._update("default", ("pk",), (("seq", False),))
