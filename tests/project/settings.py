@@ -81,8 +81,6 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.project.tasks.AsyncHold",
     "tests.project.tasks.Refuse",
     "tests.project.tasks.Crash",
-    "tests.project.tasks.Stamp",
-    "tests.project.tasks.Pace",
     "tests.project.tasks.AsideHold",
     "tests.project.tasks.AsideAsyncHold",
     "tests.project.tasks.AsidePatient",

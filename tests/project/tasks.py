@@ -1,14 +1,13 @@
 """The tasks that the integration tests run: each shows one thing that a task can do."""
 
 import asyncio
-import time
 from pathlib import Path
 
 from django.contrib.auth.models import User
 from django.db import transaction
 
 from taskapi.exceptions import TaskError
-from taskapi.params import FloatParameter, IntParameter, ListParameter, NumberParameter, StringParameter
+from taskapi.params import IntParameter, ListParameter, NumberParameter, StringParameter
 from taskapi.tasks import Task
 
 
@@ -106,16 +105,6 @@ class Crash(Task):
         raise RuntimeError("the password is swordfish")
 
 
-class Stamp(Task):
-    """Say when it began: what the benchmarks measure the way to a worker by."""
-
-    name = "stamp"
-    outputs = {"began": FloatParameter()}
-
-    def run(self):
-        return time.time()
-
-
 # On a queue that the stack's own worker does not look at: for tests that start workers of their own.
 
 
@@ -190,17 +179,3 @@ class WhoAmI(Task):
 
     def run(self):
         return self.info.user and self.info.user.username
-
-
-class Pace(Task):
-    """Count to `n` by single calls, and say how long the loop took: what the benchmarks read."""
-
-    name = "pace"
-    inputs = {"n": IntParameter()}
-    outputs = {"seconds": FloatParameter()}
-
-    def run(self, n):
-        begun = time.perf_counter()
-        for _ in range(n):
-            self.inc_progress()
-        return time.perf_counter() - begun
