@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,23 +51,20 @@ async def in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
 
     def call() -> T:
         keep_connections()
+        opened = [(connection, connection.connection) for connection in connections.all(initialized_only=True)]
         try:
             return function(*args, **kwargs)
         except (OperationalError, InterfaceError):
-            if not _close_dead_connections():
+            dead = [connection for connection, was in opened if was is not None and _is_dead(connection, was)]
+            for connection in dead:
+                connection.close()
+            if not dead:
                 raise
         return function(*args, **kwargs)
 
     return await sync_to_async(call, thread_sensitive=True)()
 
 
-def _close_dead_connections() -> bool:
-    """Close this thread's connections that are none any more; whether there was one."""
-    dead = [
-        connection
-        for connection in connections.all(initialized_only=True)
-        if connection.connection is not None and not connection.in_atomic_block and not connection.is_usable()
-    ]
-    for connection in dead:
-        connection.close()
-    return bool(dead)
+def _is_dead(connection: BaseDatabaseWrapper, was: Any) -> bool:
+    """Whether the driver's connection that there was is none any more: a transaction that fails may have left it."""
+    return connection.connection is not was or not (connection.in_atomic_block or connection.is_usable())
