@@ -39,9 +39,9 @@ class TaskConsumer(AsyncConsumer):
     def __init__(self) -> None:
         self._subscriptions: dict[UUID, Subscription] = {}
         self._starting: set[asyncio.Task[None]] = set()
+        self._latest: asyncio.Task[None] | None = None  # of those that were started
         self._open = False
         self._handlers: dict[type, Callable[[Any], Awaitable[None]]] = {
-            Run: self._run,
             Subscribe: self._subscribe,
             Unsubscribe: self._unsubscribe,
             Cancel: self._cancel,
@@ -93,29 +93,38 @@ class TaskConsumer(AsyncConsumer):
             await self.send({"type": "websocket.close", "code": CLOSE_SUBPROTOCOL})
 
     async def _receive(self, message: dict[str, Any]) -> None:
-        """Serve a frame; the next waits for it, but that of a `run`: those are served side by side."""
+        """Serve a frame, and then the next; `run` frames side by side, though they are answered in their order."""
         try:
             frame = protocol.parse(message.get("text"))
         except ProtocolError as refusal:
+            await _ended(self._latest)
             await self._refuse(refusal)
             return
         if not isinstance(frame, Run):
+            await _ended(self._latest)
             await self._serve(frame)
             return
         if len(self._starting) >= MOST_STARTING:
             await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
-        starting = asyncio.get_running_loop().create_task(self._serve(frame))
+        starting = asyncio.get_running_loop().create_task(self._serve(frame, self._latest))
+        self._latest = starting
         self._starting.add(starting)
         starting.add_done_callback(self._starting.discard)
 
-    async def _serve(self, frame: Frame) -> None:
+    async def _serve(self, frame: Frame, before: asyncio.Task[None] | None = None) -> None:
+        """Serve the frame; nothing is answered before the frame before it."""
         ref = frame.ref
         try:
-            await self._handlers[type(frame)](frame)
+            if isinstance(frame, Run):
+                await self._run(frame, before)
+            else:
+                await self._handlers[type(frame)](frame)
         except Refused as error:
+            await _ended(before)
             refusal = as_protocol_error(error, ref)
             await self._refuse(refusal)
         except Exception:
+            await _ended(before)
             logger.exception("A frame could not be served.")
             sentence = "The server could not do this now. Try again later."
             await self._refuse(ProtocolError("unavailable", sentence, ref))
@@ -127,12 +136,13 @@ class TaskConsumer(AsyncConsumer):
 
     # Frames
 
-    async def _run(self, frame: Run) -> None:
+    async def _run(self, frame: Run, before: asyncio.Task[None] | None) -> None:
         # The group is joined before the run exists, so that there is no event to miss.
         subscription = await self._follow(uuid4())
         try:
             draft = await in_database(self._draft, frame, subscription.uuid)
             info, created = await get_ledger().write(partial(runs.save, draft))
+            await _ended(before)
             if created:
                 rep = protocol.represent(info, [])
                 await subscription.start(info, protocol.encode(protocol.reply("accepted", frame.ref, task=rep)))
@@ -210,3 +220,8 @@ class TaskConsumer(AsyncConsumer):
     async def _send_text(self, text: str) -> None:
         if self._open:
             await self.send({"type": "websocket.send", "text": text})
+
+
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        await asyncio.wait({task})

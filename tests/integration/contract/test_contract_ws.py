@@ -274,6 +274,7 @@ async def test_what_is_asked_for_at_once_is_answered_each_by_itself(ws_connect):
                 answers[frame["ref"]] = frame
             elif frame["type"] == "finished":
                 ended.add(frame["uuid"])
+    assert list(answers) == [ref for ref, _ in asked]
     got = {ref: frame.get("code", frame["type"]) for ref, frame in answers.items()}
     one_of_key = {frame["task"]["uuid"] for ref, frame in answers.items() if ref.startswith("the ") and "task" in frame}
     assert len(one_of_key) == 1
