@@ -70,6 +70,7 @@ async def restart():
         dead = connection.connection
         connections["default"].is_usable = lambda: connection.connection is not dead
 
+    await in_database(connected)  # it was there before the restart
     yield restart
     await in_database(lambda: vars(connections["default"]).pop("is_usable", None))  # the thread outlives the test
 
