@@ -26,6 +26,7 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.integration.contract.tasks.Raise",
     "tests.integration.contract.tasks.AsyncRaise",
     "tests.integration.contract.tasks.Progress",
+    "tests.integration.contract.tasks.Patient",
     "tests.integration.contract.tasks.HalfWay",
     "tests.integration.contract.tasks.Track",
     "tests.integration.contract.tasks.AsyncTrack",

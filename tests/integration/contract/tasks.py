@@ -3,6 +3,7 @@
 import asyncio
 import math
 import sys
+import time
 from pathlib import Path
 
 from django.contrib.auth.models import Group
@@ -192,6 +193,19 @@ class HalfWay(Task):
         Path(gate).read_bytes()
         self.add_message("on")
         self.set_progress(2)
+
+
+class Patient(Task):
+    """Work until told to stop."""
+
+    name = "patient"
+    timeout = 60
+
+    def run(self):
+        self.add_message("begun")
+        while True:
+            self.inc_progress()
+            time.sleep(0.001)  # and let others work
 
 
 class Track(Task):

@@ -477,14 +477,18 @@ async def test_unsubscribing_from_nothing_is_answered_all_the_same(ws_connect):
 # Cancelling
 
 
-@pytest.mark.parametrize("task", ["hold", "async_hold"])
+@pytest.mark.parametrize("task", ["patient", "async_hold"])
 async def test_a_running_task_is_cancelled_when_it_notices(ws_connect, gate, task):
+    inputs = {"gate": gate.path} if task == "async_hold" else {}
     async with ws_connect() as socket:
-        await socket.send(type="run", ref="r", task=task, inputs={"gate": gate.path})
+        await socket.send(type="run", ref="r", task=task, inputs=inputs)
         frames = await socket.receive_until("message")
         run_uuid = frames[0]["task"]["uuid"]
-        cancelling = await ask(socket, type="cancel", ref="c", uuid=run_uuid)
-        gate.open()  # the sync one notices at its next progress call, which follows
+        await socket.send(type="cancel", ref="c", uuid=run_uuid)
+        frames += await socket.receive_until("cancelling")
+        cancelling = frames.pop()
+        if inputs:
+            gate.open()  # a thread waits at it
         frames += await socket.receive_until("finished")
         again = await ask(socket, type="cancel", ref="c", uuid=run_uuid)
     check_stream(frames)
