@@ -131,7 +131,7 @@ def save(draft: TaskInfo) -> Submission:
     """
     info = copy(draft)  # an instance remembers its id, and this may be rolled back and called again
     if info.idempotency is None:
-        info.save(force_insert=True)
+        rows.insert(info)
     else:
         earlier = _insert_once(info)
         if earlier is not None:
@@ -177,7 +177,7 @@ def _insert_once(info: TaskInfo) -> TaskInfo | None:
     """Insert the run, or return the one that has its idempotency key already."""
     try:
         with transaction.atomic(router.db_for_write(TaskInfo)):
-            info.save(force_insert=True)
+            rows.insert(info)
     except IntegrityError:
         earlier = TaskInfo.rows().get(idempotency=info.idempotency)
         if earlier.idempotency_inputs != info.idempotency_inputs:

@@ -22,6 +22,28 @@ def values(info):
     return {name: getattr(info, name) for name in FIELDS}
 
 
+def test_a_row_is_inserted_as_the_orm_inserts_it():
+    moment = timezone.now()
+    given = {
+        "task": "any", "inputs": {"a": [1, "\0", None]}, "user": User.objects.create(username="ada"), "queue": "slow",
+        "run_at": moment, "max_attempts": 1, "retain": timedelta(days=1), "idempotency": "k",
+    }  # fmt: skip
+    for fields in (given, {"task": "plain"}):
+        info = TaskInfo(**fields)
+        rows.insert(info)
+        found = TaskInfo.objects.get(pk=info.pk)
+        assert values(found) == values(info)
+        assert not info._state.adding
+        by_the_orm = TaskInfo.objects.create(**fields | {"idempotency": None})
+        differing = {"id", "uuid", "created", "idempotency"}
+        assert {name: value for name, value in values(found).items() if name not in differing} == {
+            name: value for name, value in values(by_the_orm).items() if name not in differing
+        }
+    info.task = "other"
+    info.save()
+    assert TaskInfo.objects.get(pk=info.pk).task == "other"
+
+
 def test_a_row_is_read_as_the_orm_reads_it():
     moment = timezone.now()
     full = a_run(
