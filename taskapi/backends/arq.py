@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from arq.constants import expires_extra_ms, health_check_key_suffix, job_key_prefix
@@ -39,14 +42,18 @@ TASK_SUFFIX = ":task:"  # then the name of the task, of which the sorted set hol
 ASIDE_LIFETIME = 3600  # seconds after which nobody has come for what was set aside
 HEALTH_INTERVAL = 30  # seconds between two records of a worker's health, for `arq --check`
 
-# KEYS: queue, deferred jobs, key of the job. ARGV: job id, job, milliseconds until it may run, lifetime in
-# milliseconds. Scores are milliseconds, and parts of them, of Redis's clock: first in is first out, and the
-# clocks of hosts do not matter.
+# KEYS: queue, deferred jobs, then the key of each job. ARGV: lifetime in milliseconds, then of each job its id,
+# itself, and the milliseconds until it may run. Scores are milliseconds, and parts of them, of Redis's clock: first
+# in is first out, and the clocks of hosts do not matter. Jobs that come together are a microsecond apart.
 ENQUEUE = """
 local time = redis.call('TIME')
-local score = time[1] * 1000 + time[2] / 1000 + ARGV[3]
-redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[4] + ARGV[3])
-redis.call('ZADD', tonumber(ARGV[3]) > 0 and KEYS[2] or KEYS[1], 'NX', score, ARGV[1])
+local now = time[1] * 1000 + time[2] / 1000
+for n = 3, #KEYS do
+    local at = 3 * n - 7
+    local id, job, delay = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+    redis.call('SET', KEYS[n], job, 'PX', ARGV[1] + delay)
+    redis.call('ZADD', delay > 0 and KEYS[2] or KEYS[1], 'NX', now + delay + n / 1000, id)
+end
 """
 
 # KEYS: queue, deferred jobs. Moves what is due to the queue. Returns the milliseconds until the next one is
@@ -84,6 +91,12 @@ def serialize(job: dict[str, Any]) -> bytes:
     return json.dumps(job).encode()
 
 
+class _Job(NamedTuple):
+    id: str
+    queue: str
+    run_at: datetime | None
+
+
 class ArqBackend(Backend):
     """The default: arq workers, woken through Redis."""
 
@@ -91,17 +104,43 @@ class ArqBackend(Backend):
         self.redis = sync_client(settings.redis_url)
         self._enqueue = self.redis.register_script(ENQUEUE)
         self._breaker = Breaker()
+        self._collected = threading.local()  # `.jobs`: a list while the thread is inside `together`
 
     def enqueue(self, uuid: UUID, *, queue: str, run_at: datetime | None = None) -> None:
-        job_id = uuid.hex
-        delay = 0 if run_at is None else max(0, round((run_at.timestamp() - time.time()) * 1000))
-        job = serialize_job(FUNCTION, (job_id,), {}, None, round(time.time() * 1000), serializer=serialize)
-        key = queue_key(queue)
-        with self._breaker.guard():
-            self._enqueue(
-                keys=[key, key + DEFERRED_SUFFIX, job_key_prefix + job_id],
-                args=[job_id, job, delay, expires_extra_ms],
-            )
+        job = _Job(uuid.hex, queue, run_at)
+        collected: list[_Job] | None = getattr(self._collected, "jobs", None)
+        if collected is None:
+            self._send([job])
+        else:
+            collected.append(job)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        jobs = self._collected.jobs = []
+        try:
+            yield
+        finally:
+            self._collected.jobs = None
+            try:
+                self._send(jobs)
+            except Exception as error:  # noqa: BLE001 - as for one: none may undo what is committed
+                logger.warning("%d runs are recorded but could not be queued yet: %r", len(jobs), error)
+
+    def _send(self, jobs: Iterable[_Job]) -> None:
+        now = time.time()
+        by_queue = defaultdict(list)
+        for job in jobs:
+            by_queue[queue_key(job.queue)].append(job)
+        for key, its in by_queue.items():
+            keys = [key, key + DEFERRED_SUFFIX]
+            args: list[Any] = [expires_extra_ms]
+            for job in its:
+                keys.append(job_key_prefix + job.id)
+                delay = 0 if job.run_at is None else max(0, round((job.run_at.timestamp() - now) * 1000))
+                call = serialize_job(FUNCTION, (job.id,), {}, None, round(now * 1000), serializer=serialize)
+                args += [job.id, call, delay]
+            with self._breaker.guard():
+                self._enqueue(keys=keys, args=args)
 
     def set_aside(self, uuid: UUID, *, queue: str, task: str) -> None:
         key = task_key(queue, task)

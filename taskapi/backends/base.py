@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
@@ -21,6 +22,11 @@ class Backend(ABC):
 
         A job is a hint and the row is the truth: this may fail, and the run is not lost by it.
         """
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Runs that are queued inside, in this thread, may be queued as one at its end. That raises nothing."""
+        yield
 
     def set_aside(self, uuid: UUID, *, queue: str, task: str) -> None:  # noqa: B027 - not every queue can
         """Offer the run to those workers of the queue that know its task: another one has left it."""

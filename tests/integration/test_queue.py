@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -102,6 +103,40 @@ def test_nothing_in_redis_is_pickled(backend, client):
         uuid = enqueue(backend, **options)
         job = json.loads(client.get(f"arq:job:{uuid.hex}"))
         assert (job["f"], job["a"], job["k"]) == ("run_task", [uuid.hex], {})
+
+
+def test_runs_that_are_queued_together_are_sent_at_the_end_as_one(backend, client):
+    sent = client.info("commandstats")["cmdstat_evalsha"]["calls"] if enqueue(backend) else None
+    client.delete(queue_key("default"))
+    moment = soon(hours=1)
+    with backend.together():
+        queued = [enqueue(backend) for _ in range(20)]
+        later = enqueue(backend, run_at=moment)
+        assert client.zcard(queue_key("default")) == 0
+    assert client.zrange(queue_key("default"), 0, -1) == [uuid.hex.encode() for uuid in queued]
+    assert client.zscore(f"{queue_key('default')}:deferred", later.hex) == pytest.approx(
+        moment.timestamp() * 1000, abs=10_000
+    )
+    assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == sent + 1
+    for uuid in (*queued, later):
+        assert json.loads(client.get(f"arq:job:{uuid.hex}"))["a"] == [uuid.hex]
+    enqueue(backend)
+    assert client.zcard(queue_key("default")) == 21, "and later ones one by one again"
+
+
+def test_each_of_the_runs_that_are_queued_together_goes_to_its_own_queue(backend):
+    with backend.together():
+        first, second = enqueue(backend, "first"), enqueue(backend, "second")
+    assert backend.missing("first", [first, second]) == [second]
+    assert backend.missing("second", [first, second]) == [first]
+
+
+def test_what_was_queued_before_an_error_is_sent_all_the_same(backend):
+    """Its row is committed, or it would not have been queued."""
+    with suppress(ValueError), backend.together():
+        uuid = enqueue(backend)
+        raise ValueError
+    assert backend.missing("default", [uuid]) == []
 
 
 # Taking

@@ -82,6 +82,13 @@ def test_a_redis_that_hangs_is_not_waited_for_once_more_for_each_run(hanging, mo
     assert hanging() == 1, "it is tried again in a while"
 
 
+def test_runs_that_are_queued_together_while_redis_is_away_are_a_line_in_the_log(caplog):
+    with get_backend().together():
+        for _ in range(3):
+            get_backend().enqueue(uuid4(), queue="default")
+    assert "3 runs are recorded but could not be queued yet" in caplog.text
+
+
 def test_a_redis_that_refuses_is_tried_each_time():
     """It costs nothing, and it may be there again."""
     for _ in range(2):
