@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from django.db import InterfaceError, InternalError, OperationalError, connections, router
 
+from taskapi.backends import get_backend
 from taskapi.database import in_database, keep_connections, workers_transaction
 from taskapi.models import TaskInfo
 
@@ -34,14 +35,44 @@ GIVE_UP = 600.0  # seconds after which a write that never succeeds is taken for 
 AWAY = (OperationalError, InterfaceError, InternalError)
 
 
-class _Write(NamedTuple):
-    function: Callable[[], Any]
-    done: asyncio.Future[Any]
-
-
 class _Outcome(NamedTuple):
     result: Any
-    error: Exception | None
+    error: BaseException | None
+
+
+class _Write:
+    """One caller's. Its preparation is done once, however often it is written."""
+
+    def __init__(self, function: Callable[..., Any], prepare: Callable[[], Any] | None, done: asyncio.Future[Any]):
+        self.done = done
+        self._function = function
+        self._prepare = prepare
+        self._prepared: _Outcome | None = None
+
+    def prepare(self) -> None:
+        if self._prepare is None or self._prepared is not None:
+            return
+        try:
+            self._prepared = _Outcome(self._prepare(), None)
+        except AWAY:
+            raise
+        except Exception as error:  # noqa: BLE001 - it goes to whoever wrote
+            self._prepared = _Outcome(None, error)
+
+    def write(self) -> _Outcome:
+        if self._prepared is None:
+            return _Outcome(self._function(), None)
+        if self._prepared.error is not None:
+            return self._prepared
+        return _Outcome(self._function(self._prepared.result), None)
+
+    def tell(self, outcome: _Outcome) -> None:
+        if self.done.done():
+            return  # whoever waited was cancelled; the write holds all the same
+        if outcome.error is None:
+            self.done.set_result(outcome.result)
+        else:
+            self.done.set_exception(outcome.error)
 
 
 class Ledger(ABC):
@@ -52,58 +83,73 @@ class Ledger(ABC):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting: list[_Write] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._writing: asyncio.Future[Any] | None = None
 
-    async def write(self, function: Callable[[], T]) -> T:
+    async def write(self, function: Callable[..., T], *, prepare: Callable[[], Any] | None = None) -> T:
         """Call `function` in a thread, inside a transaction, and return what it returns.
 
-        It may be called a second time, after a rollback, where a neighbour in the transaction failed.
+        It may be called a second time, after a rollback, where a neighbour in the transaction failed. `prepare`, if
+        given, is called before the transaction, once, and what it returns is the argument of `function`.
         """
-        write = _Write(function, self._loop.create_future())
+        write = _Write(function, prepare, self._loop.create_future())
         self._waiting.append(write)
-        if self._writing is None or self._writing.done():
-            self._writing = self._loop.create_task(self._drain())
+        if self._writing is None:
+            self._write_next()
         result: T = await write.done
         return result
 
     async def close(self) -> None:
         """Finish what waits."""
-        if self._writing is not None:
-            await self._writing
+        while self._writing is not None:
+            await asyncio.wait({self._writing})
 
     @abstractmethod
-    async def _in_thread(self, function: Callable[[], T]) -> T: ...
+    def _in_thread(self, function: Callable[[], T]) -> asyncio.Future[T]: ...
 
-    async def _drain(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting[:MOST_WRITES], self._waiting[MOST_WRITES:]
-            outcomes = await self._commit(batch)
-            for write, (result, error) in zip(batch, outcomes, strict=True):
-                if write.done.done():
-                    continue  # whoever waited was cancelled; the write holds all the same
-                if error is None:
-                    write.done.set_result(result)
-                else:
-                    write.done.set_exception(error)
+    def _write_next(self) -> None:
+        """Hand what waits to the thread, now: a run begins with a write, and the loop may have much else to do."""
+        batch, self._waiting = self._waiting[:MOST_WRITES], self._waiting[MOST_WRITES:]
+        if batch:
+            self._writing = self._in_thread(partial(_write, batch))
+            self._writing.add_done_callback(partial(self._written, batch))
+        else:
+            self._writing = None
 
-    async def _commit(self, batch: list[_Write]) -> list[_Outcome]:
-        """Write all in one transaction; where that fails, each in its own, so that nobody suffers from a neighbour."""
+    def _written(self, batch: list[_Write], writing: asyncio.Future[list[_Outcome]]) -> None:
+        if writing.cancelled():
+            outcomes = [_Outcome(None, InterfaceError("The writing was cancelled."))] * len(batch)
+        elif (error := writing.exception()) is not None:
+            self._writing = self._loop.create_task(self._write_each(batch, error))
+            self._writing.add_done_callback(lambda writing: self._write_next())
+            return
+        else:
+            outcomes = writing.result()
+        for write, outcome in zip(batch, outcomes, strict=True):
+            write.tell(outcome)
+        self._write_next()
+
+    async def _write_each(self, batch: list[_Write], error: BaseException) -> None:
+        """Write each in a transaction of its own, after one for all has failed: nobody suffers from a neighbour."""
+        for write in batch:
+            write.tell(await self._write_alone(write, error if len(batch) == 1 else None))
+
+    async def _write_alone(self, write: _Write, error: BaseException | None) -> _Outcome:
+        """Try until it is written, for as long as the database is away; `error` is that of a first try."""
         pause = FIRST_PAUSE
         given_up_at = self._loop.time() + self.patience
         while True:
-            try:
-                return await self._in_thread(partial(_write, batch))
-            except Exception as error:  # noqa: BLE001 - it goes to whoever wrote
-                away = isinstance(error, AWAY)
-                if len(batch) == 1 and (not away or self._loop.time() > given_up_at):
-                    return [_Outcome(None, error)]
-                problem = str(error)
-            if away:
-                logger.warning("The database does not take writes (%s); next try in %.1f s.", problem, pause)
+            if error is not None:
+                if not isinstance(error, AWAY) or self._loop.time() >= given_up_at:
+                    return _Outcome(None, error)
+                logger.warning("The database does not take writes (%s); next try in %.1f s.", error, pause)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LAST_PAUSE)
-            if len(batch) > 1:
-                return [outcome for write in batch for outcome in await self._commit([write])]
+            try:
+                (outcome,) = await self._in_thread(partial(_write, [write]))
+            except Exception as failure:  # noqa: BLE001 - it goes to whoever wrote
+                error = failure
+            else:
+                return outcome
 
 
 class WorkerLedger(Ledger):
@@ -121,12 +167,12 @@ class WorkerLedger(Ledger):
         await self._loop.run_in_executor(self._thread, connections.close_all)
         self._thread.shutdown()
 
-    async def _in_thread(self, function: Callable[[], T]) -> T:
+    def _in_thread(self, function: Callable[[], T]) -> asyncio.Future[T]:
         def call() -> T:
             keep_connections()
             return function()
 
-        return await self._loop.run_in_executor(self._thread, call)
+        return self._loop.run_in_executor(self._thread, call)
 
 
 class ServerLedger(Ledger):
@@ -134,8 +180,8 @@ class ServerLedger(Ledger):
 
     patience = 0.0
 
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        return await in_database(function)
+    def _in_thread(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        return self._loop.create_task(in_database(function))
 
 
 _ledgers: WeakKeyDictionary[asyncio.AbstractEventLoop, ServerLedger] = WeakKeyDictionary()
@@ -151,5 +197,7 @@ def get_ledger() -> ServerLedger:
 
 
 def _write(batch: list[_Write]) -> list[_Outcome]:
-    with workers_transaction(router.db_for_write(TaskInfo)):
-        return [_Outcome(write.function(), None) for write in batch]
+    for write in batch:
+        write.prepare()
+    with get_backend().together(), workers_transaction(router.db_for_write(TaskInfo)):
+        return [write.write() for write in batch]

@@ -132,6 +132,7 @@ class Worker:
         uuid = await self._queue.take(BURST_WAIT if self.burst else POLL_INTERVAL)
         if uuid is not None:
             self._start(uuid)
+            await asyncio.sleep(0)  # it begins before the next is asked for
         elif self.burst and self._running:
             await self._until_stopped(asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED))
         elif self.burst:

@@ -58,13 +58,13 @@ class Gate:
         assert self.opened.wait(10)
 
 
-async def write_together(ledger, *functions):
+async def write_together(ledger, *functions, prepare=None):
     """The results, or the errors, of writes that wait for one another."""
     gate = Gate(ledger)
     await gate.entered.wait()
     writes = []
     for function in functions:
-        writes.append(asyncio.ensure_future(ledger.write(function)))
+        writes.append(asyncio.ensure_future(ledger.write(function, prepare=prepare)))
         await asyncio.sleep(0)  # it is queued when its task first runs: one after the other, as tasks report
     gate.opened.set()
     return await asyncio.gather(*writes, return_exceptions=True)
@@ -102,6 +102,52 @@ async def test_a_write_that_fails_does_no_harm_to_its_neighbours(ledger, caplog)
     assert isinstance(results[1], IntegrityError)
     assert await stored() == ["before", "after"]
     assert caplog.text == "", "nor is the database to blame"
+
+
+async def test_a_write_gets_what_was_prepared_for_it_before_the_transaction(ledger):
+    def prepare():
+        return connection.in_atomic_block
+
+    assert await ledger.write(lambda prepared: (prepared, connection.in_atomic_block), prepare=prepare) == (False, True)
+
+
+async def test_a_write_is_prepared_once_even_if_it_is_written_twice(ledger):
+    prepared, written = [], []
+
+    def prepare():
+        prepared.append(len(prepared))
+        return prepared[-1]
+
+    def fail(number):
+        raise IntegrityError
+
+    await write_together(ledger, written.append, fail, written.append, prepare=prepare)
+    assert prepared == [0, 1, 2]
+    assert written == [0, 0, 2]  # the first was rolled back with the second, and then all were written alone
+
+
+async def test_what_cannot_be_prepared_is_not_written_and_does_no_harm_to_its_neighbours(ledger):
+    begins = Begins()
+    await ledger.write(begins.install)
+    refused = iter([False, True, False])
+
+    def prepare():
+        if next(refused):
+            raise ValueError("refused")
+        return "name"
+
+    results = await write_together(ledger, insert, insert, insert, prepare=prepare)
+    assert [str(result) for result in results] == ["name", "refused", "name"]
+    assert await stored() == ["name", "name"]
+    assert begins.count == 1 + 1  # the gate's, and one for them all
+
+
+async def test_the_first_write_is_on_its_way_before_the_loop_does_anything_else(ledger):
+    began, seen = threading.Event(), []
+    writing = asyncio.ensure_future(ledger.write(began.set))
+    asyncio.get_running_loop().call_soon(lambda: seen.append(began.wait(10)))  # which blocks it
+    await writing
+    assert seen == [True]
 
 
 async def test_what_waits_for_a_commit_happens_once_and_only_after_it(ledger):
