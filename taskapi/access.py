@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from functools import cached_property
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -219,11 +220,16 @@ class Caller:
     """
 
     def __init__(self, scope: dict[str, Any]) -> None:
-        self._http = _http_request(scope)
-        request = TaskAPIView().initialize_request(self._http)
-        user = request.user
+        self._scope = scope
+        request = TaskAPIView().initialize_request(_http_request(scope))
+        user = copy(request.user)  # the user itself: a lazy one holds on to the request that it came with
         # without authenticators there is none to know, and DRF answers "forbidden" and not "who are you?"
         self._known = _Known(user, request.auth, request) if request.authenticators else None
+
+    @cached_property
+    def _http(self) -> HttpRequest:
+        """From the first frame on: of many sockets most are idle, and a request takes 3 KB."""
+        return _http_request(self._scope)
 
     def view(self, method: str, data: dict[str, Any] | None = None, **kwargs: Any) -> TaskAPIView:
         """A view for one frame, which the project's permissions let through.

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 from channels.consumer import AsyncConsumer
-from channels.exceptions import StopConsumer
 
 from taskapi import protocol, runs
 from taskapi.access import Caller, Refused, as_protocol_error, origin_allowed
@@ -34,28 +32,21 @@ class TaskConsumer(AsyncConsumer):
     of a run are passed on from there, as the text that their publisher encoded.
     """
 
-    channel_layer_alias = None  # type: ignore[assignment]  # Channels' way to say: none
-
     def __init__(self) -> None:
         self._subscriptions: dict[UUID, Subscription] = {}
-        self._starting: set[asyncio.Task[None]] = set()
+        self._starting: list[asyncio.Task[None]] = []
         self._latest: asyncio.Task[None] | None = None  # of those that were started
         self._open = False
-        self._handlers: dict[type, Callable[[Any], Awaitable[None]]] = {
-            Subscribe: self._subscribe,
-            Unsubscribe: self._unsubscribe,
-            Cancel: self._cancel,
-            Ping: self._ping,
-        }
-        self._dispatchers = {
-            "websocket.connect": self._connect,
-            "websocket.receive": self._receive,
-            "websocket.disconnect": self._disconnect,
-        }
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        # Not Channels' own: with one thing to listen to, it need not make a task of each message. Nor need it hop to
+        # a thread before each, to close connections; ours look after themselves.
+        self.scope, self.base_send = scope, send
         try:
-            await super().__call__(scope, receive, send)
+            while (message := await receive())["type"] != "websocket.disconnect":
+                await self.dispatch(message)
+            if self._starting:  # what was asked for is started, though nobody waits for the answer
+                await asyncio.wait(self._starting)
         finally:  # however it ended: a server may also cancel it
             for starting in self._starting:
                 starting.cancel()
@@ -66,13 +57,15 @@ class TaskConsumer(AsyncConsumer):
                 await get_hub().close()
 
     async def dispatch(self, message: dict[str, Any]) -> None:
-        # Channels' own hops to a thread before each message, to close connections; ours look after themselves.
-        await self._dispatchers[message["type"]](message)
+        if message["type"] == "websocket.connect":
+            await self._connect()
+        else:
+            await self._receive(message.get("text"))
 
     # The socket
 
-    async def _connect(self, message: dict[str, Any]) -> None:
-        scope: dict[str, Any] = {**self.scope}
+    async def _connect(self) -> None:
+        scope: Any = self.scope
         if not origin_allowed(scope):
             origin = dict(scope["headers"]).get(b"origin", b"").decode("latin1")
             logger.warning("Refused a WebSocket from the origin %r: its host is not in ALLOWED_HOSTS.", origin)
@@ -92,10 +85,10 @@ class TaskConsumer(AsyncConsumer):
         if offered and chosen is None:
             await self.send({"type": "websocket.close", "code": CLOSE_SUBPROTOCOL})
 
-    async def _receive(self, message: dict[str, Any]) -> None:
+    async def _receive(self, text: str | None) -> None:
         """Serve a frame, and then the next; `run` frames side by side, though they are answered in their order."""
         try:
-            frame = protocol.parse(message.get("text"))
+            frame = protocol.parse(text)
         except ProtocolError as refusal:
             await _ended(self._latest)
             await self._refuse(refusal)
@@ -108,17 +101,24 @@ class TaskConsumer(AsyncConsumer):
             await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
         starting = asyncio.get_running_loop().create_task(self._serve(frame, self._latest))
         self._latest = starting
-        self._starting.add(starting)
-        starting.add_done_callback(self._starting.discard)
+        self._starting.append(starting)
+        starting.add_done_callback(self._starting.remove)
 
     async def _serve(self, frame: Frame, before: asyncio.Task[None] | None = None) -> None:
         """Serve the frame; nothing is answered before the frame before it."""
         ref = frame.ref
         try:
-            if isinstance(frame, Run):
-                await self._run(frame, before)
-            else:
-                await self._handlers[type(frame)](frame)
+            match frame:
+                case Run():
+                    await self._run(frame, before)
+                case Subscribe():
+                    await self._subscribe(frame)
+                case Unsubscribe():
+                    await self._unsubscribe(frame)
+                case Cancel():
+                    await self._cancel(frame)
+                case Ping():
+                    await self._answer("pong", frame.ref)
         except Refused as error:
             await _ended(before)
             refusal = as_protocol_error(error, ref)
@@ -129,19 +129,14 @@ class TaskConsumer(AsyncConsumer):
             sentence = "The server could not do this now. Try again later."
             await self._refuse(ProtocolError("unavailable", sentence, ref))
 
-    async def _disconnect(self, message: dict[str, Any]) -> None:
-        if self._starting:  # what was asked for is started, though nobody waits for the answer
-            await asyncio.wait(self._starting)
-        raise StopConsumer
-
     # Frames
 
     async def _run(self, frame: Run, before: asyncio.Task[None] | None) -> None:
         # The group is joined before the run exists, so that there is no event to miss.
         subscription = await self._follow(uuid4())
         try:
-            draft = await in_database(self._draft, frame, subscription.uuid)
-            info, created = await get_ledger().write(partial(runs.save, draft))
+            draft = partial(self._draft, frame, subscription.uuid)
+            info, created = await get_ledger().write(runs.save, prepare=draft)
             await _ended(before)
             if created:
                 rep = protocol.represent(info, [])
@@ -164,9 +159,6 @@ class TaskConsumer(AsyncConsumer):
     async def _cancel(self, frame: Cancel) -> None:
         await in_database(lambda: self._caller.view("POST", uuid=frame.uuid).cancel_run(frame.uuid))
         await self._answer("cancelling", frame.ref, uuid=str(frame.uuid))
-
-    async def _ping(self, frame: Ping) -> None:
-        await self._answer("pong", frame.ref)
 
     def _draft(self, frame: Run, uuid: UUID) -> TaskInfo:
         view = self._caller.view("POST", {"task": frame.task, "inputs": frame.inputs})
