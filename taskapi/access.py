@@ -31,7 +31,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
-from taskapi import runs
+from taskapi import rows, runs
 from taskapi.conf import settings
 from taskapi.exceptions import (
     AlreadyFinished,
@@ -100,7 +100,7 @@ class TaskAPIView(APIView):
 
     def find_run(self, uuid: UUID) -> TaskInfo:
         """A run that the caller may see, or NotFound: his own; any, for staff; one that was started anonymously."""
-        info = TaskInfo.objects.filter(uuid=uuid).first()
+        info = rows.read({"uuid": uuid})
         if info is None or not _may_see(self.request.user, info):
             raise exceptions.NotFound
         try:

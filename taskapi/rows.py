@@ -36,7 +36,7 @@ def insert(info: TaskInfo) -> None:
 
 
 def read(where: Mapping[str, Any]) -> TaskInfo | None:
-    """The first row whose fields have these values, from the database that is written to."""
+    """The first row whose fields have these values, from the database that is written to: a replica may lag."""
     alias = router.db_for_write(TaskInfo)
     connection = connections[alias]
     statement = _select(alias, tuple(where))
