@@ -68,6 +68,9 @@ FIGURES = (
     _share("followers", "ends", "200 subscribers: ends told"),
     Figure("followers", "p50", "200 subscribers: delay, p50", "ms", MILLISECONDS),
     Figure("followers", "p99", "200 subscribers: delay, p99", "ms", MILLISECONDS, at_most=250),
+    Figure("rest", "p50", "`sum` by REST, asked for at once and then every 50 ms, p50", "ms", MILLISECONDS),
+    Figure("poll", "p50", "a finished run, asked for by REST, p50", "ms", MILLISECONDS),
+    Figure("poll", "rate", "the same by 10 pages at once", "answers/s"),
     Figure("memory", "per_socket", "memory a connected socket", "KB", KILOBYTES, at_most=30),
 )
 

@@ -95,6 +95,9 @@ def _measured(servers: Servers, measure: str, sizes: Sizes) -> dict[str, float]:
         case "memory", _:
             page = stack.idle_page or stack.page
             return servers.client("memory", page=page, sockets=sizes.sockets, pid=servers.web_pid)
+        case "rest" | "poll", _:  # ours is asked as 1.x is
+            options = _options(servers, measure, sizes, calls)
+            return servers.client({"rest": "run"}.get(measure, measure), page="task_api_1", **options)
         case _:
             return servers.client(measure, **_options(servers, measure, sizes, calls))
 
@@ -102,6 +105,8 @@ def _measured(servers: Servers, measure: str, sizes: Sizes) -> dict[str, float]:
 def _options(servers: Servers, measure: str, sizes: Sizes, calls: int) -> dict[str, Any]:
     return {
         "run": {"runs": sizes.runs, "seconds": sizes.seconds, "pause": servers.stack.pause},
+        "rest": {"runs": sizes.runs, "seconds": sizes.seconds, "pause": 0},
+        "poll": {"answers": sizes.runs, "pages_at_once": 10},
         "answer": {"runs": sizes.runs},
         "burst": {"runs": sizes.burst, "at_once": sizes.at_once, "seconds": sizes.burst_seconds},
         "call": {"calls": calls},

@@ -45,7 +45,7 @@ OURS = Stack(
     "that events take the default one; a page has one WebSocket. The subscribers get 10 messages a second beside the "
     "progress; what is delivered counts the messages, since progress is coalesced.",
     packages=("Django", *CHANNELS, "arq", "redis", "djangorestframework"),
-    measures=("memory", "answer", "run", "burst", "call", "followers", "start"),
+    measures=("memory", "answer", "run", "burst", "call", "followers", "start", "rest", "poll"),
     calls=200_000,
     messages=10,
 )
@@ -68,7 +68,7 @@ PEERS = (
         "within a second: those that never end would keep the server from the others. Nothing is pushed, so there are "
         "no subscribers to measure.",
         packages=("django-task-api", *CELERY, "djangorestframework", "daphne"),
-        measures=("run", "burst", "call", "start"),
+        measures=("run", "burst", "call", "start", "rest", "poll"),
         environment="task-api-1",
     ),
     Stack(

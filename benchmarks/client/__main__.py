@@ -25,6 +25,7 @@ MEASURES: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "call": measures.call,
     "followers": measures.followers,
     "memory": measures.memory,
+    "poll": measures.poll,
     "open_loop": growth.open_loop,
     "idle": growth.idle,
     "on_one_socket": growth.on_one_socket,

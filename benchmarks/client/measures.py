@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.client.pages import Event, Failed, Page
+from benchmarks.client.pages import Event, Failed, Page, TaskApi1
 
 Figures = dict[str, float]
 
@@ -84,6 +84,33 @@ async def answer(kind: type[Any], port: int, *, runs: int) -> Figures:
     async with pages(kind, port, 1) as [page]:
         times = [await timed(page.answer()) for _ in range(WARM_UP + runs)][WARM_UP:]
     return {"p50": quantile(times, 0.5)}
+
+
+async def poll(kind: type[TaskApi1], port: int, *, answers: int, pages_at_once: int) -> Figures:
+    """A finished run, asked for again and again: by one page, and then by several at once."""
+    async with pages(kind, port, pages_at_once) as opened:
+        first = opened[0]
+        name = await first.start("sum", numbers=NUMBERS)
+        deadline = time.perf_counter() + LIMIT
+        while (run := await first.ask_for(name))["status"] != "succeeded":
+            if time.perf_counter() > deadline:
+                raise TimeoutError(f"A run did not end within {LIMIT} s: {run}")
+
+        async def ask(page: TaskApi1, count: int) -> list[float]:
+            times = []
+            for _ in range(count):
+                begun = time.perf_counter()
+                answer = await page.ask_for(name)
+                times.append(time.perf_counter() - begun)
+                if answer != run:
+                    raise RuntimeError(f"A run that had ended changed from {run} to {answer}.")
+            return times
+
+        alone = await ask(first, answers)
+        begun = time.perf_counter()
+        await asyncio.gather(*(ask(page, answers // pages_at_once) for page in opened))
+        taken = time.perf_counter() - begun
+    return {"p50": quantile(alone, 0.5), "rate": answers // pages_at_once * pages_at_once / taken}
 
 
 async def burst(kind: type[Page], port: int, *, runs: int, at_once: int, seconds: float) -> Figures:

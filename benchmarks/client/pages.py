@@ -264,13 +264,16 @@ class TaskApi1(Page):
         loop = asyncio.get_running_loop()
         begun = loop.time()
         while True:
-            run = await self.http.ask("GET", f"/tasks/{name}/")
+            run = await self.ask_for(name)
             if run["status"] in ("succeeded", "failed"):
                 return self.result(run)
             await asyncio.sleep(self.INTERVAL if loop.time() - begun < self.patience else self.SLOW)
 
     async def start(self, task: str, **inputs: Any) -> str:
         return (await self.http.ask("POST", "/tasks/", {"task": task, "inputs": inputs}))["uuid"]
+
+    async def ask_for(self, name: str) -> dict[str, Any]:
+        return await self.http.ask("GET", f"/tasks/{name}/")
 
     @staticmethod
     def result(run: dict[str, Any]) -> Any:
