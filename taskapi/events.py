@@ -9,18 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from functools import cache
 from typing import Any
 from uuid import UUID
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
-from channels_redis.pubsub import RedisPubSubChannelLayer
-from django.core.signals import setting_changed
 
 from taskapi.conf import settings
+from taskapi.layers import own_layer
 from taskapi.protocol import Event, Report
-from taskapi.redis import THREAD_TIMEOUT, Breaker, channel_layer_host
+from taskapi.redis import THREAD_TIMEOUT, Breaker
 
 logger = logging.getLogger(__name__)
 
@@ -29,20 +27,14 @@ WORKERS = "taskapi.workers"  # the group of all workers
 CANCEL_TYPE = "taskapi.cancel"
 MESSAGE_TYPE = "taskapi.report"
 PUBLISH_TIMEOUT = 5.0  # seconds: a run does not wait longer for those who follow it
-PREFIX = "taskapi"  # of the Redis keys of a layer of our own
 
 _breaker = Breaker()
-
-
-@cache
-def _own_layer(url: str) -> RedisPubSubChannelLayer:
-    return RedisPubSubChannelLayer(hosts=[channel_layer_host(url)], prefix=PREFIX)
 
 
 def get_layer() -> Any:
     """The layer named `taskapi` in CHANNEL_LAYERS, else `default`, else one of our own at TASK_API_REDIS_URL."""
     alias = settings.channel_layer_alias()
-    return _own_layer(settings.redis_url) if alias is None else get_channel_layer(alias)
+    return own_layer(settings.redis_url) if alias is None else get_channel_layer(alias)
 
 
 def group(uuid: UUID) -> str:
@@ -107,11 +99,3 @@ def read(message: dict[str, Any]) -> tuple[UUID, Report]:
     """The run and the report that a message of the layer holds."""
     seq, since, known, finished, events = message["report"]
     return UUID(message["uuid"]), Report(seq, since, known, finished, [Event(*event) for event in events])
-
-
-def _forget(*, setting: str, **kwargs: object) -> None:
-    if setting == "TASK_API_REDIS_URL":
-        _own_layer.cache_clear()
-
-
-setting_changed.connect(_forget)

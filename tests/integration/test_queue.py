@@ -20,6 +20,7 @@ from django.utils import timezone
 from taskapi import events
 from taskapi.backends import get_backend
 from taskapi.backends.arq import ArqBackend, WorkerQueue, health_key, queue_key, serialize
+from taskapi.layers import own_layer
 from taskapi.worker import redis_settings
 from tests.support.waiting import until
 
@@ -328,7 +329,7 @@ async def test_a_worker_says_that_it_is_well_where_arq_looks_for_it(client, work
 async def test_a_layer_asks_now_and_then_whether_its_server_is_there(valkey, client, monkeypatch):
     monkeypatch.setattr("taskapi.redis.SILENCE", 0.1)
     client.config_resetstat()
-    events._own_layer.cache_clear()
+    own_layer.cache_clear()
     layer = events.get_layer()
     channel = await layer.new_channel()
     await until(lambda: client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"] > 2)
