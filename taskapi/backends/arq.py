@@ -56,9 +56,15 @@ for n = 3, #KEYS do
 end
 """
 
-# KEYS: queue, deferred jobs. Moves what is due to the queue. Returns the milliseconds until the next one is
-# due, or -1 where none waits.
+# KEYS: queue, deferred jobs, then the key of each job that was taken out of the queue. ARGV: their ids. Moves what is
+# due to the queue, and deletes those jobs which have not been queued again. Returns the milliseconds until the next
+# one is due, or -1 where none waits.
 PROMOTE = """
+for n, id in ipairs(ARGV) do
+    if not redis.call('ZSCORE', KEYS[1], id) and not redis.call('ZSCORE', KEYS[2], id) then
+        redis.call('UNLINK', KEYS[n + 2])
+    end
+end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 local range = {KEYS[2], '-inf', string.format('%.17g', now), 'BYSCORE', 'LIMIT', 0, 1000, 'WITHSCORES'}
@@ -165,7 +171,9 @@ class WorkerQueue:
 
     def __init__(self, queues: Sequence[str], tasks: Collection[str] = ()) -> None:
         self.keys = [queue_key(queue) for queue in queues]
-        self._taken_from = [*(task_key(queue, task) for queue in queues for task in tasks), *self.keys]
+        set_aside = {task_key(queue, task): queue_key(queue) for queue in queues for task in tasks}
+        self._queue_of = set_aside | {key: key for key in self.keys}  # by the set that jobs are taken out of
+        self._taken: dict[str, list[bytes]] = {key: [] for key in self.keys}  # ids of jobs whose calls are in Redis yet
         self.redis: Any = async_client(settings.redis_url)  # Any: its stubs mix the sync and the async client
         self._promote = self.redis.register_script(PROMOTE)
 
@@ -175,16 +183,25 @@ class WorkerQueue:
         To be awaited to its end: what Redis has handed over is in no queue any more.
         """
         while True:
-            taken = await self.redis.bzpopmin(self._taken_from, timeout=seconds)
-            if taken is None:
+            found = await self.redis.bzpopmin(list(self._queue_of), timeout=seconds)
+            if found is None:
                 return None
-            uuid = _uuid(taken[1])
+            taken_from, job_id, _ = found
+            self._taken[self._queue_of[taken_from.decode()]].append(job_id)
+            uuid = _uuid(job_id)
             if uuid is not None:
                 return uuid
 
     async def promote(self) -> float | None:
-        """Move deferred jobs that are due to their queues; the seconds until the next is due, None without one."""
-        waits = [await self._promote(keys=[key, key + DEFERRED_SUFFIX]) for key in self.keys]
+        """Move deferred jobs that are due to their queues; the seconds until the next is due, None without one.
+
+        What was taken since the last time is cleared away with it: else it stays for a day.
+        """
+        waits = []
+        for key in self.keys:
+            ids, self._taken[key] = self._taken[key], []
+            jobs = [job_key_prefix.encode() + job_id for job_id in ids]
+            waits.append(await self._promote(keys=[key, key + DEFERRED_SUFFIX, *jobs], args=ids))
         return min((wait / 1000 for wait in waits if wait >= 0), default=None)
 
     async def record_health(self, text: str) -> None:

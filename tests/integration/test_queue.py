@@ -299,6 +299,29 @@ def test_a_deferred_job_outlives_its_delay(backend, client):
     assert 30 * DAY < client.pttl(f"arq:job:{uuid.hex}") <= 31 * DAY
 
 
+async def test_the_call_of_a_job_that_was_taken_is_cleared_away_by_the_next_look(backend, client, worker):
+    taken, waiting, later = enqueue(backend), enqueue(backend), enqueue(backend, run_at=soon(hours=1))
+    again, deferred = enqueue(backend), enqueue(backend)
+    client.zadd(queue_key("default"), {again.hex: 0, deferred.hex: 1, taken.hex: 2})  # first in their order
+    assert [await worker.take(1) for _ in range(3)] == [again, deferred, taken]
+    backend.enqueue(again, queue="default")
+    backend.enqueue(deferred, queue="default", run_at=soon(hours=1))
+    await worker.promote()
+    left = {key.decode().removeprefix("arq:job:") for key in client.scan_iter("arq:job:*")}
+    assert left == {uuid.hex for uuid in (waiting, later, again, deferred)}
+
+
+async def test_nor_does_one_stay_that_was_set_aside(backend, client):
+    uuid = enqueue(backend)
+    queue = WorkerQueue(["other", "default"], ["new"])
+    client.zrem(queue_key("default"), uuid.hex)
+    backend.set_aside(uuid, queue="default", task="new")
+    assert await queue.take(1) == uuid
+    await queue.promote()
+    assert list(client.scan_iter("arq:job:*")) == []
+    await queue.close()
+
+
 # What else there is
 
 
