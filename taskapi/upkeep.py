@@ -7,6 +7,7 @@ been emptied. Times are compared on the database's clock, so that the clocks of 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import NamedTuple
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 SWEEP_AGE = timedelta(seconds=5)  # a pending run this old should have a job
 SWEEP_ROWS = 1000  # looked at in one sweep
 PRUNE_ROWS = 500  # deleted in one transaction
+PRUNE_PAGES = 10  # of so many, at most, in one sweep
 
 
 class Held(NamedTuple):
@@ -90,3 +92,16 @@ def prune() -> int:
         TaskMessage.objects.filter(run__in=ids).delete()
         TaskInfo.rows().filter(pk__in=ids).delete()
     return len(ids)
+
+
+def prune_pages() -> int:
+    """`prune`, page by page: at most PRUNE_PAGES of them, each with a pause as long as it took, for others' writes."""
+    deleted = 0
+    for _ in range(PRUNE_PAGES):
+        begun = time.monotonic()
+        count = prune()
+        deleted += count
+        if count < PRUNE_ROWS:
+            break
+        time.sleep(time.monotonic() - begun)
+    return deleted

@@ -238,7 +238,7 @@ class Worker:
     def _sweep_once(self, after: int, may_take_back: bool) -> tuple[list[TaskInfo], int]:
         try:
             taken = upkeep.take_back() if may_take_back else []
-            upkeep.prune()
+            upkeep.prune_pages()
             with suppress(*Unavailable):  # the main loop says so
                 after = upkeep.requeue(self.queues, after)
             return taken, after

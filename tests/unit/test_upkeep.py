@@ -228,6 +228,14 @@ def test_many_are_deleted_in_portions_the_oldest_first(monkeypatch):
     assert list(TaskInfo.objects.all()) == runs_by_age[:1]
 
 
+def test_a_sweep_deletes_some_portions(monkeypatch):
+    monkeypatch.setattr(upkeep, "PRUNE_ROWS", 2)
+    monkeypatch.setattr(upkeep, "PRUNE_PAGES", 3)
+    for _ in range(9):
+        expired()
+    assert [upkeep.prune_pages() for _ in range(3)] == [6, 3, 0]
+
+
 def test_the_command_deletes_all_and_says_how_many(monkeypatch, capsys):
     monkeypatch.setattr(upkeep, "PRUNE_ROWS", 2)
     for _ in range(5):
