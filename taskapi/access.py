@@ -7,6 +7,7 @@ request that the handshake was and the method of the REST call which would do th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from copy import copy
 from functools import cached_property
@@ -22,6 +23,7 @@ from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIRequest
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.request import split_domain_port, validate_host
 from rest_framework import exceptions, status
@@ -47,6 +49,8 @@ from taskapi.registry import get_task
 from taskapi.runs import Submission
 from taskapi.tasks import Task
 
+logger = logging.getLogger(__name__)
+
 # Where ALLOWED_HOSTS is empty and DEBUG is on, as in Django's own HttpRequest.get_host
 LOCAL_HOSTS = [".localhost", "127.0.0.1", "[::1]"]
 
@@ -71,6 +75,8 @@ class TaskAPIView(APIView):
         return [throttle() for throttle in (*settings.throttle_classes, *self.task.throttle_classes)]
 
     def handle_exception(self, exc: Exception) -> Any:
+        if isinstance(exc, AWAY):
+            logger.error("A request could not be served.", exc_info=exc)
         return super().handle_exception(as_api_exception(exc))
 
     def start_run(self, task: str, inputs: Any, **options: Any) -> Submission:
@@ -144,6 +150,16 @@ class TooLarge(exceptions.APIException):
     default_detail = "The request is too large: DATA_UPLOAD_MAX_MEMORY_SIZE is the server's limit."
 
 
+class Unavailable(exceptions.APIException):
+    """The database is away, or takes no more connections."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_code = "unavailable"
+    default_detail = "The server could not do this now. Try again later."
+
+
+AWAY = (OperationalError, InterfaceError)
+
 _ANSWERS: dict[type[Exception], Callable[[Any], exceptions.APIException]] = {
     InvalidInputs: lambda error: exceptions.ValidationError({"inputs": error.detail}),
     UnknownTask: lambda error: exceptions.ValidationError({"task": [str(error)]}),
@@ -151,6 +167,8 @@ _ANSWERS: dict[type[Exception], Callable[[Any], exceptions.APIException]] = {
     AlreadyFinished: lambda error: MakesNoSense(str(error)),
     NotFinished: lambda error: MakesNoSense(str(error)),
     RequestDataTooBig: lambda error: TooLarge(),
+    OperationalError: lambda error: Unavailable(),
+    InterfaceError: lambda error: Unavailable(),
     Http404: lambda error: exceptions.NotFound(),
     DjangoPermissionDenied: lambda error: exceptions.PermissionDenied(),
 }

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from channels.consumer import AsyncConsumer
 
 from taskapi import protocol, runs
-from taskapi.access import Caller, Refused, as_protocol_error, origin_allowed
+from taskapi.access import Caller, Refused, Unavailable, as_protocol_error, origin_allowed
 from taskapi.database import in_database
 from taskapi.exceptions import ProtocolError
 from taskapi.ledger import get_ledger
@@ -126,8 +126,7 @@ class TaskConsumer(AsyncConsumer):
         except Exception:
             await _ended(before)
             logger.exception("A frame could not be served.")
-            sentence = "The server could not do this now. Try again later."
-            await self._refuse(ProtocolError("unavailable", sentence, ref))
+            await self._refuse(ProtocolError("unavailable", Unavailable.default_detail, ref))
 
     # Frames
 

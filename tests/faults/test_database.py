@@ -69,6 +69,21 @@ async def test_a_frame_during_an_outage_is_answered_and_the_socket_stays(stack, 
         assert [frame["type"] for frame in await socket.receive_until("finished")] == ["snapshot", "finished"]
 
 
+def test_a_request_during_an_outage_is_answered_503(stack, rest):
+    uuid = rest.start("burst", n=3)
+    rest.ended(uuid)
+    stack.stop_postgres()
+    body = {"task": "burst", "inputs": {"n": 3}}
+    answers = [
+        rest.client.get(f"/tasks/{uuid}/"), rest.client.post("/tasks/", json=body), rest.cancel(uuid)
+    ]  # fmt: skip
+    stack.start_postgres()
+    for answer in answers:
+        assert answer.status_code == 503
+        assert answer.json() == {"detail": "The server could not do this now. Try again later."}
+    assert rest.get(uuid)["status"] == "succeeded"
+
+
 def test_connections_that_are_cut_while_rows_are_written_change_nothing(stack, rest):
     """They are cut again and again: each write counts once, however often it is tried."""
     uuids = [rest.start("burst", n=150, pause=0.02) for _ in range(6)]
