@@ -1,0 +1,9 @@
+"""The test project with the channel layer of the test's choice."""
+
+import json
+import os
+
+from tests.project.settings import *  # noqa: F403
+
+if "TEST_CHANNEL_LAYER" in os.environ:
+    CHANNEL_LAYERS = {"taskapi": json.loads(os.environ["TEST_CHANNEL_LAYER"])}
