@@ -43,6 +43,17 @@ def keep_connections() -> None:
         connection.close_if_unusable_or_obsolete()
 
 
+def check_connections() -> None:
+    """As `keep_connections`, for code that cannot be called again: connections that died unnoticed are closed, too.
+
+    That takes a statement for each that is open, of 0.1 ms.
+    """
+    keep_connections()
+    for connection in connections.all(initialized_only=True):
+        if connection.connection is not None and not connection.in_atomic_block and not connection.is_usable():
+            connection.close()
+
+
 async def in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `function` on the process's database thread: keep it short, all sockets wait behind it.
 

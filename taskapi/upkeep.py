@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 SWEEP_AGE = timedelta(seconds=5)  # a pending run this old should have a job
 SWEEP_ROWS = 1000  # looked at in one sweep
+RENEW_TRIES, RENEW_PAUSE = 5, 0.1  # seconds; a row that is locked for longer is renewed with the next
 PRUNE_ROWS = 500  # deleted in one transaction
 PRUNE_PAGES = 10  # of so many, at most, in one sweep
 
@@ -42,9 +43,19 @@ class Held(NamedTuple):
 def renew(worker: str, executing: Iterable[UUID]) -> Held:
     """Renew the leases of the runs that the worker executes."""
     mine = TaskInfo.rows().filter(uuid__in=executing, status=Status.RUNNING.value, worker=worker).order_by()
-    mine.update(renewed=Now())
-    rows = list(mine.values_list("uuid", "cancel_requested"))
-    return Held({uuid for uuid, _ in rows}, {uuid for uuid, cancelled in rows if cancelled})
+    renewed: set[int] = set()
+    # Rows that the ledger writes at this moment it locks in an order of its own: who waited for one of them and held
+    # another would be a deadlock. So those are left out, and tried again.
+    for _ in range(RENEW_TRIES):
+        with workers_transaction(router.db_for_write(TaskInfo)):
+            free = list(_lock(mine.exclude(pk__in=renewed)).values_list("pk", flat=True))
+            TaskInfo.rows().filter(pk__in=free).update(renewed=Now())
+        renewed.update(free)
+        rows = list(mine.values_list("pk", "uuid", "cancel_requested"))
+        if renewed.issuperset(pk for pk, _, _ in rows):
+            break
+        time.sleep(RENEW_PAUSE)
+    return Held({uuid for _, uuid, _ in rows}, {uuid for _, uuid, cancelled in rows if cancelled})
 
 
 def take_back() -> list[TaskInfo]:
@@ -86,7 +97,9 @@ def requeue(queues: Iterable[str], after: int = 0) -> int:
 
 def prune() -> int:
     """Delete some finished runs that have expired, with their messages; how many, 0 where none is left."""
-    expired = TaskInfo.rows().filter(expires__lt=timezone.now(), status__in=[status.value for status in FINAL])
+    unfinished = [status.value for status in Status if status not in FINAL]
+    # Not "those that have ended": SQLite would look through all of them.
+    expired = TaskInfo.rows().filter(expires__lt=timezone.now()).exclude(status__in=unfinished)
     ids = list(expired.order_by("expires").values_list("pk", flat=True)[:PRUNE_ROWS])
     with workers_transaction(router.db_for_write(TaskInfo)):
         TaskMessage.objects.filter(run__in=ids).delete()

@@ -23,7 +23,7 @@ from django.utils import timezone
 from rest_framework.exceptions import ValidationError
 
 from taskapi import runs
-from taskapi.database import in_database
+from taskapi.database import check_connections, in_database
 from taskapi.exceptions import Interrupted, TaskError
 from taskapi.models import TaskInfo
 from taskapi.params import dump_values, parse_inputs
@@ -97,7 +97,7 @@ class Work:
 
         async def work() -> Outcome:
             # the thread of the async ORM is nobody's else to look after, and its connection may be broken
-            await in_database(lambda: None)
+            await in_database(check_connections)
             try:
                 inputs = await loop.run_in_executor(threads, with_connections, partial(_parse, task))
                 result = await task.run(**inputs)

@@ -20,6 +20,7 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.faults.tasks.AsyncSlow",
     "tests.faults.tasks.Flaky",
     "tests.faults.tasks.Burst",
+    "tests.faults.tasks.AsyncQuery",
     "tests.faults.tasks.HalfWay",
     "tests.faults.tasks.Brief",
     "tests.faults.tasks.Work",

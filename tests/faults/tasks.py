@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
+from django.contrib.auth.models import User
 
 from taskapi.exceptions import TaskError
 from taskapi.params import FloatParameter, IntParameter, StringParameter
@@ -213,6 +214,17 @@ class Burst(Recorded):
             self.add_message(number)
             self.set_progress(number + 1)
             time.sleep(pause)
+
+
+class AsyncQuery(Recorded):
+    """Ask the database something, on the event loop."""
+
+    name = "async_query"
+    outputs = {"users": IntParameter()}
+
+    async def run(self):
+        self.note("began")
+        return await User.objects.acount()
 
 
 class HalfWay(Recorded):

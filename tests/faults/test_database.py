@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import timedelta
 
 import pytest
 
@@ -67,6 +68,37 @@ async def test_a_frame_during_an_outage_is_answered_and_the_socket_stays(stack, 
         stack.start_postgres()
         await socket.send(type="subscribe", ref="2", uuid=uuid, after=0)
         assert [frame["type"] for frame in await socket.receive_until("finished")] == ["snapshot", "finished"]
+
+
+def test_the_first_async_task_after_a_restart_finds_a_connection(stack, rest):
+    """All of them share one, which nothing else uses, so that nothing else notices that it is dead."""
+    assert rest.ended(rest.start("async_query"))["status"] == "succeeded"
+    stack.stop_postgres()
+    stack.start_postgres()
+    run = rest.ended(rest.start("async_query"))
+    assert (run["status"], run["attempt"]) == ("succeeded", 1), run["error"]
+
+
+def test_a_lease_is_renewed_beside_a_row_that_is_locked(stack, rest, gate):
+    """The ledger locks rows in an order of its own: who holds one and waits for another is a deadlock."""
+    runs = [rest.start("hold", gate=str(gate)) for _ in range(3)]
+    for uuid in runs:
+        stack.worker_of(uuid)
+
+    def renewed(uuid):
+        return database.execute("SELECT renewed FROM taskapi_taskinfo WHERE uuid = %s", [uuid]).fetchone()[0]
+
+    with stack.connect() as database:
+        for locked in (runs[0], runs[2]):  # before the others, and after them
+            with stack.locked(locked):
+                free = [uuid for uuid in runs if uuid != locked]
+                before = {uuid: renewed(uuid) for uuid in free}
+                for uuid in free:  # twice: one renewal may have been under way
+                    wait_for(lambda uuid=uuid: renewed(uuid) - before[uuid] > timedelta(seconds=4), 12)  # noqa: B023
+    gate.touch()
+    for uuid in runs:
+        run = rest.ended(uuid)
+        assert (run["status"], run["attempt"]) == ("succeeded", 1)
 
 
 def test_a_request_during_an_outage_is_answered_503(stack, rest):

@@ -123,6 +123,7 @@ def test_a_lease_that_is_renewed_in_the_last_moment_is_good(queue, monkeypatch):
     usual = upkeep._lock
 
     def meanwhile(rows):
+        monkeypatch.setattr(upkeep, "_lock", usual)
         upkeep.renew("mine", {info.uuid})
         return usual(rows)
 
