@@ -3,14 +3,59 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from taskapi.models import TaskInfo
+from taskapi.registry import tasks
+
+MOST_LISTED = 2_000  # runs in a list; older ones are found by a filter or a search
+
+
+class _Newest(Paginator):  # type: ignore[type-arg]  # as below
+    """The first pages of a list: to count all of a long table takes longer than to show some of it."""
+
+    @cached_property
+    def count(self) -> int:
+        runs: QuerySet[TaskInfo] = self.object_list  # type: ignore[assignment]  # which it always is here
+        return runs[:MOST_LISTED].count()
+
+
+class _NameFilter(admin.SimpleListFilter):
+    """Runs by a name that the project's tasks have: to look for names in a long table takes long."""
+
+    @abstractmethod
+    def names(self) -> Iterable[str]: ...
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in sorted(set(self.names()))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[TaskInfo]) -> QuerySet[TaskInfo]:
+        name = self.value()
+        return queryset if name is None else queryset.filter(**{str(self.parameter_name): name})
+
+
+class TaskFilter(_NameFilter):
+    title = parameter_name = "task"
+
+    def names(self) -> Iterable[str]:
+        return tasks()
+
+
+class QueueFilter(_NameFilter):
+    title = parameter_name = "queue"
+
+    def names(self) -> Iterable[str]:
+        return (task.queue for task in tasks().values())
 
 
 @admin.register(TaskInfo)
@@ -18,10 +63,11 @@ class TaskInfoAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stubs' g
     """Every run, newest first, with what it was given, said and returned."""
 
     list_display = ("uuid", "task", "status", "how_far", "user", "attempt", "created", "finished")
-    list_filter = ("status", "task", "queue", "created")
+    list_filter = ("status", TaskFilter, QueueFilter, "created")
+    paginator = _Newest
     list_select_related = ("user",)
     search_fields = ("=uuid", "task")
-    show_full_result_count = False  # counting a long table takes longer than showing a page of it
+    show_full_result_count = False
     fieldsets = (
         (None, {"fields": ("uuid", "task", "status", "how_far", "user", "queue", "attempt")}),
         ("Values", {"fields": ("inputs_json", "outputs_json", "messages_json")}),

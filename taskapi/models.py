@@ -45,8 +45,8 @@ class TaskInfo(models.Model):
     )
     queue = models.CharField(max_length=128, default="default")
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="+"
-    )
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="+", db_index=False
+    )  # for there is taskapi_user_newest
     inputs = JSONTextField(default=dict)
     outputs = JSONTextField(null=True, blank=True)
     error = JSONTextField(null=True, blank=True)  # {"code", "message"}
