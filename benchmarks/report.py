@@ -21,7 +21,7 @@ def compared(stacks: list[Stack], results: Results, rounds: int) -> list[str]:
         f"Rounds: {rounds}, in each of which the stacks take turns. A figure is the median of the rounds, a share of "
         "what arrives the least of them. Each stack is whole: daphne, one worker, a Valkey, the database, with "
         "Django's defaults for connections. The client is a process of its own on the same machine: a ratio between "
-        "two columns says more than a figure alone.",
+        "two columns says more than a figure alone. What is wanted was asked for on SQLite.",
         "",
         *table(stacks, results),
         "",
