@@ -71,6 +71,8 @@ class _Write:
             return  # whoever waited was cancelled; the write holds all the same
         if outcome.error is None:
             self.done.set_result(outcome.result)
+        elif isinstance(outcome.error, StopIteration):  # which a future does not take
+            self.done.set_exception(RuntimeError(f"It raised {outcome.error!r}."))
         else:
             self.done.set_exception(outcome.error)
 

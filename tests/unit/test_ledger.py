@@ -142,6 +142,15 @@ async def test_what_cannot_be_prepared_is_not_written_and_does_no_harm_to_its_ne
     assert begins.count == 1 + 1  # the gate's, and one for them all
 
 
+async def test_an_error_that_no_future_takes_is_told_as_another_and_the_ledger_goes_on(ledger):
+    def prepare():
+        return next(iter([]))
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await ledger.write(insert, prepare=prepare)
+    assert await ledger.write(lambda: insert("next")) == "next"
+
+
 async def test_the_first_write_is_on_its_way_before_the_loop_does_anything_else(ledger):
     began, seen = threading.Event(), []
     writing = asyncio.ensure_future(ledger.write(began.set))
