@@ -43,19 +43,29 @@ class Held(NamedTuple):
 def renew(worker: str, executing: Iterable[UUID]) -> Held:
     """Renew the leases of the runs that the worker executes."""
     mine = TaskInfo.rows().filter(uuid__in=executing, status=Status.RUNNING.value, worker=worker).order_by()
+    if connections[mine.db].features.has_select_for_update_skip_locked:
+        _renew_around_locks(mine)
+    else:  # SQLite locks no rows, and refuses a transaction that reads before it writes where somebody else has written
+        mine.update(renewed=Now())
+    rows = list(mine.values_list("uuid", "cancel_requested"))
+    return Held({uuid for uuid, _ in rows}, {uuid for uuid, cancelled in rows if cancelled})
+
+
+def _renew_around_locks(mine: QuerySet[TaskInfo]) -> None:
+    """Renew rows, and those that are locked when they are free.
+
+    The ledger locks the rows that it writes in an order of its own: who waited for one of them and held another would
+    be a deadlock.
+    """
     renewed: set[int] = set()
-    # Rows that the ledger writes at this moment it locks in an order of its own: who waited for one of them and held
-    # another would be a deadlock. So those are left out, and tried again.
     for _ in range(RENEW_TRIES):
-        with workers_transaction(router.db_for_write(TaskInfo)):
+        with workers_transaction(mine.db):
             free = list(_lock(mine.exclude(pk__in=renewed)).values_list("pk", flat=True))
             TaskInfo.rows().filter(pk__in=free).update(renewed=Now())
         renewed.update(free)
-        rows = list(mine.values_list("pk", "uuid", "cancel_requested"))
-        if renewed.issuperset(pk for pk, _, _ in rows):
-            break
+        if not mine.exclude(pk__in=renewed).exists():
+            return
         time.sleep(RENEW_PAUSE)
-    return Held({uuid for _, uuid, _ in rows}, {uuid for _, uuid, cancelled in rows if cancelled})
 
 
 def take_back() -> list[TaskInfo]:

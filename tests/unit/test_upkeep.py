@@ -4,7 +4,9 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from taskapi import runs, upkeep
@@ -48,6 +50,14 @@ def test_a_worker_is_told_which_of_its_runs_it_holds_and_which_are_to_stop():
     gone = TaskInfo(task="any")
     uuids = {info.uuid for info in (mine, cancelled, ended, theirs, lost, gone)}
     assert upkeep.renew("mine", uuids) == ({mine.uuid, cancelled.uuid}, {cancelled.uuid})
+
+
+def test_leases_are_renewed_by_a_statement_that_does_not_read_first():
+    """As Django opens it, SQLite refuses to write in a transaction that has read, once somebody else has written."""
+    info = held()
+    with CaptureQueriesContext(connection) as captured:
+        upkeep.renew("mine", {info.uuid})
+    assert captured[0]["sql"].startswith("UPDATE")
 
 
 def test_a_worker_renews_nothing_that_it_does_not_execute():
