@@ -871,7 +871,8 @@ async def test_a_run_that_is_deleted_while_it_runs_ends_without_a_word(bench, ca
     await executing
     assert f"Run {info.uuid} went on without attempt 1" in caplog.text
     assert "Traceback" not in caplog.text
-    assert kinds(bench.listener.events()) == ["status"]
+    told = [event["status"] for event in bench.listener.events()]
+    assert told in ([], ["running"])  # a run so short need not be said to have started
 
 
 @pytest.mark.parametrize("run", [run_until_interrupted, wait_for_ever], ids=["sync", "async"])
