@@ -1,6 +1,6 @@
 """The one knot in the layers, and where it is untied.
 
-`Task.start()` and `info.result()` are what users know, and what they do is in `taskapi.runs`, far above the
+`Task.start()` and `info.cancel()` are what users know, and what they do is in `taskapi.runs`, far above the
 classes that they are methods of: a Task has to be importable while Django reads its settings, and a model
 while it loads the apps. So those methods call `doors.runs`, and the app config, which stands above all,
 puts `taskapi.runs` there in `ready()`.
@@ -20,10 +20,6 @@ class Runs(Protocol):
     """What `taskapi.runs` does for the methods below it."""
 
     def start(self, task: Any, inputs: Any, **options: Any) -> TaskInfo: ...
-
-    def result(self, info: TaskInfo, timeout: float | None) -> dict[str, Any]: ...
-
-    async def aresult(self, info: TaskInfo, timeout: float | None) -> dict[str, Any]: ...
 
     def cancel(self, info: TaskInfo) -> bool: ...
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from typing import Any
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.db import models, router
 from django.utils import timezone
 
 from taskapi.doors import doors
+from taskapi.exceptions import TaskCancelled, TaskFailed
 from taskapi.states import FINAL, Status
+
+FIRST_LOOK, LAST_LOOK = 0.005, 0.5  # seconds between two looks at a run whose result is waited for
 
 
 class JSONTextField(models.TextField):  # type: ignore[type-arg]  # the stubs' generic is not subscriptable at run time
@@ -113,7 +117,26 @@ class TaskInfo(models.Model):
 
         Waits for at most `timeout` seconds (None: for ever), then raises TimeoutError.
         """
-        return doors.runs.result(self, timeout)
+        return async_to_sync(self.aresult)(timeout)
+
+    async def aresult(self, timeout: float | None = None) -> dict[str, Any]:
+        """As `result`, for async code."""
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        pause = FIRST_LOOK
+        while not self.is_final:
+            if deadline is not None:
+                left = deadline - asyncio.get_running_loop().time()
+                if left <= 0:
+                    raise TimeoutError(f"The run {self.uuid} is {self.status} after {timeout} s.")
+                pause = min(pause, left)
+            await asyncio.sleep(pause)
+            pause = min(1.5 * pause, LAST_LOOK)
+            await self.arefresh_from_db()
+        if self.status == Status.FAILED:
+            raise TaskFailed(self)
+        if self.status == Status.CANCELLED:
+            raise TaskCancelled(self)
+        return self.outputs or {}
 
     def cancel(self) -> bool:
         """Ask the run to stop: one that waits is cancelled at once, one that runs stops when its task notices.
@@ -133,10 +156,6 @@ class TaskInfo(models.Model):
     async def aretry(self) -> TaskInfo:
         """As `retry`, for async code."""
         return await sync_to_async(self.retry)()
-
-    async def aresult(self, timeout: float | None = None) -> dict[str, Any]:
-        """As `result`, for async code."""
-        return await doors.runs.aresult(self, timeout)
 
 
 class TaskMessage(models.Model):

@@ -6,7 +6,6 @@ Each that belongs to an attempt counts only while that attempt holds the run: it
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,6 @@ from types import EllipsisType
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID, uuid4
 
-from asgiref.sync import async_to_sync
 from django.db import IntegrityError, router, transaction
 from django.utils import timezone
 from rest_framework.exceptions import ValidationError
@@ -26,7 +24,7 @@ from rest_framework.exceptions import ValidationError
 from taskapi import events, rows
 from taskapi.backends import get_backend
 from taskapi.conf import as_duration, settings
-from taskapi.exceptions import IdempotencyConflict, InvalidInputs, NotFinished, TaskCancelled, TaskFailed
+from taskapi.exceptions import IdempotencyConflict, InvalidInputs, NotFinished
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import Parameter, dump_values, parse_inputs
 from taskapi.protocol import SEQ_STATE, Report, encode, finished_event, first_seq, status_event
@@ -35,7 +33,6 @@ from taskapi.states import FINAL, MOVES, ErrorCode, Status
 
 logger = logging.getLogger(__name__)
 
-FIRST_LOOK, LAST_LOOK = 0.005, 0.5  # seconds between two looks at a run whose result is waited for
 LEASE = timedelta(seconds=10)  # for which a worker holds its runs without renewing: three renewals, and a pause
 EARLY = timedelta(seconds=1)  # by which the clocks of a worker and of Redis may differ
 UNKNOWN_PAUSE = timedelta(seconds=10)  # before any worker is asked once more for a task that one does not know
@@ -376,31 +373,3 @@ def final_report(info: TaskInfo) -> Report:
 def on_commit(function: Callable[[], object]) -> None:
     """Call `function` when the row is committed, and not at all after a rollback."""
     transaction.on_commit(function, using=router.db_for_write(TaskInfo))
-
-
-# Waiting
-
-
-async def aresult(info: TaskInfo, timeout: float | None = None) -> dict[str, Any]:
-    """The outputs of the run once it has ended; see TaskInfo.result."""
-    deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-    pause = FIRST_LOOK
-    while info.status not in FINAL:
-        if deadline is not None:
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
-                raise TimeoutError(f"The run {info.uuid} is {info.status} after {timeout} s.")
-            pause = min(pause, left)
-        await asyncio.sleep(pause)
-        pause = min(1.5 * pause, LAST_LOOK)
-        await info.arefresh_from_db()
-    if info.status == Status.FAILED:
-        raise TaskFailed(info)
-    if info.status == Status.CANCELLED:
-        raise TaskCancelled(info)
-    return info.outputs or {}
-
-
-def result(info: TaskInfo, timeout: float | None = None) -> dict[str, Any]:
-    """As `aresult`, for synchronous code."""
-    return async_to_sync(aresult)(info, timeout)

