@@ -107,7 +107,7 @@ async def test_a_process_ends_with_its_killed_worker_whatever_it_does(lost):
     wait_for(lambda: not is_there(lost.stuck_pid))
     run = await asyncio.to_thread(lost.rest.ended, lost.stuck, EXPIRED)
     assert (run["status"], run["outputs"]) == ("succeeded", {"attempt": 2})
-    assert run["messages"] == ["attempt 1", "attempt 2"]
+    assert run["messages"][-1] == "attempt 2"  # what the first has said may be lost with it
 
 
 def test_a_worker_that_wakes_up_takes_its_own_lost_runs_up_again(lost):
@@ -159,6 +159,7 @@ def test_the_second_attempt_in_a_process_that_was_frozen_keeps_its_lease(stack, 
     uuids = {name: rest.start(name, gate=str(gate)) for name in ("hold", "async_hold", "loop")}
     for uuid in uuids.values():
         stack.worker_of(uuid)
+    rest.until(uuids["hold"], lambda run: run["messages"] == ["held 1"])
     stack.pause("one")
     stack.start_worker("--queue", "another", name="sweeper")  # frees runs of all queues, takes none of this one
     for uuid in uuids.values():
