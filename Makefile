@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 NEWEST := .venv-newest# the newest Django on the newest Python that is here
 PYTEST_ARGS ?=# e.g. make test-python PYTEST_ARGS="-k smoke"
+# Files of tests in several processes, each with servers of its own.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -38,15 +40,15 @@ test-frontend: frontend/node_modules/.installed ## Type check and test the front
 .PHONY: test-python
 test-python: $(VENV)/.dev ## Run the Python tests: unit, integration, browser, faults in short
 	@$(BIN)/python -m tools.chromium >/dev/null
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: test-newest
 test-newest: ## Run the unit and integration tests with the newest Django, where a Python for it is installed
 	@python=$$(tools/find-python 14 13 12) || { \
 	    echo "No Python 3.12, 3.13 or 3.14 is installed here: the tests with the newest Django are skipped."; exit 0; }; \
 	$(MAKE) --silent --no-print-directory NEWEST_PYTHON="$$python" $(NEWEST)/.installed && \
-	echo "$(NEWEST)/bin/python -m pytest --ignore=tests/browser --ignore=tests/faults $(PYTEST_ARGS)" && \
-	$(NEWEST)/bin/python -m pytest --ignore=tests/browser --ignore=tests/faults $(PYTEST_ARGS)
+	echo "$(NEWEST)/bin/python -m pytest $(PARALLEL) --ignore=tests/browser --ignore=tests/faults $(PYTEST_ARGS)" && \
+	$(NEWEST)/bin/python -m pytest $(PARALLEL) --ignore=tests/browser --ignore=tests/faults $(PYTEST_ARGS)
 
 .PHONY: faults
 faults: $(VENV)/.dev ## Strike real servers, one fault a test: all those tests, of which make test runs the short ones
@@ -58,7 +60,7 @@ FAULT_RUNS ?= 1000# at least, for each
 export FAULT_SEED FAULT_REPORT
 .PHONY: soak
 soak: $(VENV)/.dev ## Strike everything at random for ten minutes: FAULT_SECONDS, FAULT_RUNS, FAULT_SEED, FAULT_REPORT
-	FAULT_SECONDS=$(FAULT_SECONDS) FAULT_RUNS=$(FAULT_RUNS) $(BIN)/python -m pytest tests/faults/test_storm.py $(PYTEST_ARGS)
+	FAULT_SECONDS=$(FAULT_SECONDS) FAULT_RUNS=$(FAULT_RUNS) $(BIN)/python -m pytest tests/faults/test_storm.py -s $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: types ## Check style, formatting, layers and types

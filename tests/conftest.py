@@ -38,11 +38,15 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Show the servers' logs with the failure of a test that used them."""
+    """Show the servers' logs with the failure of a test that used them.
+
+    What is shown is sent from one process to another, and some tests print lone surrogates.
+    """
     report = yield
     if report.failed:
         for stack in (value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Stack)):
             report.sections += [(f"{name}'s log", log[-LOG_TAIL:]) for name, log in stack.logs().items()]
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report
 
 

@@ -47,7 +47,7 @@ def report() -> Iterator[Callable[[dict[str, Any]], None]]:
 
         def tell(figures: dict[str, Any]) -> None:
             line = json.dumps(figures)
-            print(line)  # noqa: T201 - also where a test passes
+            print(line)  # noqa: T201
             if file is not None:
                 print(line, file=file, flush=True)
 
@@ -82,15 +82,13 @@ async def storm_over(stack: FaultStack) -> tuple[list[str], dict[str, Any]]:
 
 @pytest.mark.parametrize("layers", STORMS, ids=" and ".join)
 async def test_whatever_is_killed_cut_or_restarted_each_promise_holds_for_each_run_and_subscriber(
-    layers, stacks, report, capsys
+    layers, stacks, report
 ):
-    with capsys.disabled():
-        print(f"\nFAULT_SEED={SEED}")  # noqa: T201 - before anything can go wrong
+    print(f"\nFAULT_SEED={SEED}")  # noqa: T201 - shown where it fails, and by `make soak`
     async with asyncio.TaskGroup() as group:
         storms = [group.create_task(storm_over(stack)) for stack in stacks]
     for layer, storm in zip(layers, storms, strict=True):
-        with capsys.disabled():
-            report({"layer": layer, "seed": SEED, **storm.result()[1]})
+        report({"layer": layer, "seed": SEED, **storm.result()[1]})
     for layer, storm in zip(layers, storms, strict=True):
         wrong, figures = storm.result()
         assert not wrong, "\n".join(wrong)
