@@ -55,6 +55,7 @@ def _processor_time(of: str, title: str) -> Figure:
 FIGURES = (
     Figure("run", "p50", "`sum`: run to finished known, p50", "ms", MILLISECONDS, at_most=5),
     Figure("run", "p99", "`sum`: run to finished known, p99", "ms", MILLISECONDS, at_most=15),
+    Figure("busy", "p50", "`sum` while a task computes in the worker, p50", "ms", MILLISECONDS),
     Figure("answer", "p50", "a frame that asks for nothing, answered, p50", "ms", MILLISECONDS),
     Figure("start", "p50", "enqueue to start, p50", "ms", MILLISECONDS, at_most=1.2),
     Figure("start", "p99", "enqueue to start, p99", "ms", MILLISECONDS, charted=False),

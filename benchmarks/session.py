@@ -34,10 +34,11 @@ class Sizes:
     told_seconds: float
     progress: int  # calls a second, to the subscribers
     sockets: int
+    computing: float  # seconds
 
 
-FULL = Sizes(300, 6, 2_000, 50, 15, 1, 200, 10, 100, 1_000)
-QUICK = Sizes(20, 2, 60, 10, 5, 0.1, 20, 1, 50, 50)
+FULL = Sizes(300, 6, 2_000, 50, 15, 1, 200, 10, 100, 1_000, 2)
+QUICK = Sizes(20, 2, 60, 10, 5, 0.1, 20, 1, 50, 50, 0.5)
 
 
 class Session:
@@ -107,6 +108,7 @@ def _options(servers: Servers, measure: str, sizes: Sizes, calls: int) -> dict[s
         "run": {"runs": sizes.runs, "seconds": sizes.seconds, "pause": servers.stack.pause},
         "rest": {"runs": sizes.runs, "seconds": sizes.seconds, "pause": 0},
         "poll": {"answers": sizes.runs, "pages_at_once": 10},
+        "busy": {"seconds": sizes.computing},
         "answer": {"runs": sizes.runs},
         "burst": {"runs": sizes.burst, "at_once": sizes.at_once, "seconds": sizes.burst_seconds},
         "call": {"calls": calls},

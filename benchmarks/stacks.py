@@ -20,7 +20,7 @@ class Stack:
     worker_ready: str  # what the worker prints when it works
     configured: str  # for the reader of the results
     packages: tuple[str, ...]
-    measures: tuple[str, ...] = ("memory", "run", "burst", "call", "followers", "start")
+    measures: tuple[str, ...] = ("memory", "run", "busy", "burst", "call", "followers", "start")
     environment: str | None = None  # of requirements/bench-NAME.txt; None: this one
     variables: dict[str, str] = field(default_factory=dict)
     idle_page: str = ""  # where it is another than `page`
@@ -45,7 +45,7 @@ OURS = Stack(
     "that events take the default one; a page has one WebSocket. The subscribers get 10 messages a second beside the "
     "progress; what is delivered counts the messages, since progress is coalesced.",
     packages=("Django", *CHANNELS, "arq", "redis", "djangorestframework"),
-    measures=("memory", "answer", "run", "burst", "call", "followers", "start", "rest", "poll"),
+    measures=("memory", "answer", "run", "busy", "burst", "call", "followers", "start", "rest", "poll"),
     calls=200_000,
     messages=10,
 )
@@ -68,7 +68,7 @@ PEERS = (
         "within a second: those that never end would keep the server from the others. Nothing is pushed, so there are "
         "no subscribers to measure.",
         packages=("django-task-api", *CELERY, "djangorestframework", "daphne"),
-        measures=("run", "rest", "poll", "call", "start", "burst"),  # last what leaves runs behind that never end
+        measures=("run", "rest", "poll", "call", "start", "busy", "burst"),  # last what leaves runs that never end
         environment="task-api-1",
     ),
     Stack(

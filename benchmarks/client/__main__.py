@@ -20,6 +20,7 @@ PAGES: dict[str, type[pages.Page]] = {
 }
 MEASURES: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "run": measures.run,
+    "busy": measures.busy,
     "answer": measures.answer,
     "burst": measures.burst,
     "call": measures.call,

@@ -62,21 +62,44 @@ async def run(kind: type[Page], port: int, *, runs: int, seconds: float, pause: 
 
     Between two runs it pauses for up to that long: where a worker polls, each run begins somewhere in the interval.
     """
-    times: list[float] = []
-    lost = 0
     async with pages(kind, port, 1) as [page]:
-        while len(times) < WARM_UP + runs and sum(times) < seconds and lost <= MAY_BE_LOST:
-            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
-            try:
-                times.append(await timed(run_sum(page), kind.patience))
-            except (Failed, OSError):  # of which TimeoutError is one
-                lost += 1
+        times, lost = await _run_sums(
+            page, lambda times: len(times) < WARM_UP + runs and sum(times) < seconds, pause=pause
+        )
     timed_runs = times[min(WARM_UP, len(times) // 2) :]
     return {
         "p50": quantile(timed_runs, 0.5),
         "p99": quantile(timed_runs, 0.99),
         "ended": len(times) / (len(times) + lost),
     }
+
+
+async def _run_sums(
+    page: Page, going_on: Callable[[list[float]], bool], *, pause: float = 0
+) -> tuple[list[float], int]:
+    """One run after another: the seconds of those that ended, and how many did not."""
+    times: list[float] = []
+    lost = 0
+    while going_on(times) and lost <= MAY_BE_LOST:
+        await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
+        try:
+            times.append(await timed(run_sum(page), page.patience))
+        except (Failed, OSError):  # of which TimeoutError is one
+            lost += 1
+    return times, lost
+
+
+async def busy(kind: type[Page], port: int, *, seconds: float) -> Figures:
+    """One page, one run after another, while the worker executes a task that computes for so many seconds."""
+    async with pages(kind, port, 2) as [other, page]:
+        await _run_sums(page, lambda times: not times)
+        computing = asyncio.create_task(other.run("compute", seconds=seconds))
+        until = time.perf_counter() + seconds
+        times, lost = await _run_sums(page, lambda times: time.perf_counter() < until)
+        await asyncio.wait({computing}, timeout=LOST_AFTER)
+        if not computing.cancel():
+            computing.result()  # it did compute
+    return {"p50": quantile(times, 0.5), "ended": len(times) / (len(times) + lost)}
 
 
 async def answer(kind: type[Any], port: int, *, runs: int) -> Figures:

@@ -1,4 +1,4 @@
-"""What the task `tell` does on every stack: wait for a gate, then speak at a steady pace."""
+"""What tasks do on every stack: wait for a gate, speak at a steady pace, call or compute in a loop."""
 
 from __future__ import annotations
 
@@ -36,3 +36,12 @@ def seconds_for(calls: int, call: object) -> float:
     for number in range(1, calls + 1):
         call(number)
     return time.perf_counter() - begun
+
+
+def compute(seconds: float) -> int:
+    """Keep the interpreter busy for so long; how often the loop went round."""
+    until = time.monotonic() + seconds
+    rounds = 0
+    while time.monotonic() < until:
+        rounds += 1
+    return rounds

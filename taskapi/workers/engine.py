@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
@@ -26,6 +27,7 @@ from taskapi.workers.leases import LeaseKeeper
 logger = logging.getLogger(__name__)
 
 DEFAULT_CONCURRENCY = 10  # runs at once in a process
+SWITCH_INTERVAL = 0.0005  # seconds after which a task that computes lets others have the interpreter; Python has 0.005
 DEFAULT_GRACE = 25.0  # seconds for running tasks after SIGTERM: under the 30 s after which platforms kill
 LAST_WORDS = 5.0  # seconds for interrupted tasks to clean up
 POLL_INTERVAL = 0.5  # seconds for which a worker waits for a job, and then between two looks at deferred ones
@@ -63,6 +65,7 @@ class Worker:
 
     async def main(self) -> bool:
         """As `run`, on the running loop; False where a task may have left a thread behind."""
+        sys.setswitchinterval(SWITCH_INTERVAL)
         self._stopping = asyncio.Event()
         self._executor = Executor(self.concurrency)
         self._queue = WorkerQueue(self.queues, tasks())

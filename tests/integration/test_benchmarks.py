@@ -36,7 +36,7 @@ def test_every_figure_of_ours_is_measured_and_every_run_and_event_arrives(databa
     measured = {measure: figures for measure, [figures] in results[OURS.name].items()}
     assert set(measured) == set(OURS.measures)
     assert all(math.isfinite(measured[figure.measure][figure.key]) for figure in FIGURES)
-    assert measured["run"]["ended"] == measured["burst"]["ended"] == 1
+    assert measured["run"]["ended"] == measured["busy"]["ended"] == measured["burst"]["ended"] == 1
     assert measured["followers"]["delivered"] == measured["followers"]["ends"] == 1
     lines = report.table([OURS], results)
     assert len(lines) == 2 + len(FIGURES)

@@ -120,6 +120,13 @@ async def test_a_burst_executes_what_is_due_and_ends(project, valkey):
 
 
 @in_process
+async def test_a_worker_has_tasks_that_compute_give_way_sooner(project, valkey):
+    sys.setswitchinterval(0.005)  # Python's own
+    await Worker(burst=True).main()
+    assert sys.getswitchinterval() == pytest.approx(engine.SWITCH_INTERVAL)
+
+
+@in_process
 async def test_a_burst_of_nothing_ends(project, valkey, caplog):
     await Worker(burst=True).main()
     assert "it executed 0 runs" in caplog.text

@@ -20,8 +20,12 @@ def tell(report, gate, seconds, progress, messages):
     return pacing.since(opened)
 
 
+def compute(report, seconds):
+    return pacing.compute(seconds)
+
+
 def stamp(report):
     stamps.leave()
 
 
-TASKS = {"sum": add, "pace": pace, "tell": tell, "stamp": stamp}
+TASKS = {"sum": add, "pace": pace, "tell": tell, "compute": compute, "stamp": stamp}

@@ -28,8 +28,13 @@ def tell(self, gate, seconds, progress, messages):
 
 
 @shared_task
+def compute(seconds):
+    return pacing.compute(seconds)
+
+
+@shared_task
 def stamp():
     stamps.leave()
 
 
-BY_NAME = {"sum": sum_, "pace": pace, "tell": tell}
+BY_NAME = {"sum": sum_, "pace": pace, "tell": tell, "compute": compute}

@@ -23,6 +23,17 @@ class Pace(Task):
         return pacing.seconds_for(calls, self.set_progress)
 
 
+class Compute(Task):
+    """Compute for so many seconds."""
+
+    name = "compute"
+    inputs = {"seconds": FloatParameter()}
+    outputs = {"rounds": IntParameter()}
+
+    def run(self, seconds):
+        return pacing.compute(seconds)
+
+
 class Tell(Task):
     """Make progress and say messages at a steady pace; each says how long after the gate's opening."""
 

@@ -8,6 +8,7 @@ TASK_API_REDIS_URL = REDIS_URL
 TASK_API_BACKGROUND_TASKS = [
     "benchmarks.projects.ours.background.Sum",
     "benchmarks.projects.ours.background.Pace",
+    "benchmarks.projects.ours.background.Compute",
     "benchmarks.projects.ours.background.Tell",
     "benchmarks.projects.ours.background.Stamp",
     "benchmarks.projects.ours.background.Say",

@@ -24,6 +24,17 @@ class Pace(Task):
         return pacing.seconds_for(calls, self.set_progress)
 
 
+class Compute(Task):
+    """Compute for so many seconds."""
+
+    name = "compute"
+    inputs = {"seconds": FloatParameter()}
+    outputs = {"rounds": IntParameter()}
+
+    def run(self, seconds):
+        return pacing.compute(seconds)
+
+
 class Stamp(Task):
     """Leave the moment at which it began."""
 

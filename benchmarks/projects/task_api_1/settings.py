@@ -8,4 +8,5 @@ CELERY_BROKER_URL = REDIS_URL
 TASK_API_BACKGROUND_TASKS = [
     "benchmarks.projects.task_api_1.background.Sum",
     "benchmarks.projects.task_api_1.background.Pace",
+    "benchmarks.projects.task_api_1.background.Compute",
 ]
