@@ -27,7 +27,7 @@ from taskapi.workers.leases import LeaseKeeper
 logger = logging.getLogger(__name__)
 
 DEFAULT_CONCURRENCY = 10  # runs at once in a process
-SWITCH_INTERVAL = 0.0005  # seconds after which a task that computes lets others have the interpreter; Python has 0.005
+SWITCH_INTERVAL = 0.0002  # seconds after which a task that computes lets others have the interpreter; Python has 0.005
 DEFAULT_GRACE = 25.0  # seconds for running tasks after SIGTERM: under the 30 s after which platforms kill
 LAST_WORDS = 5.0  # seconds for interrupted tasks to clean up
 POLL_INTERVAL = 0.5  # seconds for which a worker waits for a job, and then between two looks at deferred ones
