@@ -19,6 +19,9 @@ class Stuck(Recorded):
     def run(self):
         self.add_message(f"attempt {self.info.attempt}")
         if self.info.attempt == 1:
+            while self.info.message_count == 0:  # recorded, before nothing runs here any more
+                time.sleep(LOOK)
+                self.info.refresh_from_db()
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
             self.note("child", pid=child.pid)
             self.note("began")
