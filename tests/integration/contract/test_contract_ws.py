@@ -489,7 +489,8 @@ async def test_a_running_task_is_cancelled_when_it_notices(ws_connect, gate, tas
         cancelling = frames.pop()
         if inputs:
             gate.open()  # a thread waits at it
-        frames += await socket.receive_until("finished")
+        if frames[-1]["type"] != "finished":  # an async task may notice before the request is answered
+            frames += await socket.receive_until("finished")
         again = await ask(socket, type="cancel", ref="c", uuid=run_uuid)
     check_stream(frames)
     assert cancelling == {"type": "cancelling", "ref": "c", "uuid": run_uuid}
