@@ -58,6 +58,23 @@ def test_it_goes_on_for_as_long_as_it_is_not_stopped(keeper):
     assert first == second
 
 
+def test_a_run_that_begins_while_leases_are_renewed_is_not_taken_for_lost(keeper, monkeypatch):
+    usual, begun = leases.renew, held("mine")
+
+    def renew(*args):
+        found = usual(*args)
+        keeper.executing.add(begun)  # too late for this renewal
+        return found
+
+    monkeypatch.setattr(leases, "renew", renew)
+    keeper.executing = {held("mine")}
+    keeper.thread.start()
+    executing, found = keeper.told.get(timeout=10)
+    assert executing <= found.runs
+    executing, found = keeper.told.get(timeout=10)
+    assert begun in executing <= found.runs
+
+
 def test_where_nothing_is_executed_nothing_is_asked(keeper, monkeypatch):
     monkeypatch.setattr(leases, "renew", lambda *args: keeper.told.put("asked"))
     keeper.thread.start()

@@ -142,6 +142,23 @@ def test_a_lease_that_is_renewed_in_the_last_moment_is_good(queue, monkeypatch):
     assert row(info)["status"] == "running"
 
 
+def test_a_lease_that_is_renewed_after_the_look_and_before_the_write_is_good(queue):
+    """As on SQLite, where the look locks nothing."""
+    info = held(since=LONG_AGO)
+    renewing = iter([TaskInfo.objects.filter(pk=info.pk)])
+
+    def meanwhile(execute, sql, *arguments):
+        if sql.startswith("UPDATE"):
+            for mine in renewing:  # once
+                mine.update(renewed=F("renewed") + LONG_AGO)
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(meanwhile):
+        assert upkeep.take_back() == []
+    assert next(renewing, None) is None, "nothing was written"
+    assert row(info)["status"] == "running"
+
+
 def test_every_lost_run_is_taken_back_and_one_that_is_not_does_not_matter(queue):
     lost = [held(since=LONG_AGO) for _ in range(3)]
     held()
