@@ -1,12 +1,13 @@
 """Tasks with a process of their own, for the faults that strike it or its worker."""
 
+import os
 import re
 import subprocess
 import sys
 import time
 
 from taskapi.params import IntParameter, StringParameter
-from tests.faults.tasks import LOOK, Recorded
+from tests.faults.tasks import LOOK, Recorded, Work
 
 
 class Stuck(Recorded):
@@ -50,3 +51,14 @@ class Alone(Recorded):
             raise
         self.note("ended")
         return self.info.attempt
+
+
+class IsolatedWork(Work):
+    """What the storm runs, in a process of its own. It signs with its worker's id: that is what is struck."""
+
+    name = "isolated_work"
+    isolation = "process"
+
+    def note(self, what, pid=None):
+        self.worker = getattr(self, "worker", None) or os.getppid()  # as it was at first: orphans get another parent
+        super().note(what, pid=self.worker, isolated=True)

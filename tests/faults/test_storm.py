@@ -2,6 +2,7 @@
 
 The short form is part of the tests. `make soak` takes FAULT_SECONDS (how long faults go on), FAULT_RUNS (how many
 runs there are at least) and FAULT_SEED, and goes on until it has had both; FAULT_REPORT is a file for the figures.
+FAULT_KINDS says what it has beside plain runs and plain faults: all, none, or some (tests/faults/kinds.py).
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults import kinds
 from tests.faults.stack import FaultStack
 from tests.faults.storm import CALM, FAULTS, Storm
 from tests.support.databases import Databases
@@ -23,6 +25,7 @@ from tests.support.databases import Databases
 SECONDS = float(os.environ.get("FAULT_SECONDS") or 18)
 RUNS = int(os.environ.get("FAULT_RUNS") or 50)
 SEED = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(1, 10**6))
+KINDS = kinds.chosen(os.environ.get("FAULT_KINDS") or "all")
 REPORT = os.environ.get("FAULT_REPORT")
 
 LONG = SECONDS >= 60  # by then each fault has struck, whatever the seed
@@ -72,7 +75,7 @@ def stacks(layers: list[str], tmp_path: Path) -> Iterator[list[FaultStack]]:
 
 async def storm_over(stack: FaultStack) -> tuple[list[str], dict[str, Any]]:
     """What was wrong in the end, and the figures."""
-    storm = Storm(stack, SEED, SECONDS, RUNS)
+    storm = Storm(stack, SEED, SECONDS, RUNS, KINDS)
     try:
         await storm.run()
         return await storm.check(), storm.figures()
@@ -84,7 +87,7 @@ async def storm_over(stack: FaultStack) -> tuple[list[str], dict[str, Any]]:
 async def test_whatever_is_killed_cut_or_restarted_each_promise_holds_for_each_run_and_subscriber(
     layers, stacks, report
 ):
-    print(f"\nFAULT_SEED={SEED}")  # noqa: T201 - shown where it fails, and by `make soak`
+    print(f"\nFAULT_SEED={SEED} FAULT_KINDS={','.join(sorted(KINDS)) or 'none'}")  # noqa: T201 - shown where it fails, and by `make soak`
     async with asyncio.TaskGroup() as group:
         storms = [group.create_task(storm_over(stack)) for stack in stacks]
     for layer, storm in zip(layers, storms, strict=True):
@@ -100,6 +103,10 @@ async def test_whatever_is_killed_cut_or_restarted_each_promise_holds_for_each_r
         assert set(figures["subscriptions by server"]) == set(WEBS)
         assert figures["taken up"] > 0
         assert figures["runs of zombies"] > 0
+        assert figures["promises of pages settled"] == figures["promises of pages"]
+        assert bool(figures["promises of pages"]) == bool(KINDS & {"pages", "stranger"})
+        assert set(figures["runs of kinds"]) >= KINDS - {*kinds.FAULTS, "pages"}
         if LONG:
-            assert set(figures["faults"]) == set(FAULTS)
+            struck = {fault for kind, fault in kinds.FAULTS.items() if kind in KINDS}
+            assert set(figures["faults"]) == {*FAULTS, *struck}
             assert (figures["events dropped"] > 0) == (layer == "core")

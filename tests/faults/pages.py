@@ -1,0 +1,85 @@
+"""Tabs of a real Chromium that start runs in a storm, with the JavaScript client as it is built."""
+
+import asyncio
+import os
+from contextlib import AsyncExitStack, suppress
+from typing import Any, Self
+
+from playwright.async_api import Page, async_playwright
+
+from tests.faults.promises import FINAL
+from tools.chromium import find
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+LOOK = 0.25  # seconds between two looks at what the tabs have recorded
+OUTCOMES = {"succeeded": "succeeded", "TaskFailed": "failed", "TaskCancelled": "cancelled"}  # names, and statuses
+COMPARED = ("uuid", "status", "progress", "target", "seq", "message_count", "outputs", "error", "attempt", "messages")
+
+
+async def chromium_path() -> str:
+    path = os.environ.get("CHROMIUM") or await asyncio.to_thread(find)
+    assert path, "no Chromium was found: `python -m tools.chromium` installs one, or says how"
+    return path
+
+
+class Tabs:
+    """A browser with tabs at these addresses; each takes the transport that stands beside its address."""
+
+    def __init__(self, sites: list[tuple[str, str]]) -> None:
+        self.sites = sites
+        self.pages: list[Page] = []
+        self.records: list[dict[str, Any]] = []  # in the end, of all runs that were started
+        self.errors: list[str] = []  # that no page has caught
+        self._running = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        path = await chromium_path()
+        async with AsyncExitStack() as starting:
+            playwright = await starting.enter_async_context(async_playwright())
+            browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+            starting.push_async_callback(browser.close)
+            for url, transport in self.sites:
+                page = await browser.new_page()
+                page.on("pageerror", lambda error: self.errors.append(str(error)))
+                await page.goto(f"{url}/page/")
+                await page.evaluate("transport => { TaskAPI.options.transport = transport }", transport)
+                self.pages.append(page)
+            self._running = starting.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._running.aclose()
+
+    async def start(self, number: int, task: str, inputs: dict[str, Any]) -> None:
+        """Start a run from one of the tabs."""
+        page = self.pages[number % len(self.pages)]
+        await page.evaluate("order => start(...order)", [task, inputs])
+
+    async def settle(self, limit: float) -> None:
+        """Wait until each promise has settled, and take what was recorded; some may never have, which `check` says."""
+        unsettled = "records.filter((record) => record.outcomes.length === 0).length"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                while sum([await page.evaluate(unsettled) for page in self.pages]):  # noqa: ASYNC110 - in another process
+                    await asyncio.sleep(LOOK)
+        self.records = [record for page in self.pages for record in await page.evaluate("records")]
+
+
+def check_page(record: dict[str, Any], run: dict[str, Any], strangers: bool) -> None:
+    """The promise has settled, once, and so as the run has ended; nothing was told after it.
+
+    Of a run that was never accepted, a stranger may have been the one who refused it.
+    """
+    names = [outcome["name"] for outcome in record["outcomes"]]
+    assert names, "a promise that never settled"
+    assert len(names) == 1
+    (outcome,) = record["outcomes"]
+    if strangers and record["uuid"] is None and outcome["name"] == "RequestError":
+        return
+    assert outcome["name"] in OUTCOMES, f"settled without an end of the run: {outcome}"[:500]
+    assert run["status"] in FINAL
+    assert OUTCOMES[outcome["name"]] == run["status"]
+    assert record["ends"] == [run["status"] if outcome["name"] == "succeeded" else outcome["name"]]
+    assert record["late"] == 0
+    differing = [name for name in COMPARED if outcome["run"][name] != run[name]]
+    assert differing == []
