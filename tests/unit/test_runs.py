@@ -673,6 +673,14 @@ def test_a_run_that_has_ended_is_started_anew(queue, settings, ann, status):
     assert row(first)["status"] == status
 
 
+def test_an_instance_that_is_out_of_date_goes_by_what_the_row_says_now(queue, settings):
+    settings.TASK_API_BACKGROUND_TASKS = [Add]
+    first = submit().info
+    TaskInfo.objects.update(status="succeeded")
+    assert first.status == "pending"
+    assert first.retry() != first
+
+
 @pytest.mark.parametrize("status", ["pending", "running"])
 def test_a_run_that_has_not_ended_is_not_started_anew(status):
     info = TaskInfo.objects.create(task="any", status=status)
