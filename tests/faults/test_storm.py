@@ -37,7 +37,7 @@ FOLLOWERS = 24  # at once, at least once
 # At length one layer after the other. In short both at once, each with servers of its own: most of a storm is waiting.
 STORMS = [["default"], ["core"]] if LONG else [["default", "core"]]
 
-pytestmark = pytest.mark.timeout(2 * SECONDS + 2 * CALM + 120)
+pytestmark = pytest.mark.timeout(2 * SECONDS + 4 * CALM + 120)
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # not a line for each of thousands of requests
 
