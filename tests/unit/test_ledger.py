@@ -256,6 +256,19 @@ async def test_a_write_whose_transaction_was_ended_is_made_again(ledger, error):
     assert await stored() == ["a"]
 
 
+async def test_what_cannot_be_prepared_while_the_database_is_away_is_prepared_again(ledger, monkeypatch):
+    monkeypatch.setattr(ledgers, "FIRST_PAUSE", 0.01)
+    errors = iter([OperationalError("away")])
+
+    def prepare():
+        for error in errors:
+            raise error
+        return "a"
+
+    assert await ledger.write(insert, prepare=prepare) == "a"
+    assert await stored() == ["a"]
+
+
 async def test_the_pauses_between_two_tries_grow_up_to_a_limit(ledger, caplog, monkeypatch):
     monkeypatch.setattr(ledgers, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(ledgers, "LAST_PAUSE", 0.03)
@@ -298,6 +311,20 @@ async def test_closing_finishes_what_waits(monkeypatch):
     await asyncio.sleep(0)
     await ledger.close()
     assert [await write for write in writing] == ["0", "1", "2"]
+
+
+async def test_closing_finishes_what_waits_however_many_transactions_that_takes(monkeypatch):
+    monkeypatch.setattr(ledgers, "MOST_WRITES", 1)
+    ledger = WorkerLedger()
+    gate = Gate(ledger)
+    await gate.entered.wait()
+    writing = [asyncio.ensure_future(ledger.write(lambda n=n: insert(str(n)))) for n in range(8)]
+    closing = asyncio.ensure_future(ledger.close())
+    await asyncio.sleep(0)  # a turn of the loop: it waits
+    gate.opened.set()
+    async with asyncio.timeout(20):
+        await closing
+        assert [await write for write in writing] == [str(n) for n in range(8)]
 
 
 async def test_closing_ends_the_thread_and_its_connection():
