@@ -427,6 +427,14 @@ async def test_reports_say_what_was_before_them(bench, flavour):
 
 
 @both
+async def test_the_first_report_of_a_later_attempt_shows_a_gap_to_whoever_knows_the_earlier_one_alone(bench, flavour):
+    """Its last words may have gone unheard: they are in the row."""
+    await bench.run(make(flavour(talk), outputs=ONE), attempt=1, seq=first_seq(1) + 9)
+    first, *_ = bench.listener.reports()
+    assert first.since > first_seq(1) + 9
+
+
+@both
 async def test_the_row_has_what_was_said(bench, flavour):
     info = await bench.run(make(flavour(talk), outputs=ONE))
     assert (info.target, info.progress, info.message_count) == (2, 2, 2)

@@ -335,6 +335,21 @@ def test_a_run_whose_task_nobody_knows_fails_in_the_end(queue):
     assert TaskInfo.objects.get().error == {"code": "unknown_task", "message": "No worker knows a task named 'add'."}
 
 
+@pytest.mark.usefixtures("memory_layer")
+def test_a_run_that_has_failed_because_nobody_knows_its_task_is_not_offered_again(
+    queue, django_capture_on_commit_callbacks
+):
+    info = submit().info
+    with django_capture_on_commit_callbacks(execute=True):
+        runs.begin(info.uuid, knows=unknown)
+    TaskInfo.objects.update(renewed=F("renewed") - runs.UNKNOWN_LIMIT - timedelta(seconds=1))
+    queue.jobs.clear()
+    with django_capture_on_commit_callbacks(execute=True):
+        runs.begin(info.uuid, knows=unknown)
+    assert row(info)["status"] == "failed"
+    assert queue.jobs == []
+
+
 def test_an_async_task_can_read_the_user_of_its_run(queue, ann, django_assert_num_queries):
     held = runs.begin(submit(user=ann).info.uuid)
     with django_assert_num_queries(0):

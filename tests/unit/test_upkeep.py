@@ -159,6 +159,22 @@ def test_a_lease_that_is_renewed_after_the_look_and_before_the_write_is_good(que
     assert row(info)["status"] == "running"
 
 
+def test_a_lost_run_goes_on_above_all_that_its_attempt_has_said_even_while_it_is_taken_back(queue):
+    """Who is cut off from nothing but its lease may still write, between the look and the write of a sweep."""
+    info = held(since=LONG_AGO)
+    last_words = iter([info.seq + 400])
+
+    def meanwhile(execute, sql, *arguments):
+        if sql.startswith("UPDATE"):
+            for seq in last_words:  # once
+                assert runs.record(info, seq=seq, target=None, progress=5, messages=[])
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(meanwhile):
+        (taken,) = upkeep.take_back()
+    assert info.seq + 400 < taken.seq == row(info)["seq"] < first_seq(2)
+
+
 def test_every_lost_run_is_taken_back_and_one_that_is_not_does_not_matter(queue):
     lost = [held(since=LONG_AGO) for _ in range(3)]
     held()
