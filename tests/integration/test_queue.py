@@ -156,6 +156,22 @@ async def test_jobs_are_taken_in_the_order_in_which_they_were_queued(backend, wo
     assert [await worker.take(1) for _ in queued] == queued
 
 
+async def test_a_run_that_is_queued_again_keeps_its_place(backend, worker):
+    """A sweep, or a worker that hands back, may queue what is queued already."""
+    first, second = enqueue(backend), enqueue(backend)
+    backend.enqueue(first, queue="default")
+    assert [await worker.take(1) for _ in range(2)] == [first, second]
+
+
+async def test_a_deferred_job_that_is_due_does_not_take_a_run_that_is_queued_out_of_its_place(backend, client, worker):
+    first, second = enqueue(backend), enqueue(backend)
+    (_, place) = client.zrange(queue_key("default"), 1, 1, withscores=True)[0]
+    client.zadd(queue_key("default") + ":deferred", {first.hex: place + 0.5})
+    await until(lambda: client.time()[0] * 1000 > place + 1)
+    assert await worker.promote() is None
+    assert [await worker.take(1) for _ in range(2)] == [first, second]
+
+
 async def test_a_queue_of_another_name_is_not_looked_at(backend, worker):
     enqueue(backend, "other")
     assert await worker.take(0.01) is None
