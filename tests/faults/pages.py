@@ -1,11 +1,11 @@
 """Tabs of a real Chromium that start runs in a storm, with the JavaScript client as it is built."""
 
 import asyncio
-import os
-from contextlib import AsyncExitStack, suppress
-from typing import Any, Self
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 from tests.faults.promises import FINAL
 from tools.chromium import find
@@ -16,39 +16,40 @@ OUTCOMES = {"succeeded": "succeeded", "TaskFailed": "failed", "TaskCancelled": "
 COMPARED = ("uuid", "status", "progress", "target", "seq", "message_count", "outputs", "error", "attempt", "messages")
 
 
-async def chromium_path() -> str:
-    path = os.environ.get("CHROMIUM") or await asyncio.to_thread(find)
+def chromium_path() -> str:
+    path = find()  # before `chromium`: it starts a Playwright of its own
     assert path, "no Chromium was found: `python -m tools.chromium` installs one, or says how"
     return path
 
 
-class Tabs:
-    """A browser with tabs at these addresses; each takes the transport that stands beside its address."""
+@asynccontextmanager
+async def chromium(path: str) -> AsyncIterator[Browser]:
+    """A browser, for the tabs of all storms."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            await browser.close()
 
-    def __init__(self, sites: list[tuple[str, str]]) -> None:
+
+class Tabs:
+    """Tabs at these addresses; each takes the transport that stands beside its address."""
+
+    def __init__(self, browser: Browser, sites: list[tuple[str, str]]) -> None:
+        self.browser = browser
         self.sites = sites
         self.pages: list[Page] = []
         self.records: list[dict[str, Any]] = []  # in the end, of all runs that were started
         self.errors: list[str] = []  # that no page has caught
-        self._running = AsyncExitStack()
 
-    async def __aenter__(self) -> Self:
-        path = await chromium_path()
-        async with AsyncExitStack() as starting:
-            playwright = await starting.enter_async_context(async_playwright())
-            browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-            starting.push_async_callback(browser.close)
-            for url, transport in self.sites:
-                page = await browser.new_page()
-                page.on("pageerror", lambda error: self.errors.append(str(error)))
-                await page.goto(f"{url}/page/")
-                await page.evaluate("transport => { TaskAPI.options.transport = transport }", transport)
-                self.pages.append(page)
-            self._running = starting.pop_all()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._running.aclose()
+    async def open(self) -> None:
+        for url, transport in self.sites:
+            page = await self.browser.new_page()
+            page.on("pageerror", lambda error: self.errors.append(str(error)))
+            await page.goto(f"{url}/page/")
+            await page.evaluate("transport => { TaskAPI.options.transport = transport }", transport)
+            self.pages.append(page)
 
     async def start(self, number: int, task: str, inputs: dict[str, Any]) -> None:
         """Start a run from one of the tabs."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import psycopg
+from playwright.async_api import Browser
 
 from tests.faults import kinds
 from tests.faults.executions import Strike, Takeover, check_run, takeovers, zombies
@@ -90,10 +91,18 @@ class Storm:
     """
 
     def __init__(
-        self, stack: FaultStack, seed: int, seconds: float, runs: int, kinds: frozenset[str] = frozenset()
+        self,
+        stack: FaultStack,
+        seed: int,
+        seconds: float,
+        runs: int,
+        *,
+        kinds: frozenset[str] = frozenset(),
+        browser: Browser | None = None,
     ) -> None:
         self.stack = stack
         self.kinds = kinds
+        self.browser = browser  # for the kinds that need one
         self.seconds = seconds
         self.least = runs
         self.random = random.Random(seed)  # noqa: S311 - no secret
@@ -150,7 +159,9 @@ class Storm:
             sites = [(self.road.url, "polling")] if "stranger" in self.kinds else []
             if "pages" in self.kinds:
                 sites += [(self.road.url, "auto"), (self.url(), "auto")]
-            self.tabs = await self.running.enter_async_context(Tabs(sites))
+            assert self.browser is not None
+            self.tabs = Tabs(self.browser, sites)
+            await self.tabs.open()
         self.began = time.time()
 
     async def close(self) -> None:

@@ -11,13 +11,15 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import Browser
 
 from tests.faults import kinds
+from tests.faults.pages import chromium, chromium_path
 from tests.faults.stack import FaultStack
 from tests.faults.storm import CALM, FAULTS, Storm
 from tests.support.databases import Databases
@@ -58,6 +60,12 @@ def report() -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 @pytest.fixture
+def browser_path() -> str | None:
+    """Chromium's, where a kind of this storm needs it."""
+    return chromium_path() if KINDS & {"pages", "stranger"} else None
+
+
+@pytest.fixture
 def stacks(layers: list[str], tmp_path: Path) -> Iterator[list[FaultStack]]:
     """One for each of the channel layers, with a PostgreSQL of its own."""
     with ExitStack() as running:
@@ -73,9 +81,9 @@ def stacks(layers: list[str], tmp_path: Path) -> Iterator[list[FaultStack]]:
         yield [start(layer) for layer in layers]
 
 
-async def storm_over(stack: FaultStack) -> tuple[list[str], dict[str, Any]]:
+async def storm_over(stack: FaultStack, browser: Browser | None) -> tuple[list[str], dict[str, Any]]:
     """What was wrong in the end, and the figures."""
-    storm = Storm(stack, SEED, SECONDS, RUNS, KINDS)
+    storm = Storm(stack, SEED, SECONDS, RUNS, kinds=KINDS, browser=browser)
     try:
         await storm.run()
         return await storm.check(), storm.figures()
@@ -85,11 +93,12 @@ async def storm_over(stack: FaultStack) -> tuple[list[str], dict[str, Any]]:
 
 @pytest.mark.parametrize("layers", STORMS, ids=" and ".join)
 async def test_whatever_is_killed_cut_or_restarted_each_promise_holds_for_each_run_and_subscriber(
-    layers, stacks, report
+    layers, browser_path, stacks, report
 ):
     print(f"\nFAULT_SEED={SEED} FAULT_KINDS={','.join(sorted(KINDS)) or 'none'}")  # noqa: T201 - shown where it fails, and by `make soak`
-    async with asyncio.TaskGroup() as group:
-        storms = [group.create_task(storm_over(stack)) for stack in stacks]
+    async with AsyncExitStack() as running, asyncio.TaskGroup() as group:
+        browser = await running.enter_async_context(chromium(browser_path)) if browser_path else None
+        storms = [group.create_task(storm_over(stack, browser)) for stack in stacks]
     for layer, storm in zip(layers, storms, strict=True):
         report({"layer": layer, "seed": SEED, **storm.result()[1]})
     for layer, storm in zip(layers, storms, strict=True):
