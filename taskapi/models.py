@@ -59,7 +59,10 @@ class TaskInfo(models.Model):
     progress = models.BigIntegerField(null=True, blank=True)
     message_count = models.PositiveIntegerField(default=0)
     attempt = models.PositiveIntegerField(default=0)  # executions so far; 1 during the first
-    max_attempts = models.PositiveIntegerField(default=3)  # executions in all
+    max_attempts = models.PositiveIntegerField(default=3)  # executions in all, but for those that were handed back
+    # Those two are no PositiveIntegerField: its CHECK would have PostgreSQL read the whole table when they are added.
+    handed_back = models.IntegerField(default=0, db_default=0, editable=False)  # attempts that a worker's end cut short
+    lost = models.IntegerField(default=0, db_default=0, editable=False)  # attempts that ended with their worker
     worker = models.CharField(max_length=32, blank=True, default="", editable=False)  # that executes it
     renewed = models.DateTimeField(null=True, blank=True, editable=False)  # its lease, by the database's clock
     seq = models.BigIntegerField(default=0)  # of the last report; see taskapi.protocol
@@ -96,6 +99,11 @@ class TaskInfo(models.Model):
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+    @property
+    def tries(self) -> int:
+        """The attempts so far that count against `max_attempts`: all but those that a worker handed back."""
+        return self.attempt - self.handed_back
 
     @property
     def messages(self) -> list[Any]:

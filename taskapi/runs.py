@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from datetime import datetime, timedelta
+from enum import Enum
 from functools import partial
 from types import EllipsisType
 from typing import Any, NamedTuple, Protocol
@@ -61,6 +62,15 @@ class Submission(NamedTuple):
     created: bool
 
 
+class Again(Enum):
+    """Why an attempt ended whose run is to be executed again."""
+
+    RAISED = "raised"  # what the task's `retry_on` names
+    HANDED_BACK = "handed back"  # its worker was told to end
+    WORKER_LOST = "worker lost"  # its worker went away
+    PROCESS_LOST = "process lost"  # the process of its own did
+
+
 class Outcome(NamedTuple):
     """How an attempt ended."""
 
@@ -69,6 +79,11 @@ class Outcome(NamedTuple):
     error: dict[str, str] | None = None
     traceback: str = ""
     run_at: datetime | None = None  # of an attempt that is `pending` again: when the next may begin
+    again: Again = Again.RAISED  # the same: why
+
+    @property
+    def is_unknown_task(self) -> bool:
+        return self.error is not None and self.error["code"] == ErrorCode.UNKNOWN_TASK
 
     @classmethod
     def failed(cls, code: ErrorCode, message: str, traceback: str = "") -> Outcome:
@@ -76,7 +91,13 @@ class Outcome(NamedTuple):
 
 
 CANCELLED = Outcome(Status.CANCELLED)
-LOST = Outcome.failed(ErrorCode.WORKER_LOST, "The worker went away, as often as the run may be tried.")
+HANDED_BACK = Outcome(Status.PENDING, again=Again.HANDED_BACK)
+WORKER_LOST = Outcome(Status.PENDING, again=Again.WORKER_LOST)
+PROCESS_LOST = Outcome(Status.PENDING, again=Again.PROCESS_LOST)
+_SPENT = Outcome.failed(ErrorCode.WORKER_LOST, "The worker went away, as often as the run may be tried.")
+_SPENT_ALONE = Outcome.failed(
+    ErrorCode.PROCESS_LOST, "The process of the run went away, and the run may not be tried again."
+)
 
 
 # Submitting
@@ -274,10 +295,9 @@ def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, **said: Any
     asked to stop, that is its end. Without a `seq` of an attempt that still reports, the run's next one is
     above all that the attempt can have said.
     """
-    if outcome.status is Status.PENDING and info.cancel_requested:
-        outcome = CANCELLED
-    elif outcome.status is Status.PENDING and info.attempt >= info.max_attempts:
-        outcome = LOST
+    if outcome.status is Status.PENDING:
+        said |= _count_in(info, outcome.again)
+        outcome = _after(info, outcome)
     final = outcome.status in FINAL
     ended_at = timezone.now() if final else None
     ended = _move(
@@ -297,6 +317,26 @@ def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, **said: Any
     if ended and not final:
         on_commit(partial(enqueue, info))
     return ended
+
+
+def _count_in(info: TaskInfo, again: Again) -> dict[str, int]:
+    """What the row remembers of an attempt that was cut short."""
+    if again is Again.HANDED_BACK:
+        return {"handed_back": info.handed_back + 1}
+    if again is Again.WORKER_LOST:
+        return {"lost": info.lost + 1}
+    return {}
+
+
+def _after(info: TaskInfo, outcome: Outcome) -> Outcome:
+    """The outcome that is `pending`, or the end of a run that was asked to stop, or may not be executed again."""
+    if info.cancel_requested:
+        return CANCELLED
+    # An attempt that is handed back does not count. But a run of one attempt is to be executed once, whatever happens.
+    last = info.max_attempts == 1 if outcome.again is Again.HANDED_BACK else info.tries >= info.max_attempts
+    if not last:
+        return outcome
+    return _SPENT_ALONE if outcome.again is Again.PROCESS_LOST else _SPENT
 
 
 def _append(messages: Sequence[TaskMessage]) -> None:

@@ -60,7 +60,7 @@ class Work:
     def make(self, definition: type[Task]) -> Task:
         """The instance whose `run` is called."""
         self._retry_on = definition.retry_on
-        self._retry_delay = timedelta(seconds=definition.retry_delay) * 2 ** (self.info.attempt - 1)
+        self._retry_delay = timedelta(seconds=definition.retry_delay) * 2 ** (self.info.tries - 1)
         task = definition()
         task.info = copy(self.info)  # the attempt goes by its own, whatever the task does to this one
         task._speaker = self.speaker  # noqa: SLF001 - hidden from the subclasses that users write, not from here
@@ -121,9 +121,9 @@ class Work:
                     return runs.CANCELLED
                 case Interruption.TIMEOUT:
                     return Outcome.failed(ErrorCode.TIMEOUT, "The task took longer than it may.")
-                case Interruption.HANDED_BACK | Interruption.LOST:
-                    return Outcome(Status.PENDING)
-        if isinstance(error, self._retry_on) and self.info.attempt < self.info.max_attempts:
+                case Interruption.HANDED_BACK | Interruption.LOST:  # of one that is lost, nothing is written
+                    return runs.HANDED_BACK
+        if isinstance(error, self._retry_on) and self.info.tries < self.info.max_attempts:
             logger.warning("Task %s will be tried again in run %s.", self.info.task, self.info.uuid, exc_info=error)
             return Outcome(Status.PENDING, run_at=timezone.now() + self._retry_delay)
         if isinstance(error, TaskError):

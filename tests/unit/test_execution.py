@@ -950,6 +950,14 @@ async def test_each_try_waits_twice_as_long_as_the_one_before(bench, attempt, de
     assert (job.uuid, job.run_at) == (info.uuid, info.run_at)
 
 
+async def test_attempts_that_were_handed_back_make_no_wait_longer_and_take_no_try_away(bench):
+    task = make(raiser(ValueError("not now")), retry_on=(ValueError,), retry_delay=100)
+    before = timezone.now()
+    info = await bench.run(task, attempt=6, handed_back=5, max_attempts=3)
+    assert (info.status, info.attempt) == ("pending", 7)
+    assert 200 <= (info.run_at - before).total_seconds() < 250
+
+
 # When something around it is away or broken
 
 

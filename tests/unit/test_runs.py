@@ -507,6 +507,46 @@ def test_a_run_is_tried_as_often_as_its_task_says(queue, attempt, status):
     assert (info.error or {}).get("code") == (None if status == "pending" else "worker_lost")
 
 
+@pytest.mark.parametrize(("outcome", "code"), [(runs.WORKER_LOST, "worker_lost"), (runs.PROCESS_LOST, "process_lost")])
+def test_the_last_attempt_that_was_lost_fails_the_run_with_what_was_lost(queue, outcome, code):
+    runs.finish(begun(attempt=1, max_attempts=2), outcome, **said())
+    info = TaskInfo.objects.get()
+    assert (info.status, info.error["code"]) == ("failed", code)
+
+
+def test_attempts_that_were_handed_back_do_not_count(queue):
+    info = TaskInfo.objects.create(task="any", max_attempts=2)
+    for outcome in (*[runs.HANDED_BACK] * 3, Outcome(Status.PENDING), *[runs.HANDED_BACK] * 2):
+        assert runs.finish(runs.begin(info.uuid), outcome, **said()).status == "pending"
+    final = runs.finish(runs.begin(info.uuid), Outcome(Status.PENDING), **said())
+    assert (final.status, final.attempt, final.handed_back, final.tries) == ("failed", 7, 5, 2)
+
+
+def test_a_run_of_one_attempt_is_executed_once_whatever_ends_it(queue):
+    final = runs.finish(begun(max_attempts=1), runs.HANDED_BACK, **said())
+    assert (final.status, final.error["code"]) == ("failed", "worker_lost")
+
+
+def test_attempts_that_were_lost_with_their_worker_are_counted_by_themselves(queue):
+    info = TaskInfo.objects.create(task="any", max_attempts=9)
+    for outcome in (runs.WORKER_LOST, runs.PROCESS_LOST, runs.HANDED_BACK, runs.WORKER_LOST):
+        runs.finish(runs.begin(info.uuid), outcome, **said())
+    assert (row(info)["lost"], row(info)["handed_back"]) == (2, 1)
+
+
+def test_a_run_that_was_inserted_by_the_version_before_has_nothing_behind_it():
+    """During a deploy its servers do not know the columns, and the database has them already."""
+    fields = [field for field in TaskInfo._meta.concrete_fields if field.name not in ("id", "handed_back", "lost")]
+    columns = ", ".join(f'"{field.column}"' for field in fields)
+    info = TaskInfo(task="any")
+    with connection.cursor() as cursor:
+        values = [field.get_db_prep_save(field.pre_save(info, True), connection) for field in fields]
+        places = ", ".join(["%s"] * len(values))
+        cursor.execute(f"INSERT INTO taskapi_taskinfo ({columns}) VALUES ({places})", values)  # noqa: S608 - our own
+    begun = runs.begin(info.uuid)
+    assert (begun.attempt, begun.handed_back, begun.lost) == (1, 0, 0)
+
+
 def test_a_run_takes_its_limits_from_its_task(queue, settings):
     class Limited(Add):
         name = "limited"
