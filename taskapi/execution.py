@@ -26,7 +26,7 @@ from taskapi.progress import Said, Speaker
 from taskapi.protocol import SEQ_PROGRESS, SEQ_STATE, SEQ_STATUS, SEQ_TARGET, Event, Report
 from taskapi.registry import get_task
 from taskapi.runs import Outcome
-from taskapi.states import ErrorCode, Status
+from taskapi.states import ErrorCode
 from taskapi.work import Interruption, Work, with_connections
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Attempt:
 
     async def abandon(self) -> None:
         """Hand the run back although its task still runs, in a thread that cannot be ended."""
-        await self.finish(Outcome(Status.PENDING))
+        await self.finish(runs.HANDED_BACK)
 
     # Reporting what the task says
 
@@ -181,8 +181,8 @@ def _status(info: TaskInfo, seq: int) -> Event:
 class Executor:
     """Executes runs, at most `concurrency` at once, on the running event loop."""
 
-    def __init__(self, concurrency: int) -> None:
-        self.worker = uuid4().hex  # by which the runs that it holds are known
+    def __init__(self, concurrency: int, worker: str | None = None) -> None:
+        self.worker = worker or uuid4().hex  # by which the runs that it holds are known
         self.attempts: dict[UUID, Attempt] = {}
         self._ending: Interruption | None = None
         self._loop = asyncio.get_running_loop()
@@ -233,6 +233,11 @@ class Executor:
         try:
             if definition.isolation == "process":
                 return await Isolated(work).run(self._threads)
+            if work.info.lost:  # it may be what ended its worker: so it has no neighbours any more that it could harm
+                outcome = await Isolated(work).run(self._threads)
+                if not outcome.is_unknown_task:
+                    return outcome
+                work.on_interrupt(work.speaker.interrupt)  # a new process has other settings, or newer code: so, here
             task = work.make(definition)
             if iscoroutinefunction(task.run):
                 return await work.arun(task, self._threads)

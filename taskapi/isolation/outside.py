@@ -14,14 +14,13 @@ from contextlib import suppress
 from taskapi.exceptions import Interrupted
 from taskapi.isolation.process import main
 from taskapi.processes import fresh
-from taskapi.runs import Outcome
-from taskapi.states import Status
+from taskapi.runs import PROCESS_LOST, Outcome
 from taskapi.work import Work
 
 logger = logging.getLogger(__name__)
 
 LAST_WORDS = 2.0  # seconds: for a task that was told to stop, and for a process that has said its outcome
-LOOK_INTERVAL = 1.0  # seconds between two looks at a silent process: one that it forked may hold its pipe open
+LOOK_INTERVAL = 0.2  # seconds between two looks at a silent process: one that it forked may hold its pipe open
 
 
 class Isolated:
@@ -93,7 +92,7 @@ class Isolated:
             return self._work.fail(Interrupted())
         info = self._work.info
         logger.error("The process of run %s ended with %s.", info.uuid, self._process.exitcode)
-        return Outcome(Status.PENDING)
+        return PROCESS_LOST
 
     def _end(self, seconds: float) -> None:
         """Let the process end by itself for so long."""

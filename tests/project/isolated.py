@@ -37,6 +37,16 @@ class AsyncAlone(Alone):
         return os.getpid()
 
 
+class Whereabouts(Task):
+    """Say which process this is, whichever it is."""
+
+    name = "whereabouts"
+    outputs = {"pid": IntParameter()}
+
+    def run(self):
+        return os.getpid()
+
+
 class AloneForUser(Alone):
     """Say for whom it runs."""
 

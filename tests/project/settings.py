@@ -90,6 +90,7 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.project.tasks.WhoAmI",
     "tests.project.isolated.Alone",
     "tests.project.isolated.AsyncAlone",
+    "tests.project.isolated.Whereabouts",
     "tests.project.isolated.AloneForUser",
     "tests.project.isolated.AloneFails",
     "tests.project.isolated.AlonePatient",

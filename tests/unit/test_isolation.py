@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,6 +13,8 @@ from django.utils import timezone
 from taskapi.execution import Executor, Interruption
 from taskapi.isolation import outside
 from taskapi.models import TaskInfo
+from taskapi.params import IntParameter
+from taskapi.tasks import Task
 from tests.support.processes import is_there
 from tests.support.waiting import until
 
@@ -140,7 +143,7 @@ async def test_a_process_that_ends_without_a_word_is_a_lost_worker(executor, cap
     assert f"The process of run {info.uuid} ended with 3" in caplog.text
     await executor.execute(info.uuid)
     await info.arefresh_from_db()
-    assert (info.status, info.attempt, info.error["code"]) == ("failed", 2, "worker_lost")
+    assert (info.status, info.attempt, info.error["code"]) == ("failed", 2, "process_lost")
 
 
 async def test_a_process_that_is_killed_is_a_lost_worker(executor, tmp_path):
@@ -225,3 +228,40 @@ async def test_a_run_that_begins_while_its_worker_ends_is_handed_back(executor, 
     async with asyncio.timeout(20):
         info = await execute(executor, "alone_patient", {"pid_file": str(tmp_path / "pids")})
     assert (info.status, info.attempt, info.error) == ("pending", 1, None)
+
+
+# A run whose worker was lost: it may be what ended it
+
+
+async def test_a_run_that_has_lost_a_worker_runs_in_a_process_of_its_own(executor):
+    before = await execute(executor, "whereabouts")
+    again = await execute(executor, "whereabouts", attempt=1, lost=1)
+    assert (before.status, before.outputs) == ("succeeded", {"pid": os.getpid()})
+    assert (again.status, again.attempt) == ("succeeded", 2)
+    assert again.outputs["pid"] != os.getpid()
+
+
+async def test_a_task_that_a_new_process_does_not_know_runs_here(executor, settings):
+    """Its settings are those of the module; in this process, somebody has added to them."""
+    here = type("Here", (Task,), {"name": "here", "outputs": {"pid": IntParameter()}, "run": lambda self: os.getpid()})
+    settings.TASK_API_BACKGROUND_TASKS = [here]
+    info = await execute(executor, "here", attempt=1, lost=1)
+    assert (info.status, info.outputs) == ("succeeded", {"pid": os.getpid()})
+
+
+async def test_a_task_that_a_new_process_does_not_know_can_be_stopped_here(executor, settings):
+    begun = threading.Event()
+
+    def run(self):
+        begun.set()
+        while True:
+            self.check_cancelled()
+
+    settings.TASK_API_BACKGROUND_TASKS = [type("Here", (Task,), {"name": "here", "run": run})]
+    info = await TaskInfo.objects.acreate(task="here", attempt=1, lost=1)
+    executing = asyncio.ensure_future(executor.execute(info.uuid))
+    await until(begun.is_set)
+    executor.interrupt_all(Interruption.CANCELLED)
+    await executing
+    await info.arefresh_from_db()
+    assert info.status == "cancelled"
