@@ -21,7 +21,7 @@ def log_to_terminal() -> None:
         package.setLevel(logging.INFO)
 
 
-def leave() -> NoReturn:
+def leave(status: int = 0) -> NoReturn:
     """End the process at once: Python would wait for a thread that never ends, as long as that takes."""
     logging.shutdown()
-    os._exit(0)
+    os._exit(status)

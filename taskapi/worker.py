@@ -42,7 +42,11 @@ async def work(ctx: dict[Any, Any]) -> None:
     context = click.get_current_context(silent=True)
     burst = bool(context and context.params.get("burst"))
     log_to_terminal()
-    if not await Worker([QUEUE], burst=burst).main():
+    worker = Worker([QUEUE], burst=burst)
+    ended = await worker.main()
+    if worker.failed:
+        leave(1)
+    if not ended:
         leave()
     raise asyncio.CancelledError  # how an arq worker is told to end
 

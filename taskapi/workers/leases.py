@@ -35,15 +35,17 @@ class LeaseKeeper(threading.Thread):
 
     def run(self) -> None:
         while not self._stopping.wait(RENEW_INTERVAL):
-            executing = self._executing()
-            if not executing:
-                continue
-            keep_connections()
             try:
-                self._renewed(executing, renew(self._worker, executing))
-            except Exception as error:  # noqa: BLE001 - the database is away: nobody can take the runs either
+                self._renew()
+            except Exception as error:  # noqa: BLE001 - mostly, the database is away: nobody can take the runs either
                 logger.warning("The leases could not be renewed: %r", error)
         connections.close_all()
+
+    def _renew(self) -> None:
+        executing = self._executing()
+        if executing:
+            keep_connections()
+            self._renewed(executing, renew(self._worker, executing))
 
     def stop(self) -> None:
         self._stopping.set()

@@ -26,6 +26,7 @@ from taskapi import events, models, runs, upkeep
 from taskapi.backends import get_backend
 from taskapi.backends.arq import WorkerQueue, queue_key
 from taskapi.exceptions import TaskCancelled
+from taskapi.execution import Attempt
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
@@ -404,6 +405,145 @@ async def test_what_has_expired_is_deleted_by_and_by(project, valkey, monkeypatc
             await becomes(info, lambda info: False)
 
 
+# One duty that fails stops no other, and none ends in silence
+
+
+def lost_run(**fields: Any) -> dict[str, Any]:
+    return {"task": "quick", "status": "running", "attempt": 3, "worker": "gone"} | fields
+
+
+@in_process
+@pytest.mark.parametrize("error", [RuntimeError("a handler of the project's"), OperationalError("statement timeout")])
+@pytest.mark.parametrize("duty", ["prune_pages", "requeue"])
+async def test_a_duty_that_always_fails_keeps_no_lost_run_waiting(project, valkey, monkeypatch, duty, error):
+    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    failures = []
+
+    def fail(*args):
+        failures.append(args)
+        raise error
+
+    monkeypatch.setattr(upkeep, duty, fail)
+    async with at_work():
+        for _ in range(2):
+            failures.clear()
+            await until(lambda: len(failures) > 1)
+            info = await TaskInfo.objects.acreate(**lost_run(renewed=timezone.now() - 2 * runs.LEASE))
+            async with asyncio.timeout(runs.LEASE.total_seconds() / 2):
+                await becomes(info, lambda info: info.is_final)
+
+
+@in_process
+async def test_a_duty_that_takes_for_ever_keeps_no_lost_run_waiting(project, valkey, monkeypatch):
+    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    begun, going_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(upkeep, "prune_pages", lambda pruner: begun.set() or going_on.wait(60))
+    try:
+        async with at_work():
+            await until(begun.is_set)
+            info = await TaskInfo.objects.acreate(**lost_run(renewed=timezone.now() - 2 * runs.LEASE))
+            await becomes(info, lambda info: info.is_final)
+            going_on.set()
+    finally:
+        going_on.set()
+
+
+@in_process
+async def test_lost_runs_wait_for_a_lease_after_an_outage_of_the_database(project, valkey, monkeypatch, caplog):
+    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(runs, "LEASE", timedelta(hours=1))
+    monkeypatch.setattr(upkeep, "LEASE", timedelta(seconds=1))
+    tries = []
+
+    def away():
+        tries.append(None)
+        raise OperationalError("away")
+
+    monkeypatch.setattr(upkeep, "take_back", away)
+    others = count()
+    monkeypatch.setattr(upkeep, "requeue", lambda queues, after: next(others))
+    async with at_work():
+        await until(lambda: tries)
+        before = next(others)
+        await until(lambda: next(others) > before + 5)
+        assert len(tries) == 1
+    assert "lost runs are looked for again when leases are renewed" in caplog.text
+
+
+@in_process
+@pytest.mark.parametrize("chore", ["promote", "record_health"])
+async def test_a_chore_that_fails_begins_again(project, valkey, monkeypatch, caplog, chore):
+    monkeypatch.setattr(engine, "CHORE_PAUSE", 0.01)
+    usual, errors = getattr(WorkerQueue, chore), iter([ZeroDivisionError()] * 2)
+
+    async def fail(*args):
+        for error in errors:
+            raise error
+        return await usual(*args)
+
+    monkeypatch.setattr(WorkerQueue, chore, fail)
+    async with at_work() as worker:
+        await until(lambda: caplog.text.count(f"_{chore} failed in this worker") == 2)
+        info = await Quick.astart(delay=0.05)
+        assert await info.aresult(timeout=20) == {"n": 0}
+        assert not worker.failed
+
+
+@in_process
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # which it is
+async def test_a_worker_whose_leases_nobody_renews_hands_back_its_runs_and_ends(project, valkey, monkeypatch, caplog):
+    monkeypatch.setattr(leases, "RENEW_INTERVAL", 0.02)
+    monkeypatch.setattr(engine, "WATCH_INTERVAL", 0.02)
+
+    def end_the_thread(*args):
+        raise SystemExit
+
+    info = await Waiting.astart()
+    worker = Worker(["default"], grace=3600)
+    working = asyncio.ensure_future(worker.main())
+    await until(lambda: Waiting.running)
+    monkeypatch.setattr(leases, "renew", end_the_thread)
+    async with asyncio.timeout(20):
+        await working
+    assert worker.failed
+    assert "hands back its runs: the thread that renews its leases has ended" in caplog.text
+    await info.arefresh_from_db()
+    assert (info.status, info.handed_back) == ("pending", 1)
+
+
+@in_process
+async def test_a_worker_whose_chore_ends_ends_too_and_says_why(project, valkey, monkeypatch, caplog):
+    async def end(*args):
+        raise asyncio.CancelledError  # as it may come out of a library
+
+    monkeypatch.setattr(WorkerQueue, "promote", end)
+    worker = Worker(["default"])
+    async with asyncio.timeout(20):
+        await worker.main()
+    assert worker.failed
+    assert "its chore _promote has ended" in caplog.text
+
+
+@in_process
+async def test_a_run_that_cannot_be_handed_back_keeps_no_other(project, valkey, monkeypatch, caplog):
+    started = [await Waiting.astart() for _ in range(3)]
+    usual = Attempt.abandon
+
+    async def abandon(attempt):
+        if attempt.info == started[0]:
+            raise OperationalError("its row is locked")
+        await usual(attempt)
+
+    monkeypatch.setattr(Attempt, "abandon", abandon)
+    monkeypatch.setattr(engine, "LAST_WORDS", 5)
+    monkeypatch.setattr(Attempt, "interrupt", lambda attempt, why: None)  # none of them notices
+    async with at_work(grace=0):
+        await until(lambda: Waiting.running == 3)
+    Waiting.going_on.set()
+    assert await statuses() == ["running", "pending", "pending"]
+    assert f"Run {started[0].uuid} could not be handed back" in caplog.text
+
+
 # Queues, and what may be away
 
 
@@ -668,6 +808,25 @@ def test_a_process_that_was_killed_is_replaced(rest, aside, gate):
     wait_for(lambda: not is_alive(second))
     location = start(rest, "aside_hold", gate=gate.path)
     gate.open()
+    seen(rest, location, status="succeeded")
+
+
+@only_sqlite
+def test_a_process_that_ended_as_if_it_were_told_to_is_replaced(aside):
+    worker = aside("--processes", "2")
+    first, _ = children(worker, 2)
+    os.kill(first, signal.SIGTERM)  # nobody has asked its parent
+    worker.wait_for_output(f"Worker {first} ended with 0; starting another")
+    children(worker, 3)
+
+
+@only_sqlite
+def test_a_burst_of_several_processes_ends_by_itself(stack, rest, gate):
+    location = start(rest, "aside_async_hold", gate=gate.path)
+    command = [sys.executable, "-m", "django", "taskworker", "--burst", "--queue", "aside", "--processes", "2"]
+    with subprocess.Popen(command, env=stack.environment, stderr=subprocess.DEVNULL) as burst:
+        gate.open()
+        assert burst.wait(30) == 0
     seen(rest, location, status="succeeded")
 
 

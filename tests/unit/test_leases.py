@@ -81,6 +81,21 @@ def test_a_database_that_is_away_is_asked_again(keeper, monkeypatch, caplog):
     assert "The leases could not be renewed: ConnectionError('away')" in caplog.text
 
 
+def test_runs_that_change_while_they_are_looked_at_are_looked_at_again(keeper, monkeypatch, caplog):
+    usual, errors = keeper.ask, iter([RuntimeError("dictionary changed size during iteration")])
+
+    def ask():
+        for error in errors:
+            raise error
+        return usual()
+
+    keeper.thread._executing = ask
+    keeper.executing = {held("mine")}
+    keeper.thread.start()
+    keeper.told.get(timeout=10)
+    assert "The leases could not be renewed: RuntimeError" in caplog.text
+
+
 def test_it_does_not_keep_its_process_from_ending(keeper):
     assert keeper.thread.daemon
 

@@ -3,9 +3,11 @@
 from datetime import timedelta
 
 import pytest
+from django.apps import apps
 from django.core.management import call_command
-from django.db import connection
+from django.db import OperationalError, connection, models
 from django.db.models import F
+from django.db.models.signals import pre_delete
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -148,6 +150,42 @@ def test_every_lost_run_is_taken_back_and_one_that_is_not_does_not_matter(queue)
     assert upkeep.take_back() == lost
 
 
+def test_a_run_that_cannot_be_taken_back_keeps_no_other_waiting(queue, monkeypatch, caplog):
+    bad, good = held(since=LONG_AGO), held(since=LONG_AGO)
+
+    def end(info, *rest):
+        if info == bad:
+            raise ValueError("a signal handler of the project's, say")
+        return runs.end(info, *rest)
+
+    monkeypatch.setattr(upkeep, "end", end)
+    assert upkeep.take_back() == [good]
+    assert f"The lost run with the id {bad.pk} could not be taken back" in caplog.text
+    assert row(bad)["worker"] == "mine", "it is as it was, for the next sweep"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_runs_of_a_dead_worker_are_free_at_once_and_those_of_others_are_not(queue, monkeypatch):
+    monkeypatch.setattr(upkeep, "RELEASE_PAUSE", 0)
+    told = []
+    monkeypatch.setattr(upkeep, "publish_from_thread", lambda uuid, report: told.append((uuid, report.finished)))
+    dead, spent, theirs = held("dead"), held("dead", max_attempts=1), held("theirs")
+    pending = TaskInfo.objects.create(task="any")
+    upkeep.release("dead")
+    assert (row(dead)["status"], row(dead)["lost"], row(spent)["status"]) == ("pending", 1, "failed")
+    assert (row(theirs)["status"], row(pending)["status"]) == ("running", "pending")
+    assert queue.jobs == [Job(dead.uuid, "default")]
+    assert told == [(dead.uuid, False), (spent.uuid, True)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_the_database_still_did_for_a_dead_worker_is_seen_a_moment_later(queue, monkeypatch):
+    late = []
+    monkeypatch.setattr(upkeep.time, "sleep", lambda seconds: late.append(held("dead")) if not late else None)
+    upkeep.release("dead")
+    assert row(late[0])["status"] == "pending"
+
+
 # Lost jobs
 
 
@@ -254,3 +292,104 @@ def test_the_command_deletes_all_and_says_how_many(monkeypatch, capsys):
     call_command("prunetasks")
     assert capsys.readouterr().out == "Deleted 5 runs.\n"
     assert not TaskInfo.objects.exists()
+
+
+# What cannot be deleted
+
+
+def refuse(sender, instance, **_):
+    if instance.task == "precious":
+        raise ValueError("a signal handler of the project's")
+
+
+@pytest.fixture
+def handler():
+    """The project has a handler that raises, for runs of one task."""
+    pre_delete.connect(refuse, sender=TaskInfo)
+    yield
+    pre_delete.disconnect(refuse, sender=TaskInfo)
+
+
+@pytest.fixture(params=[models.PROTECT, models.RESTRICT, models.DO_NOTHING], ids=lambda kind: kind.__name__)
+def bills(request, transactional_db):
+    """A model of the project points to runs."""
+    registered = apps.all_models["tests"].copy()
+
+    class Bill(models.Model):  # noqa: DJ008 - nobody prints it
+        run = models.ForeignKey(TaskInfo, on_delete=request.param)
+
+        class Meta:
+            app_label = "tests"
+
+    apps.clear_cache()
+    with connection.schema_editor() as editor:
+        editor.create_model(Bill)
+    yield Bill.objects
+    with connection.schema_editor() as editor:
+        editor.delete_model(Bill)
+    apps.all_models["tests"] = registered
+    apps.clear_cache()
+
+
+def test_a_run_that_the_project_protects_is_left_out_and_all_others_go(bills, monkeypatch, caplog):
+    monkeypatch.setattr(upkeep, "PRUNE_ROWS", 4)
+    rows = [expired(ago=timedelta(seconds=60 - n), messages=1) for n in range(10)]
+    kept = {rows[n].pk for n in (0, 1, 2, 3, 5, 9)}  # a whole page, and one of each other
+    for pk in kept:
+        bills.create(run_id=pk)
+    pruner = upkeep.Pruner()
+    assert upkeep.prune_pages(pruner) == 4
+    assert set(TaskInfo.objects.values_list("pk", flat=True)) == kept
+    assert set(TaskMessage.objects.values_list("run", flat=True)) == kept
+    assert caplog.text.count("cannot be deleted") == 1
+
+
+@pytest.mark.usefixtures("handler")
+def test_a_run_that_a_signal_handler_keeps_is_left_out_and_all_others_go(monkeypatch, caplog):
+    expired(ago=timedelta(seconds=9))
+    TaskInfo.objects.update(task="precious")
+    expired(ago=timedelta(seconds=5))
+    assert upkeep.prune() == 1
+    assert [info.task for info in TaskInfo.objects.all()] == ["precious"]
+    assert "a signal handler of the project's" in caplog.text
+
+
+@pytest.mark.usefixtures("handler")
+def test_what_was_left_out_is_tried_again_when_its_hour_is_over(monkeypatch):
+    kept = expired()
+    TaskInfo.objects.update(task="precious")
+    pruner, tries = upkeep.Pruner(), []
+    monkeypatch.setattr(upkeep, "_delete", lambda ids: tries.append(ids) or 1 / 0)
+    for _ in range(3):
+        pruner.page()
+    assert tries == [[kept.pk]]
+    pruner.left[kept.pk] = 0.0
+    pruner.page()
+    assert tries == [[kept.pk]] * 2
+
+
+def test_a_page_on_which_the_database_gave_up_is_followed_by_the_next(monkeypatch):
+    monkeypatch.setattr(upkeep, "PRUNE_ROWS", 2)
+    first, _, third = (expired(ago=timedelta(seconds=9 - n)) for n in range(3))
+    usual, pruner = upkeep._delete, upkeep.Pruner()
+
+    def delete(ids):
+        if first.pk in ids:
+            raise OperationalError("away")
+        return usual(ids)
+
+    monkeypatch.setattr(upkeep, "_delete", delete)
+    with pytest.raises(OperationalError):
+        pruner.page()
+    assert not pruner.page()
+    assert not TaskInfo.objects.filter(pk=third.pk).exists()
+
+
+@pytest.mark.usefixtures("handler")
+def test_the_command_ends_and_says_how_many_are_left(monkeypatch, capsys):
+    monkeypatch.setattr(upkeep, "PRUNE_ROWS", 2)
+    for task in ["precious"] * 3 + ["any"] * 2:
+        info = expired()
+        TaskInfo.objects.filter(pk=info.pk).update(task=task)
+    call_command("prunetasks")
+    assert capsys.readouterr().out == "Deleted 2 runs.\n3 more have expired, but could not be deleted.\n"
