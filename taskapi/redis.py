@@ -5,6 +5,7 @@ Sentinel is written ``sentinel://[user:password@]host:port,host:port/service[/da
 
 from __future__ import annotations
 
+import atexit
 import socket
 import time
 from collections.abc import Iterator
@@ -115,13 +116,24 @@ def sync_client(url: str) -> redis.Redis:
     }
     sentinel = parse_sentinel(url)
     if sentinel is None:
-        return redis.Redis.from_url(url, **options)
+        return _closed_at_exit(redis.Redis.from_url(url, **options))
     sentinels = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # redis-py's own gap
         list(sentinel.hosts), sentinel_kwargs=options
     )
     client: redis.Redis = sentinels.master_for(  # type: ignore[no-untyped-call]
         sentinel.service, **sentinel.connection, **options
     )
+    return _closed_at_exit(client)
+
+
+def _closed_at_exit(client: redis.Redis) -> redis.Redis:
+    """Have its pool closed while the process ends.
+
+    redis-py does it when the client is deleted. One that lives as long as its process is deleted when the interpreter
+    has taken redis-py's own modules apart, and that prints an AttributeError.
+    """
+    client.auto_close_connection_pool = False
+    atexit.register(client.connection_pool.disconnect, inuse_connections=False)
     return client
 
 
