@@ -34,7 +34,7 @@ def check_run(run: dict[str, Any], steps: int, lines: list[dict[str, Any]], stri
     check_attempts(run, lines, strikes)
     check_said(run, steps, {line["attempt"] for line in lines if line["what"] == "began"})
     if run["status"] == "failed":
-        assert run["attempt"] == MAX_ATTEMPTS
+        assert run["attempt"] >= MAX_ATTEMPTS
         assert run["error"]["code"] in ("worker_lost", "exception")
     elif run["status"] == "cancelled":
         assert run["cancel_requested"]
@@ -48,7 +48,9 @@ def check_attempts(run: dict[str, Any], lines: list[dict[str, Any]], strikes: li
     executions = [line for line in lines if line["what"] == "began"]
     began = {line["attempt"]: line for line in executions}
     assert len(began) == len(executions), f"an attempt was executed twice: {executions}"
-    assert all(1 <= attempt <= run["attempt"] <= MAX_ATTEMPTS for attempt in began), f"{run['attempt']}: {executions}"
+    assert all(1 <= attempt <= run["attempt"] for attempt in began), f"{run['attempt']}: {executions}"
+    handed_back = sum(_handed_back(began.get(attempt), strikes) for attempt in range(1, run["attempt"] + 1))
+    assert run["attempt"] <= MAX_ATTEMPTS + handed_back, f"{run['attempt']}: {executions}"
     raised = {line["attempt"] for line in lines if line["what"] == "raised"}
     for attempt in range(2, run["attempt"] + 1):
         until = began[attempt]["at"] if attempt in began else float("inf")
@@ -56,12 +58,18 @@ def check_attempts(run: dict[str, Any], lines: list[dict[str, Any]], strikes: li
             assert _struck(began.get(attempt - 1), until, strikes), f"attempt {attempt} has no reason: {lines}"
 
 
+def _handed_back(execution: dict[str, Any] | None, strikes: list[Strike]) -> bool:
+    """Whether it may have ended because its worker was told to: such an attempt does not count."""
+    stopped = [strike.pid for strike in strikes if strike.fault == "stop_worker"]
+    return bool(stopped) if execution is None else execution["worker"] in stopped
+
+
 def _struck(execution: dict[str, Any] | None, until: float, strikes: list[Strike]) -> bool:
     """Whether its process was struck meanwhile; any worker's, of an attempt that did not come as far as its task."""
     if execution is None:
         return any(strike.fault.endswith("_worker") and strike.since <= until for strike in strikes)
     return any(
-        strike.pid == execution["pid"] and strike.since <= until and strike.until + SLACK >= execution["at"]
+        strike.pid == execution["worker"] and strike.since <= until and strike.until + SLACK >= execution["at"]
         for strike in strikes
     )
 
@@ -86,17 +94,17 @@ def takeovers(lines: list[dict[str, Any]], strikes: list[Strike]) -> Iterator[Ta
     raised = {line["attempt"] for line in lines if line["what"] == "raised"}
     for lost, next_one in _successions(lines):
         for kill in strikes:
-            if (kill.fault, kill.pid) != ("kill_worker", lost["pid"]) or lost["attempt"] in raised:
+            if (kill.fault, kill.pid) != ("kill_worker", lost["worker"]) or lost["attempt"] in raised:
                 continue
             if kill.since <= next_one["at"]:  # and not later, when the run had been taken up already
                 delays = (strike for strike in strikes if strike is not kill and _delays(strike, kill, next_one["at"]))
-                yield Takeover(next_one["at"] - kill.since, not any(delays))
+                yield Takeover(next_one["taken"] - kill.since, not any(delays))
 
 
 def zombies(lines: list[dict[str, Any]], strikes: list[Strike]) -> int:
     """How many attempts were frozen, and woke up when the run had been taken up elsewhere."""
     return sum(
-        lost["pid"] == strike.pid and lost["at"] <= strike.since <= next_one["at"] <= strike.until
+        lost["worker"] == strike.pid and lost["at"] <= strike.since <= next_one["at"] <= strike.until
         for lost, next_one in _successions(lines)
         for strike in strikes
         if strike.fault == "freeze_worker"

@@ -23,6 +23,7 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.faults.tasks.AsyncQuery",
     "tests.faults.tasks.HalfWay",
     "tests.faults.tasks.Brief",
+    "tests.faults.deadly.Deadly",
     "tests.faults.tasks.Work",
     "tests.faults.tasks.AsyncWork",
     "tests.faults.tasks.FlakyWork",

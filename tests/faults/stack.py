@@ -166,9 +166,9 @@ class FaultStack(Stack):
         return [line for line in self.lines(uuid) if line["what"] == what]
 
     def worker_of(self, uuid: str, attempt: int = 1, limit: float = EXPIRED) -> str:
-        """The name of the process that executes this attempt, once it does."""
+        """The name of the worker that executes this attempt, once it does."""
         line = wait_for(lambda: next((e for e in self.executions(uuid) if e["attempt"] == attempt), None), limit)
-        return self.names[line["pid"]]
+        return self.names[line["worker"]]
 
     def connect(self) -> psycopg.Connection[Any]:
         """A connection of the test's own to the PostgreSQL database."""

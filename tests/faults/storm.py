@@ -270,7 +270,7 @@ class Storm:
             uuid = await self.start(self.random.choice(["work", "async_work"]), steps=60, seconds=4, failures=0)
             self.follow(Follower(self.ws_url, uuid))
             execution, *_ = await until(lambda uuid=uuid: self.stack.executions(uuid), CALM)
-            at.setdefault(self.stack.names[execution["pid"]], uuid)
+            at.setdefault(self.stack.names[execution["worker"]], uuid)
         frozen, killed = at
         async with self.striking("freeze_worker", frozen):
             self.stack.pause(frozen)
@@ -336,7 +336,7 @@ class Storm:
             "runs": len(self.runs),
             "statuses": self.statuses,
             "executions": len(executions),
-            "executions by worker": Counter(self.stack.names[line["pid"]] for line in executions),
+            "executions by worker": Counter(self.stack.names[line["worker"]] for line in executions),
             "taken up": len(taken_up),
             "runs of zombies": sum(zombies(self.stack.lines(uuid), self.strikes) for uuid in self.runs),
             "longest takeover": round(max((taken.seconds for taken in taken_up if taken.clean), default=0), 1),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import multiprocessing
 import os
 import random
 import time
@@ -20,10 +21,20 @@ PATIENCE = 300.0  # seconds after which a task gives a gate up, so that no threa
 
 
 class Recorded(Task):
-    """A task that leaves a line in its run's file at each turn: what, in which attempt, by which process, when."""
+    """A task that leaves a line in its run's file at each turn: what, in which attempt, by which process, when.
+
+    `worker` is the worker that executes it, which is another process where the run has one of its own; `taken` when
+    that worker took the run up, a moment before such a process is there.
+    """
+
+    worker = None
 
     def note(self, what, pid=None):
+        if self.worker is None:  # as it was at first: orphans get another parent
+            alone = multiprocessing.current_process().name == "taskapi-run"
+            self.worker = os.getppid() if alone else os.getpid()
         line = {"what": what, "attempt": self.info.attempt, "pid": pid or os.getpid(), "at": time.time()}
+        line |= {"worker": self.worker, "taken": self.info.started.timestamp()}
         with Path(settings.FAULTS_JOURNAL, str(self.info.uuid)).open("a") as journal:
             journal.write(json.dumps(line) + "\n")
 
