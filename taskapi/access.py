@@ -23,7 +23,7 @@ from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIRequest
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, router
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.request import split_domain_port, validate_host
 from rest_framework import exceptions, status
@@ -35,6 +35,7 @@ from rest_framework.views import APIView
 
 from taskapi import rows, runs
 from taskapi.conf import settings
+from taskapi.database import requests_transaction
 from taskapi.exceptions import (
     AlreadyFinished,
     IdempotencyConflict,
@@ -92,10 +93,17 @@ class TaskAPIView(APIView):
 
     def cancel_run(self, uuid: UUID) -> TaskInfo:
         """Ask a run to stop that the caller may see; AlreadyFinished where it has ended."""
+        info = self.find_run_to_cancel(uuid)
+        with requests_transaction(router.db_for_write(TaskInfo)):
+            cancelled = runs.cancel(info)
+        if not cancelled:
+            raise AlreadyFinished(info)
+        return info
+
+    def find_run_to_cancel(self, uuid: UUID) -> TaskInfo:
+        """All of `cancel_run` but its last step, which waits for whoever has locked the run."""
         info = self.find_run(uuid)
         self.check_throttles(self.request)
-        if not runs.cancel(info):
-            raise AlreadyFinished(info)
         return info
 
     def retry_run(self, uuid: UUID) -> TaskInfo:

@@ -13,7 +13,7 @@ from channels.consumer import AsyncConsumer
 from taskapi import protocol, runs
 from taskapi.access import Caller, Refused, Unavailable, as_protocol_error, origin_allowed
 from taskapi.database import in_database
-from taskapi.exceptions import ProtocolError
+from taskapi.exceptions import AlreadyFinished, ProtocolError
 from taskapi.ledger import get_ledger
 from taskapi.models import TaskInfo
 from taskapi.protocol import Cancel, Frame, Ping, Run, Subscribe, Unsubscribe
@@ -156,7 +156,13 @@ class TaskConsumer(AsyncConsumer):
         await self._answer("unsubscribed", frame.ref, uuid=str(frame.uuid))
 
     async def _cancel(self, frame: Cancel) -> None:
-        await in_database(lambda: self._caller.view("POST", uuid=frame.uuid).cancel_run(frame.uuid))
+        # By the ledger: whoever has locked the run would hold up the thread of all sockets.
+        info, cancelled = await get_ledger().write(
+            lambda info: (info, runs.cancel(info)),
+            prepare=lambda: self._caller.view("POST", uuid=frame.uuid).find_run_to_cancel(frame.uuid),
+        )
+        if not cancelled:
+            raise AlreadyFinished(info)
         await self._answer("cancelling", frame.ref, uuid=str(frame.uuid))
 
     def _draft(self, frame: Run, uuid: UUID) -> TaskInfo:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import connections
 
-from taskapi.database import keep_connections
+from taskapi.database import keep_connections, watching
 from taskapi.upkeep import Held, renew
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class LeaseKeeper(threading.Thread):
             executing = self._executing()
             if not executing:
                 continue
-            keep_connections()
+            watching()(keep_connections)()
             try:
                 self._renewed(executing, renew(self._worker, executing))
             except Exception as error:  # noqa: BLE001 - the database is away: nobody can take the runs either
