@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from types import EllipsisType
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID, uuid4
 
-from django.db import IntegrityError, router, transaction
+from django.db import IntegrityError, OperationalError, router, transaction
 from django.utils import timezone
 from rest_framework.exceptions import ValidationError
 
@@ -34,8 +34,9 @@ from taskapi.states import FINAL, MOVES, ErrorCode, Status
 logger = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=10)  # for which a worker holds its runs without renewing: three renewals, and a pause
-EARLY = timedelta(seconds=1)  # by which the clocks of a worker and of Redis may differ
+EARLY = timedelta(seconds=1)  # by which the clocks of hosts, of the database and of Redis may differ
 UNKNOWN_PAUSE = timedelta(seconds=10)  # before any worker is asked once more for a task that one does not know
+MOST_TRIES = 100  # to change a run that others change: in the second, its row has been read afresh
 UNKNOWN_LIMIT = timedelta(minutes=10)  # for which none has known it: longer than a deploy takes
 
 
@@ -153,7 +154,8 @@ def store_inputs(task: Definition, inputs: Any) -> dict[str, Any]:
 def enqueue(info: TaskInfo) -> None:
     """Queue a committed run. Where the queue is away the run waits in its row, and a sweep queues it later."""
     try:
-        get_backend().enqueue(info.uuid, queue=info.queue, run_at=info.run_at)
+        run_at = None if info.run_at is None else info.run_at - _skew()  # a queue waits by the clock of its host
+        get_backend().enqueue(info.uuid, queue=info.queue, run_at=run_at)
     except Exception as error:  # noqa: BLE001 - each backend has errors of its own; none of them may undo what is committed
         logger.warning("Run %s is recorded but could not be queued yet: %r", info.uuid, error)
 
@@ -163,7 +165,18 @@ def _start_time(delay: float | timedelta | None, run_at: datetime | None) -> dat
         return run_at
     if run_at is not None:
         raise ValueError("Give `delay` or `run_at`, not both.")
-    return timezone.now() + (delay if isinstance(delay, timedelta) else timedelta(seconds=delay))
+    return _later(delay if isinstance(delay, timedelta) else timedelta(seconds=delay))
+
+
+def _later(by: timedelta) -> datetime:
+    """So long after now, by the clock that decides when a run may begin: the database's."""
+    return timezone.now() + _skew() + by
+
+
+def _skew() -> timedelta:
+    """By how much the database's clock is ahead of this host's; nothing where that is what clocks differ by anyway."""
+    skew = rows.now() - timezone.now()
+    return skew if abs(skew) > EARLY else timedelta(0)
 
 
 def _digest(*texts: str) -> str:
@@ -198,7 +211,7 @@ def begin(uuid: UUID, worker: str = "", knows: Callable[[str], bool] = lambda ta
     if not knows(info.task):
         _leave(info)
         return None
-    if info.run_at is not None and info.run_at > timezone.now() + EARLY:  # a job of an earlier attempt
+    if info.run_at is not None and _is_now(info, run_at__gt=rows.CLOCK + EARLY):  # a job of an earlier attempt
         on_commit(partial(enqueue, info))
         return None
     attempt = info.attempt + 1
@@ -207,8 +220,17 @@ def begin(uuid: UUID, worker: str = "", knows: Callable[[str], bool] = lambda ta
         changes.update(target=None, progress=None)
     if not _move(info, Status.RUNNING, worker=worker, renewed=rows.NOW, **changes):
         return None
-    info.user  # noqa: B018 - read here, and kept: an async task could not read it
+    _read_user(info)  # here, and kept: an async task could not read it
     return info
+
+
+def _read_user(info: TaskInfo) -> Any:
+    """The user of the run, read where users are written: a replica may not know a new one yet."""
+    field: Any = TaskInfo._meta.get_field("user")  # noqa: SLF001 - Django's public name for it
+    if info.user_id is not None and not field.is_cached(info):
+        users = field.remote_field.model
+        info.user = users._base_manager.using(router.db_for_write(users)).get(pk=info.user_id)  # noqa: SLF001 - as above
+    return info.user
 
 
 def _leave(info: TaskInfo) -> None:
@@ -216,13 +238,18 @@ def _leave(info: TaskInfo) -> None:
     if info.renewed is None:
         logger.info("Run %s is left to a worker that knows the task %r.", info.uuid, info.task)
         rows.change(_held(info), {"renewed": rows.NOW})
-    elif timezone.now() - info.renewed > UNKNOWN_LIMIT:
+    elif _is_now(info, renewed__lt=rows.NOW - UNKNOWN_LIMIT):
         outcome = Outcome.failed(ErrorCode.UNKNOWN_TASK, f"No worker knows a task named {info.task!r}.")
         if end(info, outcome):
             on_commit(partial(events.publish_from_thread, info.uuid, final_report(info)))
         return
-    info.run_at = timezone.now() + UNKNOWN_PAUSE
+    info.run_at = _later(UNKNOWN_PAUSE)
     on_commit(partial(_offer, info))
+
+
+def _is_now(info: TaskInfo, **compared: Any) -> bool:
+    """Whether that is true of the row by the database's clock."""
+    return TaskInfo.rows().filter(pk=info.pk, **compared).exists()
 
 
 def _offer(info: TaskInfo) -> None:
@@ -259,8 +286,10 @@ def finish(
     """
     said: dict[str, Any] = {"target": target, "progress": progress, "message_count": _count(info, messages)}
     final: TaskInfo | None = copy(info)
-    while final is not None and not end(final, outcome, seq=seq, **said):
-        final = rows.read(_held(info))  # somebody has asked it to stop meanwhile; or it is another attempt's
+    for _ in _tries(info):
+        if final is None or end(final, outcome, seq=seq, **said):
+            break
+        final = rows.read(_held(info), lock=True)  # somebody has asked it to stop meanwhile; or it is another attempt's
     if final is None:
         return None
     _append(messages)
@@ -287,16 +316,20 @@ def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, **said: Any
         outputs=outcome.outputs,
         error=outcome.error,
         traceback=_storable(outcome.traceback),
-        run_at=info.run_at if final else outcome.run_at,
+        run_at=info.run_at if final else outcome.run_at and outcome.run_at + _skew(),
         finished=ended_at,
-        expires=None if ended_at is None or info.retain is None else ended_at + info.retain,
+        expires=None if ended_at is None or info.retain is None else rows.Later(info.retain),
         worker="",
         renewed=None,
         **said,
     )
-    if ended and not final:
+    if not ended:
+        return False
+    if ended_at is None:
         on_commit(partial(enqueue, info))
-    return ended
+    elif info.retain is not None:
+        info.expires = ended_at + info.retain  # about: the row has it by the database's clock
+    return True
 
 
 def _append(messages: Sequence[TaskMessage]) -> None:
@@ -341,26 +374,44 @@ def cancel(info: TaskInfo) -> bool:
     One that waits is cancelled here. One that runs is told by a flag in its row, which its worker reads each
     time that it renews its lease, and by an event, which is sooner.
     """
-    with transaction.atomic(router.db_for_write(TaskInfo)):
-        info.refresh_from_db(using=router.db_for_write(TaskInfo))
-        while not info.is_final:
-            if info.status == Status.PENDING and end(info, CANCELLED, cancel_requested=True):
-                on_commit(partial(events.publish_from_thread, info.uuid, final_report(info)))
-                return True
-            if info.status == Status.RUNNING and rows.change(_held(info), {"cancel_requested": True}):
-                info.cancel_requested = True
-                on_commit(partial(events.tell_workers, info.uuid))
-                return True
-            info.refresh_from_db(using=router.db_for_write(TaskInfo))  # it has moved on meanwhile
+    # No transaction of its own: each try is one statement, so SQLite need not wait for a lock that it would be refused.
+    _refresh(info)
+    for _ in _tries(info):
+        if info.is_final:
+            return False
+        if info.status == Status.PENDING and end(info, CANCELLED, cancel_requested=True):
+            on_commit(partial(events.publish_from_thread, info.uuid, final_report(info)))
+            return True
+        if info.status == Status.RUNNING and rows.change(_held(info), {"cancel_requested": True}):
+            info.cancel_requested = True
+            on_commit(partial(events.tell_workers, info.uuid))
+            return True
+        _refresh(info, lock=True)  # it has moved on meanwhile
     return False
+
+
+def _refresh(info: TaskInfo, *, lock: bool = False) -> None:
+    """Read the run again; DoesNotExist if it was deleted."""
+    read = rows.read({"pk": info.pk}, lock=lock)
+    if read is None:
+        raise TaskInfo.DoesNotExist(f"The run {info.uuid} was deleted.")
+    for field in TaskInfo._meta.concrete_fields:  # noqa: SLF001 - Django's public name for it
+        if field.attname != "user_id":  # which never changes, and whose user may have been read
+            setattr(info, field.attname, getattr(read, field.attname))
+
+
+def _tries(info: TaskInfo) -> Iterator[int]:
+    """So many tries to change a run that others change meanwhile. Then OperationalError, which a ledger tries on."""
+    yield from range(MOST_TRIES)
+    raise OperationalError(f"The run {info.uuid} had changed each of the {MOST_TRIES} times that it was to be changed.")
 
 
 def retry(info: TaskInfo) -> TaskInfo:
     """Start a new run of the same inputs, with the same user; NotFinished where this one has not ended."""
-    info.refresh_from_db(using=router.db_for_write(TaskInfo))
+    _refresh(info)
     if not info.is_final:
         raise NotFinished(info)
-    return start(get_task(info.task), info.inputs, user=info.user)
+    return start(get_task(info.task), info.inputs, user=_read_user(info))
 
 
 def final_report(info: TaskInfo) -> Report:

@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -315,6 +315,108 @@ def unknown(task):
     return False
 
 
+# The host's clock is wrong, and the database's decides
+
+
+WRONG = [timedelta(days=-400), timedelta(days=400)]
+
+
+@pytest.fixture(params=WRONG, ids=["behind", "ahead"])
+def wrong(request, monkeypatch):
+    """The host's clock is so far from the database's, which on SQLite is the real one."""
+    right = timezone.now
+    monkeypatch.setattr("django.utils.timezone.now", lambda: right() + request.param)
+    return request.param
+
+
+def by_the_database(moment, wrong):
+    """Whether the moment is about now, though the host says otherwise."""
+    return abs(moment - (timezone.now() - wrong)) < timedelta(minutes=5)
+
+
+def test_a_wrong_clock_neither_begins_a_run_before_its_time_nor_keeps_it_waiting(queue, wrong):
+    right = timezone.now() - wrong
+    early, due = submit(run_at=right + timedelta(hours=1)).info, submit(run_at=right - timedelta(hours=1)).info
+    assert runs.begin(early.uuid) is None
+    assert runs.begin(due.uuid).status == "running"
+
+
+def test_a_delay_counts_from_the_databases_clock(queue, wrong, django_capture_on_commit_callbacks):
+    with django_capture_on_commit_callbacks(execute=True):
+        info = submit(delay=60).info
+    assert by_the_database(row(info)["run_at"], wrong)
+    (job,) = queue.jobs
+    waits = (job.run_at - timezone.now()).total_seconds()
+    assert 30 < waits <= 61, "the queue waits by the host's clock, for as long"
+
+
+def test_a_pause_before_the_next_try_counts_from_the_databases_clock(queue, wrong):
+    held = begun()
+    runs.finish(held, HANDED_BACK._replace(run_at=timezone.now() + timedelta(seconds=60)), **said())
+    assert by_the_database(row(held)["run_at"], wrong)
+
+
+def test_a_wrong_clock_fails_no_run_whose_task_is_not_known_yet(queue, wrong):
+    info = submit().info
+    for _ in range(2):
+        runs.begin(info.uuid, knows=unknown)
+    assert row(info)["status"] == "pending"
+
+
+@pytest.mark.usefixtures("memory_layer")
+def test_a_wrong_clock_keeps_no_run_whose_task_nobody_knows(queue, wrong):
+    info = submit().info
+    runs.begin(info.uuid, knows=unknown)
+    TaskInfo.objects.update(renewed=F("renewed") - runs.UNKNOWN_LIMIT - timedelta(seconds=1))
+    runs.begin(info.uuid, knows=unknown)
+    assert row(info)["status"] == "failed"
+
+
+def test_how_long_a_run_is_kept_counts_from_the_databases_clock(queue, wrong):
+    held = begun(retain=timedelta(seconds=60))
+    runs.finish(held, DONE, **said())
+    assert by_the_database(row(held)["expires"], wrong)
+
+
+def test_a_run_without_a_time_costs_no_statement_more(queue, django_assert_num_queries):
+    with django_assert_num_queries(1):
+        info = submit().info
+    with django_assert_num_queries(2):
+        held = runs.begin(info.uuid)
+    with django_assert_num_queries(1):
+        runs.finish(held, DONE, **said())
+
+
+# Others change the run at the same time
+
+
+def test_a_run_that_changes_each_time_that_it_is_to_be_changed_is_an_error_in_the_end(queue, monkeypatch):
+    """As under REPEATABLE READ on MySQL, where a transaction reads what was, and writes what is."""
+    held, waiting = begun(), submit().info
+    monkeypatch.setattr(runs.rows, "change", lambda *args: False)
+    with pytest.raises(OperationalError, match=f"The run {held.uuid} had changed each of the 100 times"):
+        runs.finish(held, DONE, **said())
+    for info in (held, waiting):
+        with pytest.raises(OperationalError, match=f"The run {info.uuid} had changed"):
+            runs.cancel(info)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_is_cancelled_inside_a_transaction_of_the_callers_and_told_of_at_its_end(queue, told):
+    info = submit().info
+    with transaction.atomic():
+        assert info.cancel()
+        assert told == []
+    assert [what for what, *_ in told] == ["followers"]
+
+
+def test_a_run_that_was_deleted_cannot_be_cancelled(queue):
+    info = submit().info
+    TaskInfo.objects.all().delete()
+    with pytest.raises(TaskInfo.DoesNotExist, match="was deleted"):
+        info.cancel()
+
+
 def test_a_run_whose_task_is_not_known_here_is_left_to_others(queue, django_capture_on_commit_callbacks):
     info = submit().info
     for _ in range(2):
@@ -576,7 +678,7 @@ def test_a_run_that_waits_is_cancelled_at_once(queue, told, attempt):
     stored = TaskInfo.objects.get()
     for ended in (info, stored):
         assert (ended.status, ended.cancel_requested, ended.error) == ("cancelled", True, None)
-        assert ended.expires == ended.finished + timedelta(days=1)
+        assert abs(ended.expires - ended.finished - timedelta(days=1)) < timedelta(seconds=5)  # two clocks
     ((who, uuid, report),) = told
     assert (who, uuid) == ("followers", info.uuid)
     assert (report.finished, report.seq) == (True, stored.seq)
