@@ -9,7 +9,7 @@ from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
-from django.db import models, router
+from django.db import connections, models, router, transaction
 from django.utils import timezone
 
 from taskapi.doors import doors
@@ -17,6 +17,9 @@ from taskapi.exceptions import TaskCancelled, TaskFailed
 from taskapi.states import FINAL, Status
 
 FIRST_LOOK, LAST_LOOK = 0.005, 0.5  # seconds between two looks at a run whose result is waited for
+NEWEST = 100  # runs of a user: those that may have been started, and have ended, since Django looked at all of them
+
+_UNFINISHED = [status.value for status in Status if status not in FINAL]
 
 
 class JSONTextField(models.TextField):  # type: ignore[type-arg]  # the stubs' generic is not subscriptable at run time
@@ -37,6 +40,51 @@ class JSONTextField(models.TextField):  # type: ignore[type-arg]  # the stubs' g
 
     def value_to_string(self, obj: models.Model) -> Any:
         return self.value_from_object(obj)
+
+
+class Runs(models.QuerySet["TaskInfo"]):
+    """Runs, which can be deleted while they go on."""
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """As Django's: whoever writes one of them waits until they are gone, and then there is nothing to write to."""
+        if self.query.is_sliced or self.query.distinct_fields:
+            return super().delete()  # which refuses it
+        using = router.db_for_write(TaskInfo, **self._hints) if self._db is None else self._db  # type: ignore[attr-defined]  # Django's own
+        with transaction.atomic(using=using):
+            _hold(self.using(using))
+            return super().delete()
+
+    delete.alters_data = True  # type: ignore[attr-defined]  # as Django's own: no template may call it
+    delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's own: it is none of the manager's
+
+
+def _hold(runs: models.QuerySet[TaskInfo]) -> None:
+    """Lock those of the runs that somebody may write, until the end of the transaction.
+
+    Django deletes the messages of a run and then the run: one that came between the two would be a message of no run.
+    """
+    unfinished = runs.filter(status__in=_UNFINISHED).order_by().values("pk")
+    _lock(TaskInfo.objects.using(runs.db).filter(pk__in=unfinished))
+
+
+def _lock(found: models.QuerySet[Any]) -> None:
+    if connections[found.db].features.has_select_for_update:
+        list(found.select_for_update().values_list("pk", flat=True))
+    else:  # SQLite has one lock, for whoever writes; and it is too late to ask for it once something was read
+        TaskInfo.objects.using(found.db).filter(pk=0).update(worker="")
+
+
+def before_user(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    """Before a user is deleted: nobody may start a run for him, or write one of his, between this and the end of it.
+
+    Django has looked up already which runs it will delete. What was started since then would be a run of no user.
+    """
+    if not router.allow_migrate_model(using, TaskInfo):
+        return
+    _lock(sender._base_manager.using(using).filter(pk=instance.pk))  # noqa: SLF001 - Django's public name for it
+    his = TaskInfo.objects.using(using).filter(user=instance.pk)
+    newest = list(his.order_by("-id").values_list("pk", flat=True)[:NEWEST])
+    his.filter(models.Q(status__in=_UNFINISHED) | models.Q(pk__in=newest)).only("pk").delete()
 
 
 class TaskInfo(models.Model):
@@ -73,6 +121,8 @@ class TaskInfo(models.Model):
     retain = models.DurationField(null=True, blank=True)  # how long it is kept after its end; null: for ever
     expires = models.DateTimeField(null=True, blank=True)  # when it may be deleted; null: never
 
+    objects = Runs.as_manager()
+
     class Meta:
         verbose_name = "run"
         ordering = ("-id",)
@@ -93,6 +143,19 @@ class TaskInfo(models.Model):
         """The rows as they are in the database that is written to: a replica may lag."""
         return cls.objects.using(router.db_for_write(cls))
 
+    def refresh_from_db(self, using: str | None = None, *args: Any, **kwargs: Any) -> None:
+        """As Django's, from the database that is written to unless `using` says otherwise: a replica may lag."""
+        super().refresh_from_db(using or router.db_for_write(TaskInfo), *args, **kwargs)
+
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """As Django's, and as `Runs.delete`."""
+        using = using or router.db_for_write(TaskInfo, instance=self)
+        with transaction.atomic(using=using):
+            _hold(TaskInfo.objects.using(using).filter(pk=self.pk))
+            return super().delete(using, keep_parents)
+
+    delete.alters_data = True  # type: ignore[attr-defined]  # as Django's own: no template may call it
+
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
@@ -109,8 +172,7 @@ class TaskInfo(models.Model):
         """
         if self.message_count <= count:
             return []
-        log = self.log.filter(index__gte=count, index__lt=self.message_count)
-        return list(log.order_by("index").values_list("body", flat=True))
+        return [message.body for message in TaskMessage.of(self, count)]
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
         """The outputs, once the run has ended: TaskFailed or TaskCancelled where it has none.
@@ -172,3 +234,9 @@ class TaskMessage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.run_id} [{self.index}]"
+
+    @classmethod
+    def of(cls, info: TaskInfo, after: int) -> models.QuerySet[TaskMessage]:
+        """The messages of the run as `info` knows it, past the first `after`, in order: from where they are written."""
+        log = cls.objects.using(router.db_for_write(TaskInfo)).filter(run=info.pk)
+        return log.filter(index__gte=after, index__lt=info.message_count).order_by("index")

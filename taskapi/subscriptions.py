@@ -148,8 +148,7 @@ class Subscription:
 
 def _read_changes(uuid: UUID, known: int) -> tuple[TaskInfo, list[TaskMessage]]:
     info = TaskInfo.rows().get(uuid=uuid)
-    log = info.log.filter(index__gte=known, index__lt=info.message_count).order_by("index")
-    return info, list(log) if info.message_count > known else []
+    return info, list(TaskMessage.of(info, known)) if info.message_count > known else []
 
 
 class Hub:
