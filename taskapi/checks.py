@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -45,6 +46,7 @@ def register() -> None:
     checks.register(check_settings, "taskapi")
     checks.register(check_channel_layer, "taskapi")
     checks.register(check_sqlite, "taskapi", checks.Tags.database)
+    checks.register(check_postgresql, "taskapi", checks.Tags.database)
 
 
 # Tasks
@@ -354,14 +356,48 @@ def check_sqlite(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
         with connection.cursor() as cursor:
             (mode,) = cursor.execute("PRAGMA journal_mode").fetchone()
             (timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
-        if mode.lower() != "wal" or timeout < BUSY_TIMEOUT * 1000:
+        begins = connection.transaction_mode or "DEFERRED"  # type: ignore[attr-defined]  # sqlite's own
+        if mode.lower() != "wal" or timeout < BUSY_TIMEOUT * 1000 or begins == "DEFERRED":
             messages.append(
                 checks.Warning(
-                    f"DATABASES[{alias!r}] is SQLite with journal_mode={mode} and busy_timeout={timeout} ms: a worker "
-                    "and a server that write at once will see “database is locked”.",
+                    f"DATABASES[{alias!r}] is SQLite with journal_mode={mode} and busy_timeout={timeout} ms, whose "
+                    f"transactions begin {begins}: a worker and a server that write at once will see “database is "
+                    "locked”.",
                     hint="Set OPTIONS = {'timeout': 20, 'transaction_mode': 'IMMEDIATE', 'init_command': "
                     "'PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL'}.",
                     id="taskapi.W001",
+                )
+            )
+    return messages
+
+
+# PostgreSQL
+
+
+def check_postgresql(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """A PostgreSQL on another host is given up when it goes away without a word."""
+    messages: list[CheckMessage] = []
+    for alias in databases or ():
+        connection = connections[alias]
+        options = connection.settings_dict.get("OPTIONS", {})
+        if connection.vendor != "postgresql" or "service" in options:  # whose file may have the options
+            continue
+        host = str(options.get("host", connection.settings_dict.get("HOST", "")))
+        if host == "" or host.startswith(("/", "@")):  # a Unix socket
+            continue
+        missing = []
+        if "connect_timeout" not in options and "PGCONNECT_TIMEOUT" not in os.environ:
+            missing.append("connect_timeout")
+        if not options.keys() & {"tcp_user_timeout", "keepalives_idle"}:
+            missing.append("tcp_user_timeout")
+        if missing:
+            messages.append(
+                checks.Warning(
+                    f"DATABASES[{alias!r}] is PostgreSQL without {' and '.join(missing)}: if its host goes away "
+                    "without a word, requests and tasks wait for a quarter of an hour.",
+                    hint="Add to OPTIONS: {'connect_timeout': 5, 'tcp_user_timeout': 10000, 'keepalives_idle': 5, "
+                    "'keepalives_interval': 2, 'keepalives_count': 3}.",
+                    id="taskapi.W009",
                 )
             )
     return messages

@@ -14,6 +14,7 @@ from rest_framework.authentication import BasicAuthentication
 from rest_framework.permissions import IsAdminUser, IsAuthenticated
 from rest_framework.throttling import UserRateThrottle
 
+from taskapi.checks import check_postgresql
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
 
@@ -396,7 +397,15 @@ def test_an_sqlite_as_django_makes_it_has_no_wal(messages_for):
 
 
 def test_an_sqlite_that_makes_its_writers_wait_is_fine(messages_for):
-    assert messages_for(timeout=5, init_command="PRAGMA journal_mode=WAL") == []
+    assert messages_for(timeout=5, init_command="PRAGMA journal_mode=WAL", transaction_mode="IMMEDIATE") == []
+    assert messages_for(timeout=5, init_command="PRAGMA journal_mode=WAL", transaction_mode="exclusive") == []
+
+
+@pytest.mark.parametrize("mode", [None, "DEFERRED"])
+def test_an_sqlite_whose_transactions_read_before_they_have_their_lock(messages_for, mode):
+    (message,) = messages_for(timeout=20, init_command="PRAGMA journal_mode=WAL", transaction_mode=mode)
+    assert (message.id, type(message)) == ("taskapi.W001", checks.Warning)
+    assert "transactions begin DEFERRED" in message.msg
 
 
 def test_the_remedy_for_an_sqlite_is_one(messages_for):
@@ -407,6 +416,48 @@ def test_the_remedy_for_an_sqlite_is_one(messages_for):
 
 def test_a_database_of_one_process_is_not_looked_at(messages_for):
     assert messages_for(name=":memory:") == messages_for(name="file:memorydb?mode=memory") == []
+
+
+# PostgreSQL
+
+
+@pytest.fixture
+def about_postgres():
+    """What is found about a PostgreSQL on that host, to which nobody connects."""
+
+    def look(host, **options):
+        database = {"ENGINE": "django.db.backends.postgresql", "NAME": "any", "HOST": host, "OPTIONS": options}
+        connections.databases[SCRATCH] = connection.settings_dict | database
+        messages = check_postgresql([SCRATCH])
+        del connections[SCRATCH], connections.databases[SCRATCH]
+        return messages
+
+    return look
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({}, "connect_timeout and tcp_user_timeout"),
+        ({"connect_timeout": 5}, "tcp_user_timeout"),
+        ({"tcp_user_timeout": 10_000}, "connect_timeout"),
+    ],
+)
+def test_a_postgresql_that_would_be_waited_for_after_its_host_has_gone(about_postgres, options, missing):
+    (message,) = about_postgres("db.example.com", **options)
+    assert (message.id, type(message)) == ("taskapi.W009", checks.Warning)
+    assert f"DATABASES['scratch'] is PostgreSQL without {missing}:" in message.msg
+
+
+def test_the_remedy_for_a_postgresql_is_one(about_postgres):
+    (message,) = about_postgres("db.example.com")
+    options = ast.literal_eval(message.hint.removeprefix("Add to OPTIONS: ").removesuffix("."))
+    assert about_postgres("db.example.com", **options) == []
+
+
+def test_a_postgresql_that_is_given_up_in_time_is_fine(about_postgres):
+    assert about_postgres("db.example.com", connect_timeout=3, keepalives_idle=5) == []
+    assert about_postgres("/var/run/postgresql") == about_postgres("") == [], "a host of its own cannot go away"
 
 
 def test_a_slip_in_the_name_of_a_setting():
