@@ -42,8 +42,8 @@ MOST_WRITES = 100  # in one transaction: bounds how long it holds SQLite's one w
 LOCK_WAIT_ALONE = 50  # milliseconds for each of those whose transaction has failed: they wait for one another
 FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0  # seconds between two tries while the database is away; doubling
 GIVE_UP = 600.0  # seconds after which a write that never succeeds is taken for the fault
-LOCK_NOT_AVAILABLE, LOCK_WAIT_TIMEOUT = "55P03", 1205  # PostgreSQL's and MySQL's words for a lock that is held
-ANSWER_LIMIT = 5.0  # seconds for which a server tries a write on that nobody else waits for
+LOCKED = ("55P03", "40P01", "40001", 1205, 1213)  # PostgreSQL's and MySQL's codes: a lock, a deadlock, a conflict
+ANSWER_LIMIT = 5.0  # seconds for which a server tries on what somebody else has locked
 
 
 class _Outcome(NamedTuple):
@@ -195,9 +195,13 @@ class Ledger(ABC):
 
     # Beside the ledger
 
+    def _may_succeed(self, error: BaseException) -> bool:
+        """Whether a write that has failed by itself is tried on."""
+        return isinstance(error, AWAY)
+
     def _refused(self, write: _Write, error: BaseException) -> None:
         """A write has failed by itself: it is tried on if it may succeed, and nobody waits for that but its caller."""
-        if not isinstance(error, AWAY) or self.patience_beside <= 0:
+        if not self._may_succeed(error):
             write.tell(_Outcome(None, error))
             return
         trying = self._loop.create_task(self._write_beside(write, error))
@@ -271,6 +275,9 @@ class ServerLedger(Ledger):
     def _in_thread(self, function: Callable[[], T]) -> asyncio.Future[T]:
         return self._loop.create_task(in_database(function))
 
+    def _may_succeed(self, error: BaseException) -> bool:
+        return isinstance(error, AWAY) and _is_locked(error)  # all else is told at once
+
 
 _ledgers: WeakKeyDictionary[asyncio.AbstractEventLoop, ServerLedger] = WeakKeyDictionary()
 
@@ -305,7 +312,7 @@ def _write(batch: list[_Write], lock_wait: int = LOCK_WAIT) -> list[_Outcome]:
 def _is_locked(error: Exception) -> bool:
     """Whether the database is well, and somebody else has locked what was to be written."""
     code = getattr(error.__cause__, "sqlstate", getattr(error.__cause__, "pgcode", None))  # psycopg 3, or 2
-    return code == LOCK_NOT_AVAILABLE or error.args[:1] == (LOCK_WAIT_TIMEOUT,)
+    return code in LOCKED or error.args[:1] in [(number,) for number in LOCKED]
 
 
 def _write_and_close(write: _Write) -> list[_Outcome]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -143,9 +144,13 @@ class TaskInfo(models.Model):
         """The rows as they are in the database that is written to: a replica may lag."""
         return cls.objects.using(router.db_for_write(cls))
 
-    def refresh_from_db(self, using: str | None = None, *args: Any, **kwargs: Any) -> None:
-        """As Django's, from the database that is written to unless `using` says otherwise: a replica may lag."""
-        super().refresh_from_db(using or router.db_for_write(TaskInfo), *args, **kwargs)
+    def refresh_from_db(
+        self, using: str | None = None, fields: Iterable[str] | None = None, from_queryset: Any = None
+    ) -> None:
+        """As Django's, from the database that is written to unless it is said otherwise: a replica may lag."""
+        if using is None and (from_queryset is None or from_queryset._db is None):  # noqa: SLF001 - Django's own
+            using = router.db_for_write(TaskInfo, instance=self)
+        super().refresh_from_db(using, fields, from_queryset)
 
     def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         """As Django's, and as `Runs.delete`."""
@@ -238,5 +243,5 @@ class TaskMessage(models.Model):
     @classmethod
     def of(cls, info: TaskInfo, after: int) -> models.QuerySet[TaskMessage]:
         """The messages of the run as `info` knows it, past the first `after`, in order: from where they are written."""
-        log = cls.objects.using(router.db_for_write(TaskInfo)).filter(run=info.pk)
+        log = cls.objects.using(router.db_for_write(cls, instance=info)).filter(run=info.pk)
         return log.filter(index__gte=after, index__lt=info.message_count).order_by("index")

@@ -229,7 +229,8 @@ def _read_user(info: TaskInfo) -> Any:
     field: Any = TaskInfo._meta.get_field("user")  # noqa: SLF001 - Django's public name for it
     if info.user_id is not None and not field.is_cached(info):
         users = field.remote_field.model
-        info.user = users._base_manager.using(router.db_for_write(users)).get(pk=info.user_id)  # noqa: SLF001 - as above
+        user = users._base_manager.using(router.db_for_write(users)).get(pk=info.user_id)  # noqa: SLF001 - as above
+        field.set_cached_value(info, user)
     return info.user
 
 

@@ -14,9 +14,6 @@ class To:
 
     db_for_write = db_for_read
 
-    def allow_relation(self, *_: Any, **__: Any) -> bool:
-        return True
-
 
 class Replica(To):
     """What is written to one database is read from another, which may lag behind."""
