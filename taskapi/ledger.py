@@ -95,6 +95,7 @@ class _Write:
 class Ledger(ABC):
     """Group commit, for one event loop."""
 
+    lock_wait: int  # milliseconds for which a transaction waits for a lock
     patience: float  # seconds for which writes are tried again while the database is away
     patience_beside: float  # seconds for which a write is that fails by itself
 
@@ -130,7 +131,7 @@ class Ledger(ABC):
         """Hand what waits to the thread, now: a run begins with a write, and the loop may have much else to do."""
         batch, self._waiting = self._waiting[:MOST_WRITES], self._waiting[MOST_WRITES:]
         if batch:
-            self._writing = self._in_thread(partial(_write, batch))
+            self._writing = self._in_thread(partial(_write, batch, self.lock_wait))
             self._writing.add_done_callback(partial(self._written, batch))
         else:
             self._writing = None
@@ -181,7 +182,7 @@ class Ledger(ABC):
             logger.warning("The database does not take writes (%s); next try in %.1f s.", failure, pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_PAUSE)
-            failure = await self._try(batch, LOCK_WAIT)
+            failure = await self._try(batch, self.lock_wait)
         return failure
 
     async def _try(self, batch: list[_Write], lock_wait: int) -> BaseException | None:
@@ -241,6 +242,7 @@ class Ledger(ABC):
 class WorkerLedger(Ledger):
     """A worker's: on a thread of its own, and patient, because what a task has done is done."""
 
+    lock_wait = LOCK_WAIT
     patience = GIVE_UP
 
     def __init__(self) -> None:
@@ -269,6 +271,7 @@ class WorkerLedger(Ledger):
 class ServerLedger(Ledger):
     """A server's: on the thread of its other rows. Somebody waits for an answer, and can ask again."""
 
+    lock_wait = LOCK_WAIT_ALONE  # all sockets wait as long
     patience = 0.0
     patience_beside = ANSWER_LIMIT
 
@@ -296,7 +299,7 @@ def _tell(batch: list[_Write], outcomes: list[_Outcome]) -> None:
         write.tell(outcome)
 
 
-def _write(batch: list[_Write], lock_wait: int = LOCK_WAIT) -> list[_Outcome]:
+def _write(batch: list[_Write], lock_wait: int) -> list[_Outcome]:
     for write in batch:
         write.prepare()
     using = router.db_for_write(TaskInfo)
@@ -319,6 +322,6 @@ def _write_and_close(write: _Write) -> list[_Outcome]:
     """Write it on a connection that is new, and is left to nobody: it failed on another, whatever the reason was."""
     try:
         with watching():
-            return _write([write])
+            return _write([write], LOCK_WAIT)
     finally:
         connections.close_all()
