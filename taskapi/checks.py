@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
+from asgiref.sync import AsyncToSync, iscoroutinefunction
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.checks import CheckMessage
@@ -144,6 +145,7 @@ def _check_run(task: type[Task]) -> Iterator[CheckMessage]:
             id="taskapi.E005",
         )
         return
+    yield from _check_that_run_is_run(task)
     static = isinstance(inspect.getattr_static(task, "run"), staticmethod)
     parameters = list(inspect.signature(run).parameters.values())[0 if static or inspect.ismethod(run) else 1 :]
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
@@ -168,6 +170,30 @@ def _check_run(task: type[Task]) -> Iterator[CheckMessage]:
             hint=f"Write `def run({_signature(task)}):`.",
             obj=task,
             id="taskapi.E006",
+        )
+
+
+def _check_that_run_is_run(task: type[Task]) -> Iterator[CheckMessage]:
+    """Whether a call of `run` does its work, and does not only return what would do it."""
+    run = task.run
+    if inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run):
+        yield checks.Error(
+            f"The `run` of the task {_path(task)} is a generator: nobody would iterate over it, so its work would not "
+            "be done.",
+            hint="Leave out `yield`, and tell what there is to tell by `self.add_message()`.",
+            obj=task,
+            id="taskapi.E008",
+        )
+    static = inspect.getattr_static(task, "run")
+    is_sync = not iscoroutinefunction(run) and not isinstance(static, AsyncToSync)
+    if is_sync and iscoroutinefunction(inspect.unwrap(run)):
+        yield checks.Warning(
+            f"The `run` of the task {_path(task)} is async, under a decorator that is not: if nobody awaits it there, "
+            "its runs fail.",
+            hint="Write the decorator's wrapper as `async def`, and `await` the function in it. If it runs the "
+            "function in a loop of its own, delete its `__wrapped__`.",
+            obj=task,
+            id="taskapi.W008",
         )
 
 

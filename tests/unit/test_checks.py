@@ -2,8 +2,10 @@
 
 import ast
 from datetime import timedelta
+from functools import partialmethod, wraps
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.core import checks
 from django.core.checks import Error, run_checks
 from django.core.management import call_command
@@ -155,6 +157,73 @@ def test_a_task_whose_parameters_are_none(kind, spec):
     assert message.id == "taskapi.E004"
     assert f"`{kind}`" in message.msg
     assert f"`{kind} = {{" in message.hint
+
+
+def plainly(function):
+    @wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def awaiting(function):
+    @wraps(function)
+    async def wrapper(*args, **kwargs):
+        return await function(*args, **kwargs)
+
+    return wrapper
+
+
+async def async_run(self):
+    pass
+
+
+def generator_run(self):
+    yield
+
+
+async def async_generator_run(self):
+    yield
+
+
+@pytest.mark.parametrize("run", [generator_run, async_generator_run])
+def test_a_run_that_is_a_generator(run):
+    message = the_one_about(type("Made", (Task,), {"name": "made", "run": run}))
+    assert (message.id, type(message)) == ("taskapi.E008", Error)
+    assert "add_message" in message.hint
+
+
+@pytest.mark.parametrize("run", [plainly(async_run), plainly(awaiting(async_run))])
+def test_an_async_run_under_a_decorator_that_is_not(run):
+    message = the_one_about(type("Made", (Task,), {"name": "made", "run": run}))
+    assert (message.id, type(message)) == ("taskapi.W008", checks.Warning)
+    assert "async def" in message.hint
+
+
+def consuming(function):
+    @wraps(function)
+    def wrapper(self):
+        return list(function(self))
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        async_run,
+        awaiting(async_run),
+        awaiting(plainly(async_run)),
+        async_to_sync(async_run),
+        plainly(lambda self: None),
+        sync_to_async(lambda self: None),
+        partialmethod(async_run),
+        consuming(generator_run),
+    ],
+)
+def test_a_decorator_that_has_the_work_done_is_fine(run):
+    assert found(TASK_API_BACKGROUND_TASKS=[type("Made", (Task,), {"name": "made", "run": run})]) == []
 
 
 def test_a_task_without_run():
