@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 from django.db import InterfaceError, InternalError, OperationalError, connections, router
 
 from taskapi.backends import get_backend
-from taskapi.database import in_database, keep_connections, workers_transaction
+from taskapi.database import forget_queries, in_database, keep_connections, workers_transaction
 from taskapi.models import TaskInfo
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,10 @@ class WorkerLedger(Ledger):
     def _in_thread(self, function: Callable[[], T]) -> asyncio.Future[T]:
         def call() -> T:
             keep_connections()
-            return function()
+            try:
+                return function()
+            finally:
+                forget_queries()
 
         return self._loop.run_in_executor(self._thread, call)
 

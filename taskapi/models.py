@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import models, router
 from django.utils import timezone
 
+from taskapi.contexts import waiting_for
 from taskapi.doors import doors
 from taskapi.exceptions import TaskCancelled, TaskFailed
 from taskapi.states import FINAL, Status
@@ -123,15 +124,17 @@ class TaskInfo(models.Model):
         """As `result`, for async code."""
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         pause = FIRST_LOOK
-        while not self.is_final:
-            if deadline is not None:
-                left = deadline - asyncio.get_running_loop().time()
-                if left <= 0:
-                    raise TimeoutError(f"The run {self.uuid} is {self.status} after {timeout} s.")
-                pause = min(pause, left)
-            await asyncio.sleep(pause)
-            pause = min(1.5 * pause, LAST_LOOK)
-            await self.arefresh_from_db()
+        with waiting_for(self) as still_waits:
+            while not self.is_final:
+                if deadline is not None:
+                    left = deadline - asyncio.get_running_loop().time()
+                    if left <= 0:
+                        raise TimeoutError(f"The run {self.uuid} is {self.status} after {timeout} s.")
+                    pause = min(pause, left)
+                await asyncio.sleep(pause)
+                pause = min(1.5 * pause, LAST_LOOK)
+                await self.arefresh_from_db()
+                still_waits()
         if self.status == Status.FAILED:
             raise TaskFailed(self)
         if self.status == Status.CANCELLED:

@@ -21,7 +21,7 @@ if not apps.ready:
 
 from taskapi.backends.arq import FUNCTION, health_key, queue_key, serialize
 from taskapi.conf import settings
-from taskapi.processes import leave, log_to_terminal
+from taskapi.processes import end_in_a_moment, leave, log_to_terminal
 from taskapi.redis import parse_sentinel
 from taskapi.tasks import Task
 from taskapi.workers.engine import Worker
@@ -44,6 +44,7 @@ async def work(ctx: dict[Any, Any]) -> None:
     log_to_terminal()
     if not await Worker([QUEUE], burst=burst).main():
         leave()
+    end_in_a_moment()
     raise asyncio.CancelledError  # how an arq worker is told to end
 
 

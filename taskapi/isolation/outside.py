@@ -7,12 +7,12 @@ import logging
 import os
 import pickle
 import signal
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from taskapi.exceptions import Interrupted
-from taskapi.isolation.process import main
+from taskapi.isolation.process import BEGUN, main
 from taskapi.processes import fresh
 from taskapi.runs import Outcome
 from taskapi.states import Status
@@ -34,8 +34,8 @@ class Isolated:
             target=main, args=(self._theirs, pickle.dumps(work.info), os.getpid()), name="taskapi-run"
         )
 
-    async def run(self, threads: ThreadPoolExecutor) -> Outcome:
-        """Execute it to its outcome. One of the threads looks after the process."""
+    async def run(self) -> Outcome:
+        """Execute it to its outcome. A thread of its own looks after the process, to the end of that."""
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Outcome] = loop.create_future()
         timers: list[asyncio.TimerHandle] = []
@@ -49,7 +49,7 @@ class Isolated:
             loop.call_soon_threadsafe(outcome.set_result, said)
 
         self._work.on_interrupt(stop)
-        loop.run_in_executor(threads, self._look_after, tell)
+        threading.Thread(target=self._look_after, args=(tell,), name="taskapi-process").start()
         try:
             return await outcome
         finally:
@@ -83,7 +83,10 @@ class Isolated:
                     return None
                 if isinstance(said, Outcome):
                     return said
-                self._work.speaker.repeat(said)
+                if said == BEGUN:
+                    self._work.on_begin()
+                else:
+                    self._work.speaker.repeat(said)
             elif ended:
                 return None
 

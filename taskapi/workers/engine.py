@@ -16,9 +16,10 @@ from django.db import connections
 
 from taskapi import events, runs, upkeep
 from taskapi.backends.arq import HEALTH_INTERVAL, Unavailable, WorkerQueue
+from taskapi.contexts import run_of
 from taskapi.execution import Executor
 from taskapi.models import TaskInfo
-from taskapi.processes import leave
+from taskapi.processes import end_in_a_moment, free_forked_children, leave
 from taskapi.registry import tasks
 from taskapi.upkeep import Held
 from taskapi.work import Interruption
@@ -60,12 +61,15 @@ class Worker:
     def run(self) -> None:
         """Work until SIGTERM or SIGINT, or until nothing is due where `burst` is set."""
         with asyncio.Runner() as runner:
-            if not runner.run(self.main()):
+            loop = runner.get_loop()
+            if not _complete(loop, loop.create_task(self.main())):
                 leave()
+            end_in_a_moment(loop.is_closed)
 
     async def main(self) -> bool:
         """As `run`, on the running loop; False where a task may have left a thread behind."""
         sys.setswitchinterval(SWITCH_INTERVAL)
+        free_forked_children()
         self._stopping = asyncio.Event()
         self._executor = Executor(self.concurrency)
         self._queue = WorkerQueue(self.queues, tasks())
@@ -255,3 +259,17 @@ class Worker:
             except Unavailable as error:
                 logger.debug("No health record: %s", error)
             await asyncio.sleep(HEALTH_INTERVAL)
+
+
+def _complete(loop: asyncio.AbstractEventLoop, working: asyncio.Task[bool]) -> bool:
+    """Run the loop until the worker has ended, whatever a callback of a task raises."""
+    while True:
+        try:
+            return loop.run_until_complete(working)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if working.done() or signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is Ctrl-C
+                raise
+            run = run_of(error)
+            logger.error("The worker goes on although a callback raised %r (in run %s).", error, run and run.run)
+            if run is not None:
+                run.exited(error)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import connections
 
-from taskapi.database import keep_connections
+from taskapi.database import forget_queries, keep_connections
 from taskapi.upkeep import Held, renew
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class LeaseKeeper(threading.Thread):
                 self._renewed(executing, renew(self._worker, executing))
             except Exception as error:  # noqa: BLE001 - the database is away: nobody can take the runs either
                 logger.warning("The leases could not be renewed: %r", error)
+            forget_queries()
         connections.close_all()
 
     def stop(self) -> None:

@@ -33,6 +33,7 @@ from taskapi.workers import engine, leases
 from taskapi.workers.engine import Worker
 from tests.integration.contract.guarantees import check_stream
 from tests.support.gate import Gate
+from tests.support.processes import is_there
 from tests.support.stack import Process, Stack, free_port
 from tests.support.waiting import until, wait_for
 
@@ -620,6 +621,66 @@ def test_a_run_that_is_cancelled_over_rest_stops(rest, aside):
     assert (run["attempt"], run["cancel_requested"], run["error"]) == (1, True, None)
 
 
+# Tasks that fork, exit, and leave threads behind
+
+FORKS = ["pool", "pool_that_is_left", "terminate", "interrupt", "executor", "subprocess"]
+
+
+@pytest.mark.parametrize("task", ["fork", "async_fork", "alone_fork"])
+@pytest.mark.parametrize("stack", ["postgres"], indirect=True)  # whose connections have a session to lose
+def test_what_a_task_forks_ends_when_it_is_told_and_harms_nobody(rest, aside, task):
+    worker = aside()
+    how = FORKS[:3] if task == "alone_fork" else 2 * FORKS
+    locations = []
+    for name in how:
+        locations.append(start(rest, task, how=name))
+        if task == "alone_fork":  # each of them loads the project anew
+            seen(rest, locations[-1], status="succeeded")
+    pids = [pid for location in locations for pid in seen(rest, location, status="succeeded")["outputs"]["pids"]]
+    assert len(pids) > len(how)
+    seen(rest, start(rest, "aside_quick"), status="succeeded")  # of this worker, as before
+    assert worker.popen.poll() is None
+    assert worker.stop() == 0
+    wait_for(lambda: not any(map(is_there, pids)))
+    assert "Traceback" not in worker.output
+
+
+@only_sqlite
+def test_a_child_that_a_task_forks_by_hand_ends_where_the_task_does(rest, aside):
+    worker = aside()
+    (pid,) = seen(rest, start(rest, "fork", how="by_hand"), status="succeeded")["outputs"]["pids"]
+    assert not is_there(pid)
+    seen(rest, start(rest, "aside_quick"), status="succeeded")
+    assert worker.stop() == 0
+
+
+@only_sqlite
+@pytest.mark.parametrize("how", ["gather", "callback", "interrupt"])
+def test_a_task_that_would_end_its_worker_ends_its_run_alone(rest, aside, gate, how):
+    worker = aside()
+    held = start(rest, "aside_hold", gate=gate.path)
+    run = seen(rest, start(rest, "exit", how=how), status="failed")
+    assert run["error"]["code"] == "exception"
+    gate.open()
+    assert seen(rest, held, status="succeeded")["attempt"] == 1
+    assert worker.stop() == 0
+    assert "executed 2 runs" in worker.output
+
+
+def leave_threads(rest):
+    for _ in range(3):
+        seen(rest, start(rest, "leaves_threads"), status="failed")
+    seen(rest, start(rest, "aside_quick"), status="succeeded")
+
+
+@only_sqlite
+@pytest.mark.parametrize("options", [[], ["--processes", "2"]], ids=["one", "several"])
+def test_a_worker_ends_though_threads_of_its_tasks_go_on(rest, aside, options):
+    worker = aside(*options)
+    leave_threads(rest)
+    assert worker.stop() == 0
+
+
 # Several processes
 
 
@@ -728,6 +789,8 @@ def test_arqs_command_runs_the_same_worker(own_stack):
         worker.wait_for_output("takes runs from: default")
         subprocess.run([*command, "--check"], env=own_stack.environment, check=True, timeout=30)
         seen(rest, start(rest, "sum", numbers=[1]), status="succeeded")
+        seen(rest, start(rest, "default_exit", how="gather"), status="failed")
+        seen(rest, start(rest, "default_leaves_threads"), status="failed")
         assert own_stack.stop("worker") == 0
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,6 +13,7 @@ from django.utils import timezone
 from taskapi.execution import Executor, Interruption
 from taskapi.isolation import outside
 from taskapi.models import TaskInfo
+from taskapi.tasks import Task
 from tests.support.processes import is_there
 from tests.support.waiting import until
 
@@ -107,6 +109,39 @@ async def test_a_task_knows_its_user(executor):
     assert info.outputs == {"user": "ada"}
 
 
+@pytest.mark.parametrize("task", ["alone_late", "async_alone_late"])
+async def test_a_timeout_counts_from_the_tasks_first_line_and_not_from_the_start_of_its_process(executor, task):
+    info = await execute(executor, task, {"n": 1})
+    assert (info.status, info.error) == ("succeeded", None)
+
+
+async def test_a_process_that_takes_long_to_end_keeps_nobody_waiting(settings, monkeypatch):
+    monkeypatch.setattr(outside, "LAST_WORDS", 600)
+    settings.TASK_API_BACKGROUND_TASKS = [*settings.TASK_API_BACKGROUND_TASKS, Quick]
+    executor = Executor(1)
+    first = await execute(executor, "alone_lingers")
+    pid = first.outputs["pid"]
+    try:
+        async with asyncio.timeout(30):
+            info = await execute(executor, "quick")
+        assert (info.status, info.error) == ("succeeded", None)
+        assert is_there(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        await executor.close()
+    await until(lambda: not [thread for thread in threading.enumerate() if thread.name == "taskapi-process"])
+
+
+class Quick(Task):
+    """Needs a thread of the worker, at once."""
+
+    name = "quick"
+    timeout = 20
+
+    def run(self):
+        self.add_message("begun")
+
+
 # How it fails
 
 
@@ -194,9 +229,10 @@ async def test_a_task_that_does_not_stop_is_killed_with_all_that_it_has_started(
         await until(lambda: not any(is_there(pid) for pid in pids))
 
 
-async def test_a_timeout_ends_a_task_that_calls_nothing(executor, tmp_path):
+async def test_a_timeout_ends_a_task_that_calls_nothing(executor, tmp_path, caplog):
     info = await execute(executor, "stuck_for_a_while", {"pid_file": str(tmp_path / "pids")})
     assert (info.status, info.error["code"]) == ("failed", "timeout")
+    assert "did not within" not in caplog.text, "it is ended"
     for pid in read_pids(tmp_path / "pids"):
         await until(lambda pid=pid: not is_there(pid))
 
