@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -26,6 +27,8 @@ from taskapi.redis import check_url
 from taskapi.registry import load
 from taskapi.tasks import Task
 
+MAX_PREFIX = 50  # characters: the names of groups begin with it, which Channels wants to have less than 100
+PREFIX = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_PREFIX}}}")  # of what Channels takes in the name of a group
 IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
 SETTINGS = (
     "TASK_API_BACKEND",
@@ -34,6 +37,7 @@ SETTINGS = (
     "TASK_API_PERMISSIONS_CLASSES",
     "TASK_API_THROTTLE_CLASSES",
     "TASK_API_REDIS_URL",
+    "TASK_API_REDIS_PREFIX",
     "TASK_API_RETENTION",
     "TASK_API_EVENT_INTERVAL",
 )
@@ -196,6 +200,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         *_check_classes("PERMISSIONS_CLASSES", BasePermission),
         *_check_classes("THROTTLE_CLASSES", BaseThrottle),
         *_check_redis_url(),
+        *_check_redis_prefix(),
         *_check_event_interval(),
         *_check_retention(),
     ]
@@ -262,6 +267,16 @@ def _check_redis_url() -> Iterator[Problem]:
     except ValueError as error:
         hint = "Write it as redis://127.0.0.1:6379/0; it may also come from the environment's REDIS_URL."
         yield "TASK_API_REDIS_URL", f"{error}.", hint
+
+
+def _check_redis_prefix() -> Iterator[Problem]:
+    value = _value("REDIS_PREFIX")
+    if value is not None and not (isinstance(value, str) and PREFIX.fullmatch(value)):
+        hint = (
+            "Give each installation that shares a Redis a name of its own, such as 'mysite-staging': at most "
+            f"{MAX_PREFIX} letters, digits, hyphens, underscores and full stops. 'taskapi' is the default."
+        )
+        yield "TASK_API_REDIS_PREFIX", f"expected a short name, got {value!r}.", hint
 
 
 def _check_event_interval() -> Iterator[Problem]:

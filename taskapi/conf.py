@@ -13,6 +13,7 @@ from rest_framework.settings import api_settings
 
 DEFAULT_BACKEND = "taskapi.backends.arq.ArqBackend"
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
+DEFAULT_REDIS_PREFIX = "taskapi"
 DEFAULT_RETENTION = timedelta(days=7)
 DEFAULT_EVENT_INTERVAL = 0.05  # seconds between two `progress` events of a run
 
@@ -49,6 +50,12 @@ class Settings:
     def redis_url(self) -> str:
         url: str = self._get("REDIS_URL", None) or os.environ.get("REDIS_URL") or DEFAULT_REDIS_URL
         return url
+
+    @property
+    def redis_prefix(self) -> str:
+        """With which every name in Redis begins that is ours: keys, groups, channels."""
+        prefix: str = self._get("REDIS_PREFIX", DEFAULT_REDIS_PREFIX)
+        return prefix
 
     @property
     def event_interval(self) -> float:

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
 
 from django.db import InterfaceError, InternalError, OperationalError, connections, router
 
 from taskapi.backends import get_backend
 from taskapi.database import in_database, keep_connections, workers_transaction
+from taskapi.loops import of_loop
 from taskapi.models import TaskInfo
 
 logger = logging.getLogger(__name__)
@@ -186,16 +186,9 @@ class ServerLedger(Ledger):
         return self._loop.create_task(in_database(function))
 
 
-_ledgers: WeakKeyDictionary[asyncio.AbstractEventLoop, ServerLedger] = WeakKeyDictionary()
-
-
 def get_ledger() -> ServerLedger:
     """The server's ledger of the running event loop."""
-    loop = asyncio.get_running_loop()
-    ledger = _ledgers.get(loop)
-    if ledger is None:
-        ledger = _ledgers[loop] = ServerLedger()
-    return ledger
+    return of_loop(ServerLedger)
 
 
 def _write(batch: list[_Write]) -> list[_Outcome]:

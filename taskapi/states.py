@@ -1,6 +1,7 @@
 """The states of a run, and the moves between them that exist."""
 
 from enum import StrEnum
+from uuid import UUID
 
 
 class Status(StrEnum):
@@ -23,6 +24,11 @@ MOVES: dict[Status, frozenset[Status]] = {
     Status.FAILED: frozenset(),
     Status.CANCELLED: frozenset(),
 }
+
+
+Execution = tuple[
+    UUID, int
+]  # a run, and the number of its attempt: a later attempt is none of an earlier one's business
 
 
 class ErrorCode(StrEnum):

@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
 from taskapi import events, protocol
 from taskapi.database import in_database
+from taskapi.loops import of_loop
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import SEQ_PROGRESS, SEQ_STATE, SEQ_STATUS, SEQ_TARGET, Event, Report
 from taskapi.states import Status
@@ -161,7 +161,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._followers: dict[UUID, set[Subscription]] = {}
-        self._joined: set[UUID] = set()  # the groups that the channel is in
+        self._joined: dict[UUID, float] = {}  # the groups that the channel is in, and since when
         self._channel: str | None = None
         self._connected = asyncio.Event()
         self._away = False  # the layer, when it was last asked for something
@@ -219,7 +219,10 @@ class Hub:
             channel = self._channel
             if channel is None:
                 return False
-            if uuid in self._joined or uuid not in self._followers:
+            now = asyncio.get_running_loop().time()
+            joined_at = self._joined.get(uuid)
+            lasts = joined_at is not None and now < joined_at + events.rejoin_after()
+            if lasts or uuid not in self._followers:
                 return True
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -230,7 +233,7 @@ class Hub:
                 return False
             self._away = False
             if self._channel == channel:  # and not another by now
-                self._joined.add(uuid)
+                self._joined[uuid] = now
             return True
 
     async def _join_all(self) -> None:
@@ -243,7 +246,7 @@ class Hub:
         async with self._membership:
             if uuid in self._followers or uuid not in self._joined or self._channel is None:
                 return
-            self._joined.discard(uuid)
+            del self._joined[uuid]
             with suppress(Exception):  # what it still hears of the run goes nowhere
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     await events.get_layer().group_discard(events.group(uuid), self._channel)
@@ -266,6 +269,7 @@ class Hub:
             except Exception as error:  # noqa: BLE001 - each layer has errors of its own
                 logger.warning("The channel layer is not there (%r); next try in %.1f s.", error, pause)
                 self._away = True
+                await events.reconnect(error)
             finally:
                 if self._channel == channel:  # and not that of a hub which was opened again meanwhile
                     self._connect(None)
@@ -296,7 +300,7 @@ class Hub:
     async def _watch(self) -> None:
         """Look at the rows of all runs that are followed, every few seconds, in one query."""
         while True:
-            await asyncio.sleep(WATCH_INTERVAL)
+            await asyncio.sleep(min(WATCH_INTERVAL, events.rejoin_after()))
             try:
                 followed = list(self._followers)
                 seqs = await in_database(_read_seqs, followed)
@@ -319,13 +323,6 @@ def _read_seqs(uuids: list[UUID]) -> dict[UUID, int]:
     return dict(TaskInfo.rows().filter(uuid__in=uuids).order_by().values_list("uuid", "seq"))
 
 
-_hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
-
-
 def get_hub() -> Hub:
     """The hub of the running event loop."""
-    loop = asyncio.get_running_loop()
-    hub = _hubs.get(loop)
-    if hub is None:
-        hub = _hubs[loop] = Hub()
-    return hub
+    return of_loop(Hub)
