@@ -18,7 +18,7 @@ from asgiref.sync import iscoroutinefunction
 
 from taskapi import events, protocol, runs
 from taskapi.conf import settings
-from taskapi.exceptions import UnknownTask
+from taskapi.exceptions import UnknownRun, UnknownTask
 from taskapi.isolation.outside import Isolated
 from taskapi.ledger import Ledger, WorkerLedger
 from taskapi.models import TaskInfo, TaskMessage
@@ -26,8 +26,8 @@ from taskapi.progress import Said, Speaker
 from taskapi.protocol import SEQ_PROGRESS, SEQ_STATE, SEQ_STATUS, SEQ_TARGET, Event, Report
 from taskapi.registry import get_task
 from taskapi.runs import Outcome
-from taskapi.states import ErrorCode, Status
-from taskapi.work import Interruption, Work, with_connections
+from taskapi.states import ErrorCode, Execution, Status
+from taskapi.work import Interruption, Work, refusal, with_connections
 
 logger = logging.getLogger(__name__)
 
@@ -183,26 +183,32 @@ class Executor:
 
     def __init__(self, concurrency: int) -> None:
         self.worker = uuid4().hex  # by which the runs that it holds are known
-        self.attempts: dict[UUID, Attempt] = {}
+        self.attempts: dict[Execution, Attempt] = {}
         self._ending: Interruption | None = None
         self._loop = asyncio.get_running_loop()
         self._ledger = WorkerLedger()
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="taskapi-task")
 
-    async def execute(self, uuid: UUID) -> None:
-        """Take the run up, run its task and record how it ended; nothing where somebody else has it."""
-        info = await self._ledger.write(partial(runs.begin, uuid, self.worker, _is_known))
+    async def execute(self, uuid: UUID) -> bool:
+        """Take the run up, run its task and record how it ended; False where somebody else has it.
+
+        Raises UnknownRun where there is no such run.
+        """
+        info = await self._ledger.write(partial(runs.begin, uuid, self.worker, refusal))
         if info is None:
+            if not await self._ledger.write(partial(runs.is_recorded, uuid)):
+                raise UnknownRun(uuid)
             logger.debug("Run %s is not pending; nothing to do.", uuid)
-            return
-        attempt = self.attempts[uuid] = Attempt(info, self._ledger)
+            return False
+        attempt = self.attempts[uuid, info.attempt] = Attempt(info, self._ledger)
         if self._ending is not None:  # it was on its way when all were interrupted
             attempt.interrupt(self._ending)
         try:
-            await attempt.finish(await self._outcome(attempt))
+            outcome = await self._outcome(attempt)
+            await attempt.finish(outcome)
+            return not outcome.refused
         finally:
-            if self.attempts.get(uuid) is attempt:  # and not a later one, of a run that this worker had lost
-                del self.attempts[uuid]
+            del self.attempts[uuid, info.attempt]
 
     def interrupt_all(self, why: Interruption) -> None:
         """Stop all tasks, and those that are about to begin."""
@@ -240,11 +246,3 @@ class Executor:
         finally:
             if timer is not None:
                 timer.cancel()
-
-
-def _is_known(task: str) -> bool:
-    try:
-        get_task(task)
-    except UnknownTask:
-        return False
-    return True

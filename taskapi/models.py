@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from datetime import datetime
 from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -84,6 +85,8 @@ class TaskInfo(models.Model):
             # a user's runs, newest first
             models.Index(fields=["user", "-id"], name="taskapi_user_newest"),
         )
+
+    left_since: datetime | None = None  # no column: since when workers had left the run that begins an attempt now
 
     def __str__(self) -> str:
         return f"{self.task} {self.uuid}"

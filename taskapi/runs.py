@@ -20,13 +20,14 @@ from uuid import UUID, uuid4
 from django.db import IntegrityError, router, transaction
 from django.utils import timezone
 from rest_framework.exceptions import ValidationError
+from rest_framework.fields import empty
 
 from taskapi import events, rows
 from taskapi.backends import get_backend
 from taskapi.conf import as_duration, settings
 from taskapi.exceptions import IdempotencyConflict, InvalidInputs, NotFinished
 from taskapi.models import TaskInfo, TaskMessage
-from taskapi.params import Parameter, dump_values, parse_inputs
+from taskapi.params import Parameter, dump_values, is_given, parse_inputs
 from taskapi.protocol import SEQ_STATE, Report, encode, finished_event, first_seq, status_event
 from taskapi.registry import get_task
 from taskapi.states import FINAL, MOVES, ErrorCode, Status
@@ -35,8 +36,8 @@ logger = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=10)  # for which a worker holds its runs without renewing: three renewals, and a pause
 EARLY = timedelta(seconds=1)  # by which the clocks of a worker and of Redis may differ
-UNKNOWN_PAUSE = timedelta(seconds=10)  # before any worker is asked once more for a task that one does not know
-UNKNOWN_LIMIT = timedelta(minutes=10)  # for which none has known it: longer than a deploy takes
+UNKNOWN_PAUSE = timedelta(seconds=10)  # before any worker is asked once more for a run that one could not execute
+UNKNOWN_LIMIT = timedelta(minutes=10)  # for which none could: longer than a deploy takes
 
 
 class Definition(Protocol):
@@ -69,6 +70,7 @@ class Outcome(NamedTuple):
     error: dict[str, str] | None = None
     traceback: str = ""
     run_at: datetime | None = None  # of an attempt that is `pending` again: when the next may begin
+    refused: bool = False  # the same: the task was not called, and others may take it; else `error` is its end
 
     @classmethod
     def failed(cls, code: ErrorCode, message: str, traceback: str = "") -> Outcome:
@@ -101,12 +103,12 @@ def draft(
 
     `user` is a user, or AnonymousUser or None for nobody. `delay` is in seconds. Raises InvalidInputs.
     """
-    stored = store_inputs(task, inputs)
+    converted = _convert(task, inputs)
     info = TaskInfo(
         uuid=uuid or uuid4(),
         task=task.name,
         queue=task.queue,
-        inputs=stored,  # type: ignore[misc]  # the stubs take the field for its base class
+        inputs=_without_defaults(task, inputs, converted),  # type: ignore[misc]  # the stubs take the field for its base class
         user=user if user is not None and user.is_authenticated else None,
         run_at=_start_time(delay, run_at),
         max_attempts=task.max_attempts,
@@ -115,7 +117,9 @@ def draft(
     if idempotency_key is not None:
         info.idempotency = _digest(str(info.user_id or ""), task.name, idempotency_key)
         given = {
-            name: value for name, value in stored.items() if name in inputs or not callable(task.inputs[name].default)
+            name: value
+            for name, value in converted.items()
+            if name in inputs or not callable(task.inputs[name].default)
         }
         info.idempotency_inputs = _digest(encode(given))
     return info
@@ -143,11 +147,27 @@ def start(task: Definition, inputs: Any, **options: Any) -> TaskInfo:
 
 
 def store_inputs(task: Definition, inputs: Any) -> dict[str, Any]:
-    """The inputs as the JSON that is recorded: converted, so that each value has one form. Or InvalidInputs."""
+    """The inputs as the JSON that is recorded: converted, so that each value has one form. Or InvalidInputs.
+
+    Without the defaults that are the same each time: whoever executes the run adds them, from its own declaration.
+    That of another version may not have an input that nobody has given.
+    """
+    return _without_defaults(task, inputs, _convert(task, inputs))
+
+
+def _convert(task: Definition, inputs: Any) -> dict[str, Any]:
     try:
         return dump_values(task.inputs, parse_inputs(task.inputs, inputs))
     except ValidationError as error:
         raise InvalidInputs(error.detail) from None
+
+
+def _without_defaults(task: Definition, inputs: Mapping[str, Any], converted: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in converted.items()
+        if callable(task.inputs[name].default) or is_given(task.inputs[name], inputs.get(name, empty))
+    }
 
 
 def enqueue(info: TaskInfo) -> None:
@@ -186,49 +206,66 @@ def _insert_once(info: TaskInfo) -> TaskInfo | None:
 # Executing
 
 
-def begin(uuid: UUID, worker: str = "", knows: Callable[[str], bool] = lambda task: True) -> TaskInfo | None:
+def begin(
+    uuid: UUID, worker: str = "", refuse: Callable[[TaskInfo], Outcome | None] = lambda info: None
+) -> TaskInfo | None:
     """Take a pending run up: the next attempt is the worker's, for as long as it renews its lease.
 
-    None where there is nothing to take up. A run whose task this worker does not know (it is of an older
-    deploy, say) is left for others, and fails when none of them has taken it for UNKNOWN_LIMIT.
+    None where there is nothing to take up. A run that this worker cannot execute (it is of another version: `refuse`
+    says with which outcome) is left for others, and ends so when none of them has taken it for UNKNOWN_LIMIT.
     """
     info = rows.read({"uuid": uuid, "status": Status.PENDING.value})
     if info is None:
         return None
-    if not knows(info.task):
-        _leave(info)
+    refusal = refuse(info)
+    if refusal is not None:
+        _leave(info, refusal)
         return None
     if info.run_at is not None and info.run_at > timezone.now() + EARLY:  # a job of an earlier attempt
         on_commit(partial(enqueue, info))
         return None
+    left_since = info.renewed
     attempt = info.attempt + 1
     changes: dict[str, Any] = {"attempt": attempt, "seq": first_seq(attempt) + SEQ_STATE, "started": timezone.now()}
     if attempt > 1:
         changes.update(target=None, progress=None)
     if not _move(info, Status.RUNNING, worker=worker, renewed=rows.NOW, **changes):
         return None
+    info.left_since = left_since
     info.user  # noqa: B018 - read here, and kept: an async task could not read it
     return info
 
 
-def _leave(info: TaskInfo) -> None:
-    """Leave a run whose task is not known here to other workers; `renewed` says since when nobody has known it."""
+def is_recorded(uuid: UUID) -> bool:
+    """Whether there is such a run at all."""
+    return TaskInfo.rows().filter(uuid=uuid).exists()
+
+
+def _leave(info: TaskInfo, refusal: Outcome) -> None:
+    """Leave a run that cannot be executed here to other workers; `renewed` says since when nobody has taken it."""
     if info.renewed is None:
-        logger.info("Run %s is left to a worker that knows the task %r.", info.uuid, info.task)
+        logger.info("Run %s is left to workers of another version: %s", info.uuid, _sentence(refusal))
         rows.change(_held(info), {"renewed": rows.NOW})
-    elif timezone.now() - info.renewed > UNKNOWN_LIMIT:
-        outcome = Outcome.failed(ErrorCode.UNKNOWN_TASK, f"No worker knows a task named {info.task!r}.")
-        if end(info, outcome):
+    elif _is_left_for_good(info.renewed):
+        if end(info, refusal):
             on_commit(partial(events.publish_from_thread, info.uuid, final_report(info)))
         return
-    info.run_at = timezone.now() + UNKNOWN_PAUSE
     on_commit(partial(_offer, info))
 
 
+def _is_left_for_good(since: datetime) -> bool:
+    return timezone.now() - since > UNKNOWN_LIMIT
+
+
+def _sentence(outcome: Outcome) -> str:
+    return outcome.error["message"] if outcome.error else ""
+
+
 def _offer(info: TaskInfo) -> None:
-    """Offer a run to those who know its task, at once, and then to anybody once more."""
+    """Offer a run that was left to workers of another version, at once, and then to anybody once more."""
     with suppress(Exception):  # the queue is away: `enqueue` says so
-        get_backend().set_aside(info.uuid, queue=info.queue, task=info.task)
+        get_backend().set_aside(info.uuid, queue=info.queue)
+    info.run_at = timezone.now() + UNKNOWN_PAUSE  # of the job, not of the row
     enqueue(info)
 
 
@@ -276,6 +313,8 @@ def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, **said: Any
     """
     if outcome.status is Status.PENDING and info.cancel_requested:
         outcome = CANCELLED
+    elif outcome.refused:
+        return _hand_on(info, outcome, **({} if seq is None else {"seq": seq}), **said)
     elif outcome.status is Status.PENDING and info.attempt >= info.max_attempts:
         outcome = LOST
     final = outcome.status in FINAL
@@ -297,6 +336,22 @@ def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, **said: Any
     if ended and not final:
         on_commit(partial(enqueue, info))
     return ended
+
+
+def _hand_on(info: TaskInfo, refusal: Outcome, **said: Any) -> bool:
+    """Leave a run to others whose inputs turned out, once it had begun, to be none for its task as it is here.
+
+    That was no attempt of its task, and does not count.
+    """
+    since = info.left_since
+    if since is not None and _is_left_for_good(since):
+        return end(info, Outcome(Status.FAILED, error=refusal.error), **said)
+    logger.info("Run %s is left to workers of another version: %s", info.uuid, _sentence(refusal))
+    left: dict[str, Any] = {"renewed": rows.NOW if since is None else since, "max_attempts": info.max_attempts + 1}
+    if not _move(info, Status.PENDING, worker="", **said, **left):
+        return False
+    on_commit(partial(_offer, copy(info)))
+    return True
 
 
 def _append(messages: Sequence[TaskMessage]) -> None:
@@ -349,7 +404,7 @@ def cancel(info: TaskInfo) -> bool:
                 return True
             if info.status == Status.RUNNING and rows.change(_held(info), {"cancel_requested": True}):
                 info.cancel_requested = True
-                on_commit(partial(events.tell_workers, info.uuid))
+                on_commit(partial(events.tell_workers, info.uuid, info.attempt))
                 return True
             info.refresh_from_db(using=router.db_for_write(TaskInfo))  # it has moved on meanwhile
     return False

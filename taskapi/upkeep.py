@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import NamedTuple
-from uuid import UUID
 
 from django.db import connections, router
 from django.db.models import Q, QuerySet
@@ -22,33 +22,45 @@ from taskapi.backends import get_backend
 from taskapi.database import workers_transaction
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.runs import LEASE, Outcome, end, enqueue
-from taskapi.states import FINAL, Status
+from taskapi.states import FINAL, Execution, Status
 
 logger = logging.getLogger(__name__)
 
 SWEEP_AGE = timedelta(seconds=5)  # a pending run this old should have a job
-SWEEP_ROWS = 1000  # looked at in one sweep
+SWEEP_ROWS = 5000  # looked at in one sweep
+SWEEP_AHEAD = timedelta(hours=1)  # a run that is not due for longer is looked at later
 RENEW_TRIES, RENEW_PAUSE = 5, 0.1  # seconds; a row that is locked for longer is renewed with the next
 PRUNE_ROWS = 500  # deleted in one transaction
 PRUNE_PAGES = 10  # of so many, at most, in one sweep
 
 
 class Held(NamedTuple):
-    """The runs that a worker holds, and those among them that somebody asked to stop."""
+    """The attempts that a worker holds, and those among them that somebody asked to stop."""
 
-    runs: set[UUID]
-    cancelled: set[UUID]
+    executions: set[Execution]
+    cancelled: set[Execution]
 
 
-def renew(worker: str, executing: Iterable[UUID]) -> Held:
-    """Renew the leases of the runs that the worker executes."""
-    mine = TaskInfo.rows().filter(uuid__in=executing, status=Status.RUNNING.value, worker=worker).order_by()
+def renew(worker: str, executing: Iterable[Execution]) -> Held:
+    """Renew the leases of the attempts that the worker executes."""
+    mine = TaskInfo.rows().filter(_any_of(executing), status=Status.RUNNING.value, worker=worker).order_by()
     if connections[mine.db].features.has_select_for_update_skip_locked:
         _renew_around_locks(mine)
     else:  # SQLite locks no rows, and refuses a transaction that reads before it writes where somebody else has written
         mine.update(renewed=Now())
-    rows = list(mine.values_list("uuid", "cancel_requested"))
-    return Held({uuid for uuid, _ in rows}, {uuid for uuid, cancelled in rows if cancelled})
+    rows = [((uuid, n), cancelled) for uuid, n, cancelled in mine.values_list("uuid", "attempt", "cancel_requested")]
+    return Held({execution for execution, _ in rows}, {execution for execution, cancelled in rows if cancelled})
+
+
+def _any_of(executing: Iterable[Execution]) -> Q:
+    """The rows of these attempts: not those of another attempt of the same run."""
+    by_attempt = defaultdict(list)
+    for uuid, attempt in executing:
+        by_attempt[attempt].append(uuid)
+    found = Q(pk__in=[])
+    for attempt, uuids in by_attempt.items():
+        found |= Q(uuid__in=uuids, attempt=attempt)
+    return found
 
 
 def _renew_around_locks(mine: QuerySet[TaskInfo]) -> None:
@@ -95,14 +107,21 @@ def requeue(queues: Iterable[str], after: int = 0) -> int:
     Looks at a page of rows past the id `after`, and returns where the next page begins.
     """
     backend = get_backend()
-    pending = TaskInfo.rows().filter(status=Status.PENDING.value, id__gt=after)
-    rows = list(pending.filter(created__lt=timezone.now() - SWEEP_AGE).order_by("id")[:SWEEP_ROWS])
-    for queue in queues:
-        mine = {info.uuid: info for info in rows if info.queue == queue}
-        for uuid in backend.missing(queue, mine):
-            logger.info("Run %s had no job; queueing it again.", uuid)
-            enqueue(mine[uuid])
-    return rows[-1].pk if len(rows) == SWEEP_ROWS else 0
+    now = timezone.now()
+    pending = TaskInfo.rows().filter(status=Status.PENDING.value, id__gt=after, queue__in=queues)
+    soon = pending.filter(created__lt=now - SWEEP_AGE).exclude(run_at__gt=now + SWEEP_AHEAD)
+    # Not the rows: their inputs may be large, and what is read here is read again in a few seconds.
+    page = list(soon.order_by("id").values_list("id", "uuid", "queue", "run_at")[:SWEEP_ROWS])
+    by_queue = defaultdict(list)
+    for _, uuid, queue, run_at in page:
+        by_queue[queue].append((uuid, run_at))
+    with backend.together():
+        for queue, waiting in by_queue.items():
+            due = dict(waiting)
+            for uuid in backend.missing(queue, due):
+                logger.info("Run %s had no job; queueing it again.", uuid)
+                enqueue(TaskInfo(uuid=uuid, queue=queue, run_at=due[uuid]))
+    return page[-1][0] if len(page) == SWEEP_ROWS else 0
 
 
 def prune() -> int:

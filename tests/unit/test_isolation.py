@@ -172,7 +172,7 @@ async def test_a_process_that_cannot_be_started_is_a_failure(executor, monkeypat
 )
 async def test_a_task_that_is_told_to_stop_can_clean_up(executor, tmp_path, task, why, status):
     async with under_way(executor, task, tmp_path / "pids") as (info, (pid,)):
-        executor.attempts[info.uuid].interrupt(why)
+        executor.attempts[info.uuid, 1].interrupt(why)
         await until(lambda: not executor.attempts)
         await info.arefresh_from_db()
         assert info.status == status
@@ -187,7 +187,7 @@ async def test_a_task_that_is_told_to_stop_can_clean_up(executor, tmp_path, task
 async def test_a_task_that_does_not_stop_is_killed_with_all_that_it_has_started(executor, tmp_path, why, status):
     async with under_way(executor, "stuck", tmp_path / "pids") as (info, pids):
         assert all(is_there(pid) for pid in pids)
-        executor.attempts[info.uuid].interrupt(why)
+        executor.attempts[info.uuid, 1].interrupt(why)
         await until(lambda: not executor.attempts)
         await info.arefresh_from_db()
         assert info.status == status
@@ -213,7 +213,7 @@ async def test_a_run_that_is_stopped_before_its_process_is_up_never_begins(execu
     pids = tmp_path / "pids"
     info = await TaskInfo.objects.acreate(task="alone_patient", inputs={"pid_file": str(pids)})
     executing = asyncio.ensure_future(executor.execute(info.uuid))
-    attempt = await until(lambda: executor.attempts.get(info.uuid))
+    attempt = await until(lambda: executor.attempts.get((info.uuid, 1)))
     attempt.interrupt(Interruption.CANCELLED)
     await executing
     await info.arefresh_from_db()

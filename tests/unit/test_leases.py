@@ -41,11 +41,12 @@ def keeper(monkeypatch):
 
 
 def held(worker):
-    return runs.begin(TaskInfo.objects.create(task="any").uuid, worker).uuid
+    info = runs.begin(TaskInfo.objects.create(task="any").uuid, worker)
+    return info.uuid, info.attempt
 
 
 def test_it_tells_which_runs_there_were_and_which_are_held(keeper):
-    mine, theirs, gone = held("mine"), held("theirs"), uuid4()
+    mine, theirs, gone = held("mine"), held("theirs"), (uuid4(), 1)
     keeper.executing = {mine, theirs, gone}
     keeper.thread.start()
     assert keeper.told.get(timeout=10) == ({mine, theirs, gone}, Held({mine}, set()))
@@ -94,7 +95,7 @@ def test_its_connection_is_kept_while_it_works_and_closed_when_it_ends(keeper, m
         return Held(set(), set())
 
     monkeypatch.setattr(leases, "renew", renew)
-    keeper.executing = {uuid4()}
+    keeper.executing = {(uuid4(), 1)}
     keeper.thread.start()
     for _ in range(2):
         keeper.told.get(timeout=10)

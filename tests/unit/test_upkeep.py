@@ -1,5 +1,6 @@
 """Lost workers and lost jobs are found by the rows alone, and what has expired is deleted."""
 
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -38,7 +39,7 @@ def row(info):
 
 def test_a_worker_renews_the_runs_that_it_executes():
     info = held(since=LONG_AGO)
-    assert upkeep.renew("mine", {info.uuid}) == ({info.uuid}, set())
+    assert upkeep.renew("mine", {(info.uuid, 1)}) == ({(info.uuid, 1)}, set())
     assert row(info)["renewed"] - info.renewed > LEASE
 
 
@@ -48,15 +49,25 @@ def test_a_worker_is_told_which_of_its_runs_it_holds_and_which_are_to_stop():
     TaskInfo.objects.filter(pk=ended.pk).update(status="succeeded")
     TaskInfo.objects.filter(pk=lost.pk).update(worker="theirs", attempt=2)
     gone = TaskInfo(task="any")
-    uuids = {info.uuid for info in (mine, cancelled, ended, theirs, lost, gone)}
-    assert upkeep.renew("mine", uuids) == ({mine.uuid, cancelled.uuid}, {cancelled.uuid})
+    executing = {(info.uuid, 1) for info in (mine, cancelled, ended, theirs, lost, gone)}
+    assert upkeep.renew("mine", executing) == ({(mine.uuid, 1), (cancelled.uuid, 1)}, {(cancelled.uuid, 1)})
+
+
+def test_an_attempt_renews_no_lease_of_a_later_one_of_its_run_and_is_told_of_none():
+    """Both are this worker's: it lost the run, and took it up again, while the task of the first goes on."""
+    info, other = held(attempt=1, since=LONG_AGO), held(cancel_requested=True)
+    TaskInfo.objects.filter(pk=info.pk).update(cancel_requested=True)
+    before = row(info)
+    assert upkeep.renew("mine", {(info.uuid, 1), (other.uuid, 1)}) == ({(other.uuid, 1)}, {(other.uuid, 1)})
+    assert row(info) == before
+    assert upkeep.renew("mine", {(info.uuid, 1), (info.uuid, 2)}) == ({(info.uuid, 2)}, {(info.uuid, 2)})
 
 
 def test_leases_are_renewed_by_a_statement_that_does_not_read_first():
     """As Django opens it, SQLite refuses to write in a transaction that has read, once somebody else has written."""
     info = held()
     with CaptureQueriesContext(connection) as captured:
-        upkeep.renew("mine", {info.uuid})
+        upkeep.renew("mine", {(info.uuid, 1)})
     assert captured[0]["sql"].startswith("UPDATE")
 
 
@@ -64,7 +75,7 @@ def test_a_worker_renews_nothing_that_it_does_not_execute():
     """Its process may hold a run that it has lost sight of: nobody would ever take that up again."""
     forgotten, theirs = held(since=LONG_AGO), held("theirs", since=LONG_AGO)
     before = [row(forgotten), row(theirs)]
-    upkeep.renew("mine", {theirs.uuid})
+    upkeep.renew("mine", {(theirs.uuid, 1)})
     assert [row(forgotten), row(theirs)] == before
 
 
@@ -95,7 +106,7 @@ def test_the_next_attempt_is_another_workers(queue):
     upkeep.take_back()
     again = runs.begin(info.uuid, "theirs")
     assert (again.attempt, again.worker) == (2, "theirs")
-    assert upkeep.renew("mine", {info.uuid}) == (set(), set())
+    assert upkeep.renew("mine", {(info.uuid, 1)}) == (set(), set())
 
 
 def test_a_run_that_has_had_its_last_attempt_has_failed(queue):
@@ -134,7 +145,7 @@ def test_a_lease_that_is_renewed_in_the_last_moment_is_good(queue, monkeypatch):
 
     def meanwhile(rows):
         monkeypatch.setattr(upkeep, "_lock", usual)
-        upkeep.renew("mine", {info.uuid})
+        upkeep.renew("mine", {(info.uuid, 1)})
         return usual(rows)
 
     monkeypatch.setattr(upkeep, "_lock", meanwhile)
@@ -161,13 +172,58 @@ def pending(created, queue="default", **fields):
 
 
 def test_a_sweep_queues_what_has_no_job_and_nothing_else(queue, old):
-    moment = timezone.now() + timedelta(days=1)
+    moment = timezone.now() + timedelta(minutes=30)
     lost, later, queued = pending(old), pending(old, run_at=moment), pending(old)
     queue.jobs = [Job(queued.uuid, "default")]
     assert upkeep.requeue(["default"]) == 0
     assert queue.jobs[1:] == [Job(lost.uuid, "default"), Job(later.uuid, "default", moment)]
     upkeep.requeue(["default"])
     assert len(queue.jobs) == 3
+
+
+def test_a_sweep_does_not_look_at_what_is_not_due_for_long(queue, old):
+    later = pending(old, run_at=timezone.now() + timedelta(days=1))
+    upkeep.requeue(["default"])
+    assert queue.jobs == []
+    TaskInfo.objects.filter(pk=later.pk).update(run_at=(moment := timezone.now() + timedelta(minutes=59)))
+    upkeep.requeue(["default"])
+    assert queue.jobs == [Job(later.uuid, "default", moment)]
+
+
+def test_a_lost_job_is_found_at_once_whatever_waits_in_other_queues(queue, old, monkeypatch):
+    monkeypatch.setattr(upkeep, "SWEEP_ROWS", 2)
+    for _ in range(5):
+        pending(old, queue="other")
+    lost = pending(old)
+    assert upkeep.requeue(["default"]) == 0
+    assert queue.jobs == [Job(lost.uuid, "default")]
+
+
+def test_a_sweep_reads_nothing_that_it_does_not_use(queue, old):
+    for _ in range(3):
+        pending(old, inputs={"large": "x" * 100_000})
+    with CaptureQueriesContext(connection) as captured:
+        upkeep.requeue(["default"])
+    assert len(captured) == 1, captured.captured_queries
+    assert '"inputs"' not in captured[0]["sql"]
+    assert len(queue.jobs) == 3
+
+
+def test_a_sweep_asks_and_queues_a_page_of_jobs_at_once(queue, old, monkeypatch):
+    together, asked = [], []
+    usual = queue.missing
+
+    @contextmanager
+    def all_at_once():
+        yield
+        together.append(len(queue.jobs))
+
+    monkeypatch.setattr(queue, "together", all_at_once)
+    monkeypatch.setattr(queue, "missing", lambda name, uuids: asked.append(name) or usual(name, uuids))
+    for name in ("one", "two", "one"):
+        pending(old, queue=name)
+    upkeep.requeue(["one", "two"])
+    assert (asked, together) == (["one", "two"], [3])
 
 
 def test_a_sweep_gives_a_new_run_time_to_be_queued(queue):
