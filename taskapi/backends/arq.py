@@ -43,6 +43,7 @@ QUEUE_INFIX = ":queue:"  # after TASK_API_REDIS_PREFIX; then the name of the que
 DEFERRED_SUFFIX = ":deferred"  # of the sorted set of a queue's jobs that are not due yet
 VERSIONS_SUFFIX = ":versions"  # of the sorted set of the versions that work on a queue, by when they say so again
 VERSION_SUFFIX = ":version:"  # then a version: of the sorted set of the jobs that were set aside for it
+LEFT_SUFFIX = ":left"  # of the sorted set of a queue's jobs that no version has taken which is there
 LEFT_INFIX = ":left:"  # after the prefix; then a job's id: of the set of the versions that have left it
 STRAY_INFIX = ":stray:"  # the same: of the number of times that it was given back, for want of a row
 VERSION_LIFETIME = 15  # seconds: a version that has not said for so long that it is there has ended, or was killed
@@ -67,19 +68,26 @@ for n = 3, #KEYS do
 end
 """
 
-# KEYS: queue, deferred jobs, versions, then the key of each job that was taken out of the queue. ARGV: a version, its
-# lifetime in milliseconds, then the ids of these jobs. Says that the version is there, moves what is due to the queue,
-# and deletes those jobs which have not been queued again. Returns the milliseconds until the next one is due, or -1
-# where none waits.
+# KEYS: queue, deferred jobs, versions, what no version has taken, what was set aside for this version, then the key of
+# each job that was taken out of the queue. ARGV: this version, its lifetime in milliseconds, then the ids of these
+# jobs. Says that the version is there, and gives it what all others have left, if it was not there before. Moves what
+# is due to the queue, and deletes those jobs which have not been queued again. Returns the milliseconds until the next
+# one is due, or -1 where none waits.
 PROMOTE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('%.17g', now))
-redis.call('ZADD', KEYS[3], now + ARGV[2], ARGV[1])
+if redis.call('ZADD', KEYS[3], now + ARGV[2], ARGV[1]) == 1 then
+    local left = redis.call('ZRANGE', KEYS[4], 0, -1, 'WITHSCORES')
+    for n = 1, #left, 2 do
+        redis.call('ZADD', KEYS[5], 'NX', left[n + 1], left[n])
+    end
+    redis.call('UNLINK', KEYS[4])
+end
 for n = 3, #ARGV do
     local id = ARGV[n]
     if not redis.call('ZSCORE', KEYS[1], id) and not redis.call('ZSCORE', KEYS[2], id) then
-        redis.call('UNLINK', KEYS[n + 1])
+        redis.call('UNLINK', KEYS[n + 3])
     end
 end
 local range = {KEYS[2], '-inf', string.format('%.17g', now), 'BYSCORE', 'LIMIT', 0, 1000, 'WITHSCORES'}
@@ -92,9 +100,10 @@ local next = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 return next[2] and math.max(0, math.ceil(next[2] - now)) or -1
 """
 
-# KEYS: versions, the set of those that have left the job. ARGV: the one that leaves it now, the job's id, the prefix of
-# the keys of what is set aside, the lifetimes in seconds of the job and of the set of versions. Sets the job aside for
-# a version that is there and has not left it. Returns 1, or 0 where there is none.
+# KEYS: versions, the set of those that have left the job, what no version has taken. ARGV: the one that leaves it now,
+# the job's id, the prefix of the keys of what is set aside, the lifetimes in seconds of the job and of the set of
+# versions. Sets the job aside for a version that is there and has not left it, or else for one that comes. Returns 1,
+# or 0 where there is none.
 SET_ASIDE = """
 redis.call('SADD', KEYS[2], ARGV[1])
 redis.call('EXPIRE', KEYS[2], ARGV[5])
@@ -107,6 +116,8 @@ for _, version in ipairs(redis.call('ZRANGE', KEYS[1], string.format('%.17g', no
         return 1
     end
 end
+redis.call('ZADD', KEYS[3], 'NX', now, ARGV[2])
+redis.call('EXPIRE', KEYS[3], ARGV[4])
 return 0
 """
 
@@ -130,7 +141,7 @@ def queue_key(queue: str) -> str:
 def _set_aside(queue: str, job_id: str) -> dict[str, Any]:
     """What SET_ASIDE is called with, for a job that this process leaves."""
     key = queue_key(queue)
-    keys = [key + VERSIONS_SUFFIX, settings.redis_prefix + LEFT_INFIX + job_id]
+    keys = [key + VERSIONS_SUFFIX, settings.redis_prefix + LEFT_INFIX + job_id, key + LEFT_SUFFIX]
     return {"keys": keys, "args": [version(), job_id, key + VERSION_SUFFIX, ASIDE_LIFETIME, LEFT_LIFETIME]}
 
 
@@ -289,7 +300,8 @@ class WorkerQueue:
             key = queue_key(queue)
             ids, self._taken[queue] = self._taken[queue], []
             jobs = [job_key_prefix.encode() + job_id for job_id in ids]
-            keys: list[Any] = [key, key + DEFERRED_SUFFIX, key + VERSIONS_SUFFIX, *jobs]
+            sets = [key, key + DEFERRED_SUFFIX, key + VERSIONS_SUFFIX, key + LEFT_SUFFIX]
+            keys: list[Any] = [*sets, key + VERSION_SUFFIX + self._version, *jobs]
             waits.append(await self._promote(keys=keys, args=[self._version, VERSION_LIFETIME * 1000, *ids]))
         return min((wait / 1000 for wait in waits if wait >= 0), default=None)
 

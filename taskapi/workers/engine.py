@@ -150,7 +150,8 @@ class Worker:
 
     async def _execute(self, uuid: UUID) -> None:
         try:
-            self._done += await self._executor.execute(uuid)
+            executed = await self._executor.execute(uuid)
+            self._done += executed  # and not in one: what is added to is read before it is awaited
         except UnknownRun:
             with suppress(*Unavailable):  # the main loop says so; the sweep of a worker that has the row finds it
                 await self._queue.give_back(uuid)

@@ -189,19 +189,9 @@ async def test_a_core_layer_of_the_project_is_connected_anew(pair, settings):
     await events.get_layer().close_pools()
 
 
-class Behind(Stack):
-    """A stack that knows its Redis by the name."""
-
-    url_of_redis = ""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return super().environment | {"TEST_REDIS_URL": self.url_of_redis}
-
-
 async def test_servers_and_workers_go_on_after_a_failover(pair, databases: Databases, tmp_path: Path, gate: Gate):
-    stack = Behind(databases.new("sqlite"), tmp_path)
-    stack.url_of_redis = pair.url
+    stack = Stack(databases.new("sqlite"), tmp_path)
+    stack.extra = {"TEST_REDIS_URL": pair.url}
     with stack, stack.client() as rest:
 
         def run() -> str:

@@ -286,6 +286,22 @@ async def test_where_no_other_version_is_there_nothing_is_set_aside(backend, cli
     assert 0 < client.ttl(key) <= 5
 
 
+async def test_what_no_version_has_taken_that_is_there_goes_to_the_next_that_comes(
+    backend, client, of_version, monkeypatch
+):
+    first = await of_version("first")
+    uuids = [uuid4() for _ in range(3)]
+    for uuid in uuids:
+        backend.set_aside(uuid, queue="default")
+        assert await first.take(0.01) == uuid
+        leave(backend, uuid, "first", monkeypatch)
+    assert 3590 < client.ttl("taskapi:queue:default:left") <= 3600
+    second = await of_version("second")
+    assert [await second.take(0.01) for _ in range(4)] == [*uuids, None]
+    assert await first.take(0.01) is None
+    assert not client.exists("taskapi:queue:default:left")
+
+
 async def test_a_version_that_was_killed_is_soon_none_that_is_there(backend, client, of_version):
     await of_version("killed")
     assert client.zcount("taskapi:queue:default:versions", "-inf", "+inf") == 1

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -288,6 +289,39 @@ async def test_a_cancel_whose_event_was_lost_is_read_from_the_row(patient, valke
 
 
 @in_process
+async def test_what_is_meant_for_an_attempt_does_not_interrupt_the_next(project, valkey, monkeypatch):
+    """A request to cancel that comes late, and a lease that was lost before: the run is executed again meanwhile."""
+    monkeypatch.setattr(leases, "RENEW_INTERVAL", 3600)
+    async with at_work() as worker:
+        await listening()
+        info, other = await TaskInfo.objects.acreate(task="waiting", attempt=1), await Waiting.astart()
+        await asyncio.to_thread(get_backend().enqueue, info.uuid, queue="default")
+        await until(lambda: Waiting.running == 2)
+        await asyncio.to_thread(events.tell_workers, info.uuid, 1)
+        worker._renewed({(info.uuid, 1)}, upkeep.Held(set(), {(info.uuid, 1)}))
+        await other.arefresh_from_db()
+        assert await other.acancel()  # its event comes after the first
+        with pytest.raises(TaskCancelled):
+            await other.aresult(timeout=20)
+        assert Waiting.running == 1
+        await asyncio.to_thread(events.tell_workers, info.uuid, 2)
+        await until(lambda: Waiting.running == 0)
+
+
+@in_process
+async def test_requests_of_another_version_are_passed_over(project, valkey, caplog):
+    async with at_work():
+        await listening()
+        await events.get_layer().group_send(events.workers(), {"type": events.CANCEL_TYPE, "uuid": "x"})
+        await until(lambda: "is not a request of this version" in caplog.text)
+        info = await Waiting.astart()
+        await becomes(info, is_running)
+        await info.acancel()
+        with pytest.raises(TaskCancelled):
+            await info.aresult(timeout=20)
+
+
+@in_process
 async def test_a_layer_that_comes_back_is_listened_to_again(project, valkey, monkeypatch, caplog):
     monkeypatch.setattr(leases, "RENEW_INTERVAL", 3600)
     monkeypatch.setattr(engine, "LAST_PAUSE", 0.02)
@@ -488,6 +522,22 @@ async def test_a_worker_waits_for_redis_and_goes_on(project, tmp_path, caplog, m
                 assert await info.aresult(timeout=20) == {"n": number}
             await until(lambda: "Redis is not there" in caplog.text)
     assert await statuses() == ["succeeded"] * 2
+
+
+@in_process
+async def test_a_worker_counts_what_it_has_executed(project, valkey, caplog):
+    """And not the job of a run that has ended, nor one without a run, nor one that it has left to others."""
+    ended = await TaskInfo.objects.acreate(task="quick", status="succeeded")
+    unfit = await TaskInfo.objects.acreate(task="quick", inputs={"n": "x"})
+    unknown = await TaskInfo.objects.acreate(task="unknown")
+    due = [await Quick.astart() for _ in range(3)]
+    for uuid in (ended.uuid, unfit.uuid, unknown.uuid, uuid4()):
+        await asyncio.to_thread(get_backend().enqueue, uuid, queue="default")
+    caplog.clear()
+    caplog.set_level("INFO")
+    await Worker(burst=True).main()
+    assert [(await info.aresult()) for info in due] == [{"n": 0}] * 3
+    assert "it executed 3 runs" in caplog.text
 
 
 @in_process

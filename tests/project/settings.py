@@ -71,6 +71,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 
 # Nothing listens on port 1: a test that reaches for Redis without a fixture that gives it one fails at once.
 TASK_API_REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:1/0")
+TASK_API_REDIS_PREFIX = os.environ.get("TEST_REDIS_PREFIX")  # None: as if it were not set
 TASK_API_BACKGROUND_TASKS = [
     "tests.project.tasks.Sum",
     "tests.project.tasks.AsyncSum",

@@ -96,13 +96,14 @@ class Stack:
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/tasks/ws/"
 
+    extra: dict[str, str] = {}  # variables for the processes that are started next
+
     @property
     def environment(self) -> dict[str, str]:
-        return os.environ | {
-            "DJANGO_SETTINGS_MODULE": "tests.project.settings",
-            "TEST_DATABASE": json.dumps(self.database),
-            "TEST_REDIS_URL": f"{self.valkey.connection_url}/0",
-        }
+        usual = {"DJANGO_SETTINGS_MODULE": "tests.project.settings", "TEST_DATABASE": json.dumps(self.database)}
+        if "TEST_REDIS_URL" not in self.extra:
+            usual["TEST_REDIS_URL"] = f"{self.valkey.connection_url}/0"
+        return os.environ | usual | self.extra
 
     def manage(self, *arguments: str) -> str:
         """Run a management command against the stack's database and Valkey, and return what it printed."""
