@@ -19,7 +19,7 @@ from tests.support.waiting import wait_for
 
 COMMAND = [sys.executable, "-m", "arq", "taskapi.worker.WorkerSettings"]
 PASSWORD = "se@cret/ü%:1"  # what has to be percent-encoded in an address
-SECONDS = 20.0  # in which the command has to say something, on a machine that has other things to do
+SECONDS = 40.0  # in which the command has to say something, on a machine that has other things to do
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_it_goes_where_taskworker_goes(stack: Stack, tmp_path: Path, address: Ca
         subprocess.run([*COMMAND, "--burst"], env=stack.environment, check=True, timeout=2 * SECONDS)
         assert stack.manage("shell", "--verbosity=0", "-c", READ).split() == ["succeeded"]
         stack.start_worker()
-        wait_for(lambda: check(stack)[0] == 0)
+        wait_for(lambda: check(stack)[0] == 0, 60)
         assert stack.stop("worker") == 0
 
 
@@ -71,14 +71,14 @@ def test_the_check_knows_the_workers_of_all_queues(stack: Stack):
     assert code == 1
     assert "Queue aside: no worker has said that it is well" in said
     stack.start_worker("--queue", "aside")
-    code, said = wait_for(lambda: found if (found := check(stack))[0] == 0 else None)
+    code, said = wait_for(lambda: found if (found := check(stack))[0] == 0 else None, 60)
     assert "Queue aside: done=0 running=0" in said
     assert "Queue default: no worker has said that it is well" in said
 
 
 def test_the_check_of_one_installation_is_not_that_of_another(stack: Stack):
     stack.start_worker()
-    wait_for(lambda: check(stack)[0] == 0)
+    wait_for(lambda: check(stack)[0] == 0, 60)
     assert check(stack, TEST_REDIS_PREFIX="another")[0] == 1
 
 

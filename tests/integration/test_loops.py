@@ -48,8 +48,7 @@ async def use_everything() -> None:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_five_closed_loops_leave_nothing_behind(valkey, settings, layer):
     if LAYERS[layer] is not None:
-        settings.CHANNEL_# Not the core layer of channels_redis, which keeps the buffer of each channel that was ever received from.
-LAYERS = {"taskapi": LAYERS[layer] | {"CONFIG": {"hosts": [valkey]}}}
+        settings.CHANNEL_LAYERS = {"taskapi": LAYERS[layer] | {"CONFIG": {"hosts": [valkey]}}}
     loops = []
     for _ in range(5):
         with asyncio.Runner() as runner:
