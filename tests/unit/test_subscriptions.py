@@ -878,7 +878,7 @@ async def test_a_layer_that_hung_is_waited_for_again_when_it_answers(slow):
         await follow(hub, first)
         await follow(hub, second)
         slow.set()
-        await until(lambda: {first.uuid, second.uuid} == hub._joined)
+        await until(lambda: {first.uuid, second.uuid} == set(hub._joined))
         await follow(hub, third)
         assert third.uuid in hub._joined
 
