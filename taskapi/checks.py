@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -20,8 +20,9 @@ from rest_framework.permissions import BasePermission, OperandHolder, SingleOper
 from rest_framework.throttling import BaseThrottle
 
 from taskapi.backends import Backend, get_backend
-from taskapi.conf import CHANNEL_LAYER_ALIASES, TASKS_SETTINGS, settings
+from taskapi.conf import CHANNEL_LAYER_ALIASES, DEFAULT_LIMITS, TASKS_SETTINGS, settings
 from taskapi.params import Parameter
+from taskapi.protocol import LEAST_FRAME
 from taskapi.redis import check_url
 from taskapi.registry import load
 from taskapi.tasks import Task
@@ -36,6 +37,22 @@ SETTINGS = (
     "TASK_API_REDIS_URL",
     "TASK_API_RETENTION",
     "TASK_API_EVENT_INTERVAL",
+    "TASK_API_LIMITS",
+)
+LATER_LIMITS = (  # of which it is decided what they will bound, and which bound nothing yet
+    "input_bytes",
+    "output_bytes",
+    "message_bytes",
+    "messages",
+    "frame_bytes",
+    "json_depth",
+    "frames_per_second",
+    "frames_burst",
+    "subscriptions",
+    "sockets",
+    "open_runs",
+    "uploads",
+    "upload_bytes",
 )
 BUSY_TIMEOUT = 5  # seconds: sqlite3's own default, which Django keeps; less is too little with several processes
 
@@ -198,11 +215,12 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         *_check_redis_url(),
         *_check_event_interval(),
         *_check_retention(),
+        *_check_limits(),
     ]
     errors = [
         checks.Error(f"{setting}: {problem}", hint=hint, id="taskapi.E010") for setting, problem, hint in problems
     ]
-    return [*errors, *_check_names()]
+    return [*errors, *_check_names(), *_check_later_limits()]
 
 
 def _check_names() -> Iterator[CheckMessage]:
@@ -275,6 +293,36 @@ def _check_retention() -> Iterator[Problem]:
     if value is not None and not _is_duration(value):
         hint = "None keeps finished runs for ever."
         yield "TASK_API_RETENTION", f"expected seconds, a timedelta or None, got {value!r}.", hint
+
+
+def _check_limits() -> Iterator[Problem]:
+    value = _value("LIMITS")
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        hint = f"Give a dict such as {DEFAULT_LIMITS}; what it leaves out keeps its default."
+        yield "TASK_API_LIMITS", f"expected a dict, got {value!r}.", hint
+        return
+    for name, limit in value.items():
+        if name in LATER_LIMITS:
+            continue
+        if name not in DEFAULT_LIMITS:
+            hint = f"The limits are: {', '.join(DEFAULT_LIMITS)}."
+            yield "TASK_API_LIMITS", f"there is no limit named {name!r}.", hint
+        elif type(limit) is not int or limit < LEAST_FRAME:
+            hint = f"{DEFAULT_LIMITS[name]} is the default. Give daphne the same as --websocket-max-message-size."
+            yield "TASK_API_LIMITS", f"{name!r} is a whole number of bytes, {LEAST_FRAME} or more, not {limit!r}.", hint
+
+
+def _check_later_limits() -> Iterator[CheckMessage]:
+    value = _value("LIMITS")
+    names = [name for name in LATER_LIMITS if isinstance(value, Mapping) and name in value]
+    if names:
+        yield checks.Warning(
+            f"TASK_API_LIMITS: {', '.join(map(repr, names))} will be limits of a later version, and bound nothing yet.",
+            hint=f"Take them out. The limits that hold are: {', '.join(DEFAULT_LIMITS)}.",
+            id="taskapi.W010",
+        )
 
 
 def _is_seconds(value: Any) -> bool:

@@ -69,6 +69,7 @@ def tell_workers(uuid: UUID) -> None:
 
 
 def _message(uuid: UUID, report: Report) -> dict[str, Any]:
+    report = report.within(settings.sent_frame_bytes)
     return {
         "type": MESSAGE_TYPE,
         "uuid": uuid.hex,

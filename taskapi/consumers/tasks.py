@@ -12,16 +12,18 @@ from channels.consumer import AsyncConsumer
 
 from taskapi import protocol, runs
 from taskapi.access import Caller, Refused, Unavailable, as_protocol_error, origin_allowed
+from taskapi.conf import settings
 from taskapi.database import in_database
 from taskapi.exceptions import ProtocolError
 from taskapi.ledger import get_ledger
 from taskapi.models import TaskInfo
-from taskapi.protocol import Cancel, Frame, Ping, Run, Subscribe, Unsubscribe
-from taskapi.subscriptions import Subscription, get_hub
+from taskapi.protocol import Cancel, Frame, Message, Ping, Run, Subscribe, Unsubscribe
+from taskapi.subscriptions import SHOWN, Subscription, get_hub, read_messages
 
 logger = logging.getLogger(__name__)
 
 MOST_STARTING = 100  # `run` frames of a socket that are served at once
+SMALL = protocol.LEAST_FRAME // 4  # characters of a frame that is not too large, whatever the limit
 CLOSE_SUBPROTOCOL = 4406  # the client names subprotocols, and none of ours
 
 
@@ -138,8 +140,10 @@ class TaskConsumer(AsyncConsumer):
             info, created = await get_ledger().write(runs.save, prepare=draft)
             await _ended(before)
             if created:
-                rep = protocol.represent(info, [])
-                await subscription.start(info, protocol.encode(protocol.reply("accepted", frame.ref, task=rep)))
+                first = protocol.first_frame(
+                    protocol.reply("accepted", frame.ref), info, 0, [], settings.sent_frame_bytes
+                )
+                await subscription.start(info, first)
         except BaseException:
             self._drop(subscription.uuid)
             raise
@@ -171,17 +175,18 @@ class TaskConsumer(AsyncConsumer):
         subscription = await self._follow(uuid)
         try:
             info, messages = await in_database(self._find, uuid, after)
-            frame = protocol.reply(kind, ref, task=protocol.represent(info, messages))
-            await subscription.start(info, protocol.encode(frame))
+            first = protocol.first_frame(protocol.reply(kind, ref), info, after, messages, settings.sent_frame_bytes)
+            await subscription.start(info, first)
         except BaseException:
             self._drop(uuid)
             raise
         if subscription.ended:
             self._drop(uuid)
 
-    def _find(self, uuid: UUID, after: int) -> tuple[TaskInfo, list[Any]]:
+    def _find(self, uuid: UUID, after: int) -> tuple[TaskInfo, list[Message]]:
+        """The run, and the messages that the first frame is likely to have room for."""
         info = self._caller.view("GET", uuid=uuid).find_run(uuid)
-        return info, info.messages_after(after)
+        return info, read_messages(info, after, SHOWN)
 
     async def _follow(self, uuid: UUID) -> Subscription:
         """Hear of the run; nothing is sent before the subscription is started."""
@@ -209,7 +214,10 @@ class TaskConsumer(AsyncConsumer):
         await self._answer("error", why.ref, code=why.code, **status, detail=why.detail)
 
     async def _send_text(self, text: str) -> None:
+        """Send a frame: whatever it is, never a larger one than the server can send."""
         if self._open:
+            if len(text) > SMALL:
+                text = protocol.within(text, settings.sent_frame_bytes)
             await self.send({"type": "websocket.send", "text": text})
 
 

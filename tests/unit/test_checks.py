@@ -267,6 +267,15 @@ def test_attributes_that_can_be_used():
         ("TASK_API_EVENT_INTERVAL", True, "expected seconds"),
         ("TASK_API_RETENTION", "7 days", "expected seconds, a timedelta or None"),
         ("TASK_API_RETENTION", -1, "expected seconds, a timedelta or None"),
+        ("TASK_API_LIMITS", 5, "expected a dict"),
+        ("TASK_API_LIMITS", [("sent_frame_bytes", 5000)], "expected a dict"),
+        ("TASK_API_LIMITS", {"sent_frame_byte": 2**20}, "there is no limit named 'sent_frame_byte'"),
+        ("TASK_API_LIMITS", {5: 5}, "there is no limit named 5"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": 4095}, "4096 or more, not 4095"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": "1 MB"}, "4096 or more, not '1 MB'"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": 1e6}, "4096 or more, not 1000000.0"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": True}, "4096 or more, not True"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": None}, "4096 or more, not None"),
     ],
 )
 def test_a_bad_value(setting, value, problem):
@@ -293,6 +302,8 @@ def test_a_bad_value(setting, value, problem):
         ("TASK_API_RETENTION", None),
         ("TASK_API_RETENTION", 3600),
         ("TASK_API_RETENTION", timedelta(days=1)),
+        ("TASK_API_LIMITS", {}),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": 4096}),
     ],
 )
 def test_a_good_value(setting, value):
@@ -307,6 +318,7 @@ def test_a_good_value(setting, value):
         "TASK_API_BACKGROUND_CLASSES",
         "TASK_API_REDIS_URL",
         "TASK_API_EVENT_INTERVAL",
+        "TASK_API_LIMITS",
         "CHANNEL_LAYERS",
     ],
 )
@@ -322,6 +334,13 @@ def test_everything_that_is_wrong_with_the_settings_is_said():
         "TASK_API_PERMISSIONS_CLASSES",
         "TASK_API_REDIS_URL",
     ]
+
+
+def test_a_limit_that_bounds_nothing_yet_is_said_to():
+    message = the_one(TASK_API_LIMITS={"messages": 100, "sent_frame_bytes": 2**20, "frames_per_second": 5})
+    assert (message.id, type(message)) == ("taskapi.W010", checks.Warning)
+    assert "'messages', 'frames_per_second'" in message.msg
+    assert "sent_frame_bytes" not in message.msg
 
 
 # Channel layer

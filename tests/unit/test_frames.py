@@ -28,6 +28,29 @@ def test_a_client_frame_is_read_with_every_field(name: str) -> None:
         assert (str(read) if isinstance(read, UUID) else read) == value
 
 
+@pytest.mark.parametrize("name", ["snapshot-omitted", "finished-omitted"])
+def test_what_a_frame_leaves_out_is_named_as_in_its_golden_frame(name: str) -> None:
+    golden = SERVER[name]
+    large = {field: {"a": "x" * 20_000} for field in golden["task"]["omitted"]}
+    whole = {**golden, "task": {**golden["task"], **large}}
+    del whole["task"]["omitted"]
+    assert json.loads(protocol.within(json.dumps(whole), 10_000)) == golden
+
+
+def test_a_message_that_does_not_fit_is_written_as_its_golden_frame() -> None:
+    golden = SERVER["message-omitted"]
+    event = protocol.message_event(UUID(golden["uuid"]), 1, golden["seq"], golden["index"], "x" * 20_000)
+    assert json.loads(protocol.within(event.text, 10_000)) == golden
+
+
+def test_a_snapshot_with_a_part_of_the_messages_is_written_as_its_golden_frame() -> None:
+    golden = SERVER["snapshot-partial"]
+    info = _info({**golden["task"], "seq": 1000000099})
+    rows = [protocol.Message(2, 1, 1000000009, "two"), protocol.Message(3, 1, 1000000010, "x" * 20_000)]
+    answer = protocol.reply("snapshot", golden["ref"])
+    assert json.loads(protocol.first_frame(answer, info, 2, rows, 10_000).text) == golden
+
+
 @pytest.mark.parametrize("name", ["accepted", "snapshot", "unsubscribed", "cancelling", "pong", "error-invalid-inputs"])
 def test_an_answer_is_written_as_its_golden_frame(name: str) -> None:
     golden = SERVER[name]

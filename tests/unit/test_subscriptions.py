@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection
 
 from taskapi import events, protocol, subscriptions
+from taskapi.conf import settings
 from taskapi.consumers.tasks import TaskConsumer
 from taskapi.database import in_database
 from taskapi.execution import Executor
@@ -40,9 +41,9 @@ class Follower:
     async def start(self, after=0):
         """Show the run as its row is now, as the consumer does."""
         info = await TaskInfo.objects.aget(uuid=self.subscription.uuid)
-        messages = await sync_to_async(info.messages_after)(after)
-        snapshot = {"type": "snapshot", "task": protocol.represent(info, messages)}
-        await self.subscription.start(info, protocol.encode(snapshot))
+        messages = await sync_to_async(subscriptions.read_messages)(info, after, subscriptions.SHOWN)
+        first = protocol.first_frame({"type": "snapshot"}, info, after, messages, settings.sent_frame_bytes)
+        await self.subscription.start(info, first)
         return self
 
     def hear(self, *reports):

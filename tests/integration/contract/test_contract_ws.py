@@ -197,6 +197,87 @@ async def test_a_refusal_says_what_rest_would_have_answered(ws_connect, rest, bo
     assert error == {"type": "error", "ref": "r", "code": code, "detail": answer.get("detail", answer), **status}
 
 
+# What is too large for a frame
+
+MOST = 2**20  # bytes, as daphne's and as the default of TASK_API_LIMITS
+
+
+async def receive_bounded(socket):
+    """The frames up to `finished`, none of which is larger than it may be."""
+    frames = []
+    while not frames or frames[-1]["type"] != "finished":
+        text = await asyncio.wait_for(socket.connection.recv(), 20)
+        assert len(text.encode()) <= MOST
+        frames.append(json.loads(text))
+    return frames
+
+
+def check_numbers(frames):
+    numbers = [frames[0]["task"]["seq"], *(frame["seq"] for frame in frames[1:])]
+    assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.parametrize("size", [MOST - 2000, MOST, 3_000_000])
+async def test_an_outcome_of_any_size_arrives(ws_connect, rest, size):
+    async with ws_connect(max_size=MOST) as socket:
+        await socket.send(type="run", ref="r", task="large", inputs={"outputs": size})
+        *_, finished = frames = await receive_bounded(socket)
+        await socket.send(type="subscribe", ref="again", uuid=finished["uuid"])
+        again = await receive_bounded(socket)
+        await assert_alive(socket)
+    uuid = finished["uuid"]
+    assert rest.get(f"/tasks/{uuid}/").json()["outputs"] == {"text": "x" * size}
+    for task in (finished["task"], again[0]["task"], again[-1]["task"]):
+        if size >= MOST:
+            assert task["omitted"] == ["outputs"]
+            assert "outputs" not in task
+        else:
+            assert "omitted" not in task
+            assert len(task["outputs"]["text"]) == size
+    check_numbers(frames)
+
+
+async def test_a_message_that_no_frame_can_hold_is_told_without_its_text(ws_connect, rest):
+    async with ws_connect(max_size=MOST) as socket:
+        await socket.send(type="run", ref="r", task="large", inputs={"message": 1_100_000})
+        frames = await receive_bounded(socket)
+        await socket.send(type="subscribe", ref="again", uuid=frames[-1]["uuid"])
+        again = await receive_bounded(socket)
+    for followed in (frames, again):
+        large, after = (frame for frame in followed if frame["type"] == "message")
+        assert (large["index"], large["omitted"], "message" in large) == (0, True, False)
+        assert (after["index"], after["message"]) == (1, "after it")
+        check_numbers(followed)
+    answer = rest.get(f"/tasks/{frames[-1]['uuid']}/?after=0").json()
+    assert [len(message) for message in answer["messages"]] == [1_100_000, 8]
+
+
+async def test_a_run_with_large_inputs_is_followed_over_the_socket_though_it_was_started_over_rest(ws_connect, rest):
+    body = {"task": "say_these", "inputs": {"messages": ["x" * 1_200_000]}}
+    uuid = rest.post("/tasks/", json=body).json()["uuid"]
+    async with ws_connect(max_size=MOST) as socket:
+        await socket.send(type="subscribe", ref="r", uuid=uuid)
+        frames = await receive_bounded(socket)
+    assert frames[0]["task"]["omitted"] == ["inputs"]
+    assert frames[-1]["task"]["omitted"] == ["inputs"]
+    assert rest.get(f"/tasks/{uuid}/").json()["inputs"] == body["inputs"]
+
+
+async def test_a_log_that_no_frame_can_hold_arrives_line_by_line(ws_connect):
+    async with ws_connect(max_size=MOST) as socket:
+        await socket.send(type="run", ref="r", task="large", inputs={"lines": 14_000})
+        frames = await receive_bounded(socket)
+        await socket.send(type="subscribe", ref="again", uuid=frames[-1]["uuid"], after=1000)
+        again = await receive_bounded(socket)
+    said = [message for frame in frames if frame["type"] == "message" for message in [frame["message"]]]
+    assert len(said) == 14_000
+    shown = again[0]["task"]["messages"]
+    assert 0 < len(shown) < 13_000
+    assert shown + messages(again) == said[1000:]
+    assert again[0]["task"]["message_count"] == 14_000
+    check_numbers(again)
+
+
 # Running
 
 
