@@ -98,11 +98,15 @@ class TaskCancelled(RunEnded):
 class ProtocolError(TaskAPIError):
     """A client frame that cannot be served: what the `error` frame that answers it says.
 
-    `status` is the one that REST would have answered with, where the code does not say it.
+    `status` is the one that REST would have answered with, where the code does not say it; `reason` is REST's
+    `code`, where that is another.
     """
 
-    def __init__(self, code: str, detail: Any, ref: str | None = None, status: int | None = None) -> None:
+    def __init__(
+        self, code: str, detail: Any, ref: str | None = None, status: int | None = None, reason: str | None = None
+    ) -> None:
         super().__init__(f"{code}: {detail}")
+        self.reason = reason
         self.code = code
         self.detail = detail
         self.ref = ref

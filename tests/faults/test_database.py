@@ -112,7 +112,8 @@ def test_a_request_during_an_outage_is_answered_503(stack, rest):
     stack.start_postgres()
     for answer in answers:
         assert answer.status_code == 503
-        assert answer.json() == {"detail": "The server could not do this now. Try again later."}
+        said = {"detail": "The server could not do this now. Try again later.", "code": "unavailable"}
+        assert answer.json() == said
     assert rest.get(uuid)["status"] == "succeeded"
 
 

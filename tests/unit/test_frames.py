@@ -7,8 +7,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from rest_framework import exceptions
 
 from taskapi import protocol
+from taskapi.access import as_protocol_error
 from taskapi.models import TaskInfo
 
 FRAMES = {path.stem: json.loads(path.read_text()) for path in Path(__file__).parent.parent.glob("frames/*.json")}
@@ -26,6 +28,12 @@ def test_a_client_frame_is_read_with_every_field(name: str) -> None:
     for field, value in golden.items():
         read = getattr(frame, field)
         assert (str(read) if isinstance(read, UUID) else read) == value
+
+
+def test_a_run_that_is_not_found_for_nobody_is_answered_as_its_golden_frame() -> None:
+    golden = SERVER["error-not-found-anonymous"]
+    refusal = as_protocol_error(exceptions.NotFound(code="not_authenticated"), golden["ref"])
+    assert (refusal.code, refusal.detail, refusal.reason) == (golden["code"], golden["detail"], golden["reason"])
 
 
 @pytest.mark.parametrize("name", ["snapshot-omitted", "finished-omitted"])

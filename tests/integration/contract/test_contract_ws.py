@@ -3,11 +3,12 @@
 import asyncio
 import json
 import uuid
+from contextlib import suppress
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.integration.contract.conftest import BASIC
+from tests.integration.contract.conftest import BASIC, basic
 from tests.integration.contract.guarantees import REPRESENTATION, check_stream, messages
 from tests.integration.contract.tasks import EVERYTHING
 from tests.support.socket import open_socket
@@ -712,3 +713,54 @@ async def test_a_throttle_is_asked_once_a_run_and_not_when_one_is_read(ws_connec
         error = await ask(socket, type="run", ref="r", task="once_per_day", inputs={})
         await assert_alive(socket)
     assert (error["type"], error["code"]) == ("error", "throttled")
+
+
+# Who is at the other end by now
+
+
+async def closing_code(socket):
+    """The code with which the server closes the socket, whatever it sends before."""
+    async with asyncio.timeout(20):
+        with suppress(ConnectionClosed):
+            async for _ in socket.connection:
+                pass
+    return socket.connection.close_code
+
+
+def as_header(cookies):
+    return {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+
+
+async def test_who_logs_out_in_another_tab_is_closed_as_he_follows_a_run_and_starts_no_more(stack, ws_connect, gate):
+    cookies = stack.login("staff")
+    async with ws_connect(additional_headers=as_header(cookies), origin=stack.url) as socket:
+        await socket.send(type="run", ref="r", task="hold", inputs={"gate": gate.path})
+        await socket.receive_until("message")
+        with stack.client() as tab:
+            tab.cookies.update(cookies)
+            out = tab.post("/admin/logout/", data={"csrfmiddlewaretoken": cookies["csrftoken"]})
+            assert out.status_code < 400
+        assert await closing_code(socket) == 4401
+    gate.open()  # its run goes on
+
+
+@pytest.mark.parametrize("headers", ["session", "password"])
+async def test_a_user_who_is_deactivated_by_another_process_is_closed(stack, ws_connect, headers):
+    name = f"leaver{headers}"
+    script = f"User.objects.create_user('{name}', password='secret', is_staff=True)"
+    stack.manage("shell", "--verbosity=0", "-c", f"from django.contrib.auth.models import User; {script}")
+    known = as_header(stack.login(name)) if headers == "session" else basic(name)
+    async with ws_connect(additional_headers=known) as busy, ws_connect(additional_headers=known) as quiet:
+        assert (await run(busy, "who_am_i"))[-1]["task"]["outputs"]["info"]["user"] == name
+        script = f"User.objects.filter(username='{name}').update(is_active=False)"
+        stack.manage("shell", "--verbosity=0", "-c", f"from django.contrib.auth.models import User; {script}")
+        assert await closing_code(quiet) == 4401
+        assert await closing_code(busy) == 4401
+
+
+async def test_who_subscribes_without_credentials_is_told_that_he_may_have_to_log_in(ws_connect):
+    async with ws_connect() as nobody, ws_connect(additional_headers=BASIC["bob"]) as bob:
+        asked = {"type": "subscribe", "ref": "s", "uuid": UUID}
+        answer = {"type": "error", "ref": "s", "code": "not_found", "detail": "Not found."}
+        assert await ask(nobody, **asked) == {**answer, "reason": "not_authenticated"}
+        assert await ask(bob, **asked) == answer
