@@ -26,7 +26,7 @@ from taskapi import runs
 from taskapi.database import check_connections, in_database
 from taskapi.exceptions import Interrupted, TaskError
 from taskapi.models import TaskInfo
-from taskapi.params import dump_values, parse_inputs
+from taskapi.params import dump_outputs, parse_inputs
 from taskapi.progress import Speaker
 from taskapi.runs import Outcome
 from taskapi.states import ErrorCode, Status
@@ -164,7 +164,7 @@ def _succeed(task: Task, result: Any) -> Outcome:
     if len(spec) == 1 and not (isinstance(result, Mapping) and result.keys() == spec.keys()):
         result = dict.fromkeys(spec, result)
     try:
-        return Outcome(Status.SUCCEEDED, dump_values(spec, result))
+        return Outcome(Status.SUCCEEDED, dump_outputs(spec, result))
     except ValidationError as error:
         logger.error("Task %s returned invalid outputs: %s", task.name, _sentence(error))
         return Outcome.failed(ErrorCode.INVALID_OUTPUTS, f"The task returned invalid outputs. {_sentence(error)}")

@@ -10,7 +10,7 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.fields import SkipField, empty
 
 from taskapi.params.base import Parameter, nullable
-from taskapi.params.values import MAX_SENTENCES, UNFIT, echo, json_value, null_refused, sentences
+from taskapi.params.values import MAX_SENTENCES, UNFIT, echo, exact, json_value, null_refused, sentences
 
 Spec = Mapping[str, Parameter]
 
@@ -31,6 +31,11 @@ def dump_values(spec: Spec, values: Any) -> dict[str, Any]:
     Raises ValidationError as `parse_inputs` does.
     """
     return _convert(spec, values, _dump, "name")
+
+
+def dump_outputs(spec: Spec, values: Any) -> dict[str, Any]:
+    """Outputs as JSON, as `dump_values` makes it; integers that a page would read as others are refused."""
+    return _convert(spec, values, lambda parameter, value: exact(_dump(parameter, value)), "name")
 
 
 def object_schema(spec: Spec, *, optional_null: bool = False) -> dict[str, Any]:

@@ -159,6 +159,12 @@ class Exhausted(Sealed):
         (ONE, "three", "sum: A valid integer is required."),
         (ONE, None, "sum: This field may not be null."),
         ({"x": FloatParameter()}, float("nan"), "x: A valid number is required."),
+        (
+            ONE,
+            2**53 + 1,
+            "sum: 9007199254740993 is past 2**53, so that JavaScript would read another number. "
+            "Declare it as IntParameter(as_string=True), or return it as a string.",
+        ),
         (TWO, {}, "a: This field is required."),
         (TWO, {"a": 1, "c": 2}, "c: Unknown name. Expected: a, b."),
         (TWO, 5, "Expected an object with the names: a, b. Got int."),
