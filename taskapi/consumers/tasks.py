@@ -13,6 +13,7 @@ from channels.consumer import AsyncConsumer
 from taskapi import protocol, runs
 from taskapi.access import Caller, Refused, Unavailable, as_protocol_error, origin_allowed
 from taskapi.conf import settings
+from taskapi.consumers.backlog import transport_of, wait_for_reader
 from taskapi.consumers.callers import get_round
 from taskapi.database import in_database
 from taskapi.exceptions import ProtocolError
@@ -47,6 +48,7 @@ class TaskConsumer(AsyncConsumer):
         # Not Channels' own: with one thing to listen to, it need not make a task of each message. Nor need it hop to
         # a thread before each, to close connections; ours look after themselves.
         self.scope, self.base_send = scope, send
+        self._transport = transport_of(send)
         try:
             while (message := await receive())["type"] != "websocket.disconnect":
                 await self.dispatch(message)
@@ -250,6 +252,8 @@ class TaskConsumer(AsyncConsumer):
         if self._open and not self._logged_out:
             if len(text) > SMALL:
                 text = protocol.within(text, settings.sent_frame_bytes)
+            if self._transport is not None:
+                await wait_for_reader(self._transport)
             await self.send({"type": "websocket.send", "text": text})
 
 
