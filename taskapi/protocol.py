@@ -274,23 +274,35 @@ def first_frame(answer: dict[str, Any], info: TaskInfo, after: int, messages: Se
     """The answer with the run, and with those of the messages that fit: they are the next past the first `after`.
 
     Where it has not all that there are, its `seq` is that of the last one which it has, so that whatever
-    follows has a higher one.
+    follows has a higher one; and where that one is of an earlier attempt, so is what the frame shows.
     """
     frame, text = fit({**answer, "task": represent(info, [])}, limit)
     known = min(after, info.message_count)
     if known == info.message_count or not messages:
         return First(text, known, info.seq)
-    room = min(limit - byte_size(text), SHOWN_BYTES)
-    text = ""
-    for shown in (messages[: _how_many_fit(messages, room)], []):
-        seq = shown[-1].seq if shown else messages[0].seq - 1
-        if known + len(shown) == info.message_count:
-            seq = info.seq
-        frame["task"] |= {"messages": [message.body for message in shown], "seq": seq}
-        text = encode(frame)
-        if byte_size(text) <= limit:  # else one has a lone surrogate, and the whole frame is written in escapes
-            break
-    return First(text, known + len(shown), seq)
+    count = _how_many_fit(messages, min(limit - byte_size(text), SHOWN_BYTES))
+    first = _with_messages(frame, info, known, messages[0], messages[:count])
+    if byte_size(first.text) > limit:  # one has a lone surrogate, and the whole frame is written in escapes
+        first = _with_messages(frame, info, known, messages[0], [])
+    return first
+
+
+def _with_messages(
+    frame: dict[str, Any], info: TaskInfo, known: int, next_one: Message, shown: Sequence[Message]
+) -> First:
+    known += len(shown)
+    task = {**frame["task"], "messages": [message.body for message in shown]}
+    if known < info.message_count:
+        task["seq"] = shown[-1].seq if shown else next_one.seq - 1
+        attempt = (shown[-1] if shown else next_one).attempt
+        if attempt < info.attempt:
+            omitted = [name for name in task.pop("omitted", ()) if name not in _NOT_YET]
+            task |= {**_NOT_YET, "attempt": attempt, **({"omitted": omitted} if omitted else {})}
+    return First(encode({**frame, "task": task}), known, task["seq"])
+
+
+# What is known of an attempt that still has something to say, by who has heard its messages alone.
+_NOT_YET = {"status": "running", "progress": None, "target": None, "outputs": None, "error": None, "finished": None}
 
 
 def _how_many_fit(messages: Sequence[Message], room: int) -> int:

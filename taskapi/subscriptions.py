@@ -57,7 +57,6 @@ class Subscription:
         self._on_end = on_end
         self._reports: deque[tuple[Report, int]] = deque()  # each with how much it holds
         self._held = 0
-        self._unfilled: TaskInfo | None = None  # the run as the first frame shows it, until its messages are all told
         self._behind = False  # the row has to be read, whatever the reports say
         self._woken = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -66,9 +65,8 @@ class Subscription:
         """Send the frame that shows the run as it is in `info`; whatever has happened since follows."""
         self.seq, self.known = first.seq, first.known
         await self._send(first.text)
-        if self.known < info.message_count:
-            self._unfilled = info
-            self._woken.set()
+        if self.known < info.message_count:  # what the frame had no room for is in the row
+            self.catch_up()
         elif info.is_final:
             await self._finish(info)
             return
@@ -101,7 +99,7 @@ class Subscription:
             await self._woken.wait()
             self._woken.clear()
             try:
-                while (self._reports or self._behind or self._unfilled) and not self.ended:
+                while (self._reports or self._behind) and not self.ended:
                     await self._write_next()
             except Exception as error:  # noqa: BLE001 - the database is away, say: the watch wakes it again
                 self._behind = True
@@ -109,9 +107,6 @@ class Subscription:
         self._on_end(self)
 
     async def _write_next(self) -> None:
-        if self._unfilled is not None:
-            await self._fill(self._unfilled)
-            return
         if self._behind:
             self._behind = False
             await self._read_row()
@@ -138,7 +133,7 @@ class Subscription:
         """Tell what changed in the row since the last event, in the events that would have told it."""
         try:
             info, messages = await in_database(_read_changes, self.uuid, self.known)
-            await self._send_messages(info, messages, self._send_beginning)
+            await self._send_messages(info, messages)
         except TaskInfo.DoesNotExist:
             await self._send_gone()
             return
@@ -157,26 +152,12 @@ class Subscription:
             await self._send_event(protocol.status_event(uuid, attempt, seq, info.status))
         self.seq = seq
 
-    async def _fill(self, info: TaskInfo) -> None:
-        """Tell the messages that the first frame had no room for. What follows is told when it is as if it had."""
-        try:
-            await self._send_messages(info, [], _nothing)  # the frame has said which attempt it is
-        except TaskInfo.DoesNotExist:
-            await self._send_gone()
-            return
-        self._unfilled = None
-        self.seq = info.seq
-        if info.is_final:
-            await self._finish(info)
-
-    async def _send_messages(
-        self, info: TaskInfo, page: list[Message], begin: Callable[[int], Awaitable[None]]
-    ) -> None:
+    async def _send_messages(self, info: TaskInfo, page: list[Message]) -> None:
         """Tell the messages of `page`, which come next, and those that follow up to the `message_count` of `info`."""
         size = FIRST_PAGE
         while True:
             for row in page:
-                await begin(row.attempt)
+                await self._send_beginning(row.attempt)
                 await self._send_event(protocol.message_event(info.uuid, row.attempt, row.seq, row.index, row.body))
                 self.known = row.index + 1
             if self.ended or self.known >= info.message_count:
@@ -200,10 +181,6 @@ class Subscription:
         if attempt > 0:
             seq = protocol.first_seq(attempt) + SEQ_STATE + SEQ_STATUS
             await self._send_event(protocol.status_event(self.uuid, attempt, seq, Status.RUNNING))
-
-
-async def _nothing(attempt: int) -> None:
-    pass
 
 
 def _read_changes(uuid: UUID, known: int) -> tuple[TaskInfo, list[Message]]:

@@ -10,6 +10,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
 from django.db import connection, connections
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +67,7 @@ def test_no_frame_that_shows_a_run_is_over_the_limit_whatever_is_in_it(inputs, o
     assert seq == (info.seq if known == len(bodies) else ONE + known)
     left_out = task.get("omitted", [])
     assert set(protocol.represent(info, [])) - set(task) == set(left_out)
+    assert (task["status"], task["attempt"]) == ("running", 1)
     assert byte_size(within(protocol.finished_event(info).text, LIMIT)) <= LIMIT
 
 
@@ -223,13 +225,24 @@ async def test_what_happens_meanwhile_follows_the_messages_that_were_there_befor
     check_numbers(follower.frames)
 
 
-async def test_messages_of_earlier_attempts_follow_without_a_word_of_their_beginning(limit):
-    info = await sync_to_async(recorded)(["x" * 900] * 40, attempt=2, seq=TWO + 4)
+@pytest.mark.parametrize("status", ["running", "succeeded"])
+async def test_a_frame_with_messages_of_an_earlier_attempt_shows_that_attempt_and_what_followed_is_told(limit, status):
+    outputs = {"a": "x" * 20_000} if status == "succeeded" else None
+    info = await sync_to_async(recorded)(["x" * 900] * 40, attempt=2, status=status, progress=5, outputs=outputs)
+    second = TaskMessage.objects.filter(run=info, index__gte=30)
+    await second.aupdate(attempt=2, seq=F("seq") + TWO - ONE)
+    await TaskInfo.objects.filter(pk=info.pk).aupdate(seq=TWO + 60)
     follower = await Follower(info).start()
-    await until(lambda: len(all_messages(follower.frames)) == 40)
-    assert {frame["type"] for frame in follower.frames[1:]} == {"message"}
-    assert follower.frames[0]["task"]["attempt"] == 2
-    await until(lambda: follower.subscription.seq == TWO + 4)
+    await until(lambda: follower.subscription.seq == TWO + 60 or follower.subscription.ended)
+    task = follower.frames[0]["task"]
+    assert (task["status"], task["attempt"], task["progress"], task["outputs"]) == ("running", 1, None, None)
+    assert "omitted" not in task
+    assert len(all_messages(follower.frames)) == 40
+    check_numbers(follower.frames)
+    attempts = [frame["attempt"] for frame in follower.frames[1:]]
+    assert attempts == sorted(attempts)
+    others = [frame["type"] for frame in follower.frames[1:] if frame["type"] != "message"]
+    assert others == ["status", "progress", *(["finished"] if status == "succeeded" else [])]
 
 
 async def test_a_database_that_is_away_while_they_follow_costs_none_of_them(limit, monkeypatch):
