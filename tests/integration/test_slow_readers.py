@@ -14,7 +14,7 @@ RECORD = f"""
 from taskapi.models import TaskInfo, TaskMessage
 info = TaskInfo.objects.create(task="sum", status="succeeded", attempt=1, seq=1_000_010_000, message_count={MESSAGES})
 for n in range({MESSAGES}):
-    TaskMessage.objects.create(run=info, index=n, attempt=1, seq=1_000_000_001 + n, body="x" * {SIZE})
+    TaskMessage.objects.create(run=info, index=n, attempt=1, seq=1_000_000_005 + n, body="x" * {SIZE})
 print(info.uuid)
 """
 
