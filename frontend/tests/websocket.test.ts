@@ -7,7 +7,7 @@ import type { Callbacks } from "../src/handle.js";
 import type { TaskInfo } from "../src/protocol.js";
 import { timing } from "../src/timing.js";
 import { clientOf, setWebSocket, until } from "./support/client.js";
-import { type Frame, TestServer } from "./support/server.js";
+import { type Frame, json, TestServer } from "./support/server.js";
 
 let server: TestServer;
 let client: Client;
@@ -297,7 +297,7 @@ test("messages that `finished` shows to be missing are fetched by REST before th
 
 test("a finished run whose missing messages cannot be had settles with what is known", async () => {
   server.onCall = (_call, response) => {
-    response.writeHead(404).end();
+    json(response, 404, { detail: "Not found." });
     return true;
   };
   const { handle, run } = await started("count", {});
