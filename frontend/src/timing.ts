@@ -20,3 +20,30 @@ export const timing = {
   /** The last step of the backoff: how late, at worst, a client notices that a server is back. */
   lastDelay: 30_000,
 };
+
+const LATE = 20; // ms: a timer of a page that is not busy is later by a few at most
+const GRACE = 1_000; // ms in which what came meanwhile is heard
+const GRACES = 3; // in a hidden page every timer is late
+
+/**
+ * Calls `expired` when `ms` have passed in which the page could hear something; returns what ends that.
+ *
+ * A page that is busy, or asleep, hears nothing: its timers come late, and perhaps ahead of what arrived before them.
+ * So a timer that is late judges nothing, but lets that be heard first.
+ */
+export function limit(ms: number, expired: () => void): () => void {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let due = 0;
+  let graces = GRACES;
+  const wait = (delay: number) => {
+    due = performance.now() + delay;
+    timer = setTimeout(look, delay);
+  };
+  const look = () => {
+    if (performance.now() - due < LATE || graces === 0) return expired();
+    graces -= 1;
+    wait(Math.min(ms, GRACE));
+  };
+  wait(ms);
+  return () => clearTimeout(timer);
+}

@@ -19,7 +19,7 @@ import {
   type TaskEvent,
 } from "./protocol.js";
 import type { Run } from "./run.js";
-import { timing } from "./timing.js";
+import { limit, timing } from "./timing.js";
 import type { Listener, Transport } from "./transport.js";
 
 const TRIES = 4; // failures in a row, of a socket that has worked before, until runs go elsewhere: some 2 to 4 s
@@ -63,8 +63,8 @@ export class WebSocketTransport implements Transport {
   readonly name = "websocket";
   private state: State = "idle";
   private socket: WebSocket | null = null;
-  private timer: ReturnType<typeof setTimeout> | undefined; // connecting: its limit; waiting: its end; open: idleness
-  private health: ReturnType<typeof setInterval> | undefined;
+  private timer: ReturnType<typeof setTimeout> | undefined; // waiting: its end; open: idleness
+  private stopLimit = () => {}; // connecting: of the handshake; open: of the answers, until they are checked
   private readonly runs = new Set<Run>();
   private readonly questions = new Map<string, Question>(); // by `ref`; in the order of asking
   private lastRef = 0;
@@ -134,9 +134,9 @@ export class WebSocketTransport implements Transport {
   wake(): void {
     if (!this.isOpen()) return this.hurry();
     const ref = this.ping(true);
-    setTimeout(() => {
+    limit(timing.wake, () => {
       if (this.questions.has(ref)) this.dropped(undefined, true);
-    }, timing.wake);
+    });
   }
 
   private isOpen(): boolean {
@@ -162,14 +162,13 @@ export class WebSocketTransport implements Transport {
     socket.onopen = () => this.opened();
     socket.onmessage = (event: MessageEvent<unknown>) => this.received(event.data);
     socket.onclose = (event) => this.dropped(event.code);
-    this.timer = setTimeout(() => this.dropped(), timing.handshake);
+    this.stopLimit = limit(timing.handshake, () => this.dropped());
   }
 
   private opened(): void {
-    clearTimeout(this.timer);
     this.state = "open";
     this.openedAt = now();
-    this.health = setInterval(() => this.checkHealth(), timing.answer);
+    this.watch();
     this.ping();
     for (const run of this.runs) this.askFor(run);
     this.review();
@@ -201,7 +200,7 @@ export class WebSocketTransport implements Transport {
 
   private release(): void {
     clearTimeout(this.timer);
-    clearInterval(this.health);
+    this.stopLimit();
     for (const { cancel } of this.questions.values()) cancel?.reject(noAnswer());
     this.questions.clear();
     const socket = this.socket;
@@ -221,12 +220,18 @@ export class WebSocketTransport implements Transport {
     }
   }
 
+  private watch(): void {
+    this.stopLimit();
+    this.stopLimit = limit(timing.answer, () => this.checkHealth());
+  }
+
   /** Every frame has its answer: where one that an earlier check saw still waits, the socket is dead. */
   private checkHealth(): void {
     for (const question of this.questions.values()) {
       if (question.seen) return this.dropped(undefined, true);
       question.seen = true;
     }
+    this.watch();
     this.ping();
   }
 
