@@ -17,6 +17,7 @@ import {
   statusOf,
   subscribeFrame,
   type TaskEvent,
+  unsubscribeFrame,
 } from "./protocol.js";
 import type { Run } from "./run.js";
 import { limit, timing } from "./timing.js";
@@ -95,7 +96,8 @@ export class WebSocketTransport implements Transport {
   }
 
   unfollow(run: Run): void {
-    this.runs.delete(run);
+    if (!this.runs.delete(run)) return;
+    if (this.isOpen() && this.isAlone(run)) this.ask(unsubscribeFrame(this.newRef(), String(run.uuid)), {});
     this.review();
   }
 
@@ -137,6 +139,13 @@ export class WebSocketTransport implements Transport {
     limit(timing.wake, () => {
       if (this.questions.has(ref)) this.dropped(undefined, true);
     });
+  }
+
+  /** Whether nobody else here follows that run, or starts one: by the same key it would be the same run. */
+  private isAlone({ uuid, state }: Run): boolean {
+    if (uuid === null || state === "finished" || state === "ending") return false; // its end has ended it
+    for (const other of this.runs) if (other.uuid === null || other.uuid === uuid) return false;
+    return true;
   }
 
   private isOpen(): boolean {
@@ -275,6 +284,7 @@ export class WebSocketTransport implements Transport {
       case "error":
         return this.refused(frame);
       case "pong":
+      case "unsubscribed":
         this.take(frame.ref);
         return;
       default:
