@@ -8,7 +8,12 @@ import { basicToken, hasWebSocket, newKey, onLeave, resolveBase } from "./platfo
 import { type JSONObject, type JSONValue, parseJSON } from "./protocol.js";
 import { type Existing, type Order, Run } from "./run.js";
 
+declare const VERSION: string; // of package.json, put in by the build
+
 export class Client {
+  /** Of the script; of two on a page the first stays. */
+  readonly version = VERSION;
+
   /** Read each time that a run is started or attached to. */
   options: Options = defaults();
 
@@ -22,7 +27,6 @@ export class Client {
   constructor() {
     this.run = this.run.bind(this); // so that it may be taken off the object
     this.attach = this.attach.bind(this);
-    onLeave(() => this.leave());
   }
 
   /**
@@ -112,6 +116,7 @@ export class Client {
   }
 
   private connectionTo(base: string): Connection {
+    if (this.connections.size === 0) onLeave(() => this.leave());
     const connection = this.connections.get(base) ?? new Connection(base);
     this.connections.set(base, connection);
     return connection;
@@ -155,14 +160,15 @@ function named(
 const isSignal = (signal: unknown): signal is AbortSignal =>
   typeof signal === "object" && signal !== null && "aborted" in signal && "addEventListener" in signal;
 
-const KEY = /^[!-~]([ -~]{0,253}[!-~])?$/; // what a header carries as it is; 255 characters are the server's bound
+// What a header and a frame carry alike; a header may be quoted. 255 characters are the server's bound.
+const KEY = /^(?!")[!-~]([ -~]{0,253}[!-~])?$/;
 
 /** The key of a start; TypeError with a sentence where it is none that every transport takes. */
 function keyOf({ idempotencyKey }: RunOptions): string {
   if (idempotencyKey === undefined || idempotencyKey === null) return newKey();
   if (typeof idempotencyKey === "string" && KEY.test(idempotencyKey)) return idempotencyKey;
   throw new TypeError(
-    `idempotencyKey is ${JSON.stringify(idempotencyKey)}; expected 1 to 255 printable characters of ASCII.`,
+    `idempotencyKey is ${JSON.stringify(idempotencyKey)}; expected 1 to 255 printable characters of ASCII, no quote or space first.`,
   );
 }
 

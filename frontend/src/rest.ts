@@ -97,12 +97,13 @@ async function exchange(
   signal: AbortSignal,
 ): Promise<{ status: number; reason: string; text: string }> {
   const controller = new AbortController();
-  const request = new Request(url, { ...init, signal: controller.signal }); // a wrong header or address throws here
+  const call = { ...init, signal: controller.signal };
+  const request = typeof Request === "function" ? new Request(url, call) : null; // a wrong header or address throws here
   const abort = () => controller.abort();
   const timer = setTimeout(abort, timing.request);
   signal.addEventListener("abort", abort);
   try {
-    const response = await fetch(request);
+    const response = await (request === null ? fetch(url, call) : fetch(request)); // jsdom has no Request
     return { status: response.status, reason: response.statusText, text: await response.text() };
   } catch {
     throw new RequestError(0, "The server did not answer.");
