@@ -79,7 +79,11 @@ export function onWake(listener: () => void): void {
       if (document.visibilityState === "visible") listener();
     });
   }
-  if (typeof addEventListener === "function") addEventListener("online", listener);
+  if (typeof addEventListener !== "function") return;
+  addEventListener("online", listener);
+  addEventListener("pageshow", (event) => {
+    if (event.persisted) listener(); // from the browser's cache, with sockets that it has closed
+  });
 }
 
 /** Calls `listener` when the page goes, or is hidden: on a phone that may be the last that it hears. */
