@@ -94,6 +94,7 @@ export function onLeave(listener: () => void): void {
   addEventListener("visibilitychange", () => {
     if (document.visibilityState === "hidden") listener();
   });
+  if (document.visibilityState === "hidden") listener(); // it may be going at this moment
 }
 
 const FRAME = 16; // ms, where no screen says how long one lasts

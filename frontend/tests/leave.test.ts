@@ -6,6 +6,7 @@ import { timing } from "../src/timing.js";
 import { clientOf, setWebSocket, until } from "./support/client.js";
 import { TestServer } from "./support/server.js";
 
+const realFetch = fetch;
 let server: TestServer;
 let client: Client;
 let page: EventTarget & { visibilityState: string; cookie: string };
@@ -22,7 +23,7 @@ beforeEach(async () => {
     visibilityState: "visible",
   });
   network = new EventTarget();
-  fetched = vi.fn(fetch);
+  fetched = vi.fn(realFetch);
   vi.stubGlobal("document", page);
   vi.stubGlobal("addEventListener", network.addEventListener.bind(network));
   vi.stubGlobal("fetch", fetched);
@@ -124,6 +125,15 @@ test("the first run of a page may be asked for as it goes", () => {
   expect(handedOver()).toHaveLength(1);
 });
 
+test("the first run of a page may be asked for when it is hidden already, as in `unload`", async () => {
+  show("hidden");
+  client.run("first", {});
+  expect(handedOver()).toHaveLength(1);
+  await moment();
+  client.run("second", {}); // it is still there
+  expect(handedOver()).toHaveLength(1);
+});
+
 test("a start that its caller has left is handed over, too", () => {
   client.run("sum", {}).detach();
   goes();
@@ -161,7 +171,7 @@ test.each([
   const handle = client.run("sum", {});
   fetched.mockImplementation(answer);
   goes();
-  fetched.mockImplementation(fetch);
+  fetched.mockImplementation(realFetch);
   await handle.uuid;
   server.run.finish({ outputs: {} });
   await handle;
