@@ -71,7 +71,8 @@ export class Cancellation {
     );
   }
 
-  private isOpen(): boolean {
+  /** Nobody knows yet what came of it. */
+  isOpen(): boolean {
     return this.state !== "accepted" && this.state !== "refused";
   }
 }

@@ -7,7 +7,7 @@ import type { Caller } from "./handle.js";
 import { hasWebSocket, isOnline, onWake } from "./platform.js";
 import { PollingTransport } from "./polling.js";
 import type { Sent, SentEvent, TaskInfo } from "./protocol.js";
-import { mayAsk } from "./rest.js";
+import { handOver, handOverCancel, mayAsk } from "./rest.js";
 import type { Change, Run } from "./run.js";
 import { timing } from "./timing.js";
 import type { Transport } from "./transport.js";
@@ -28,6 +28,8 @@ interface Passenger {
   retry: ReturnType<typeof setTimeout> | undefined;
   /** Where the caller wants it cancelled. */
   cancellation: Cancellation | null;
+  /** Its caller follows it no longer: it is carried while what was asked for has not arrived. */
+  isLeft: boolean;
 }
 
 export class Connection implements SocketListener {
@@ -54,11 +56,29 @@ export class Connection implements SocketListener {
       failingSince: 0,
       retry: undefined,
       cancellation: null,
+      isLeft: false,
     };
-    this.passengers.set(run, passenger);
-    caller.follows(run, () => this.cancel(passenger));
+    caller.follows(run, { cancel: () => this.cancel(passenger), leave: () => this.leave(passenger) });
+    this.takeUp(passenger);
+  }
+
+  private takeUp(passenger: Passenger): void {
+    this.passengers.set(passenger.run, passenger);
+    passenger.carrier = null;
     this.place(passenger);
     this.socket.review(); // a polled run may want the socket tried again
+  }
+
+  /** Sends what was asked for and may not have arrived, save for `done`, in requests that outlive the page. */
+  handOver(done: Set<Run>): void {
+    for (const { run, caller, cancellation } of this.passengers.values()) {
+      if (done.has(run)) continue;
+      done.add(run);
+      const { wanted } = run;
+      if ("uuid" in wanted) {
+        if (cancellation?.isOpen()) handOverCancel(this.base, wanted.uuid, run.options);
+      } else if (!caller.wantsCancel) handOver(this.base, wanted, run.options);
+    }
   }
 
   // What the transports tell
@@ -133,7 +153,8 @@ export class Connection implements SocketListener {
     const { run, caller } = passenger;
     if (run.state === "finished") this.drop(passenger);
     if (run.uuid !== null) caller.accepted(run.uuid);
-    caller.changed(run, change);
+    caller.changed(change);
+    if (this.letGo(passenger)) return;
     switch (run.state) {
       case "finished":
         concludeCancellation(passenger);
@@ -157,8 +178,25 @@ export class Connection implements SocketListener {
       if (this.passengers.has(run)) this.tell(passenger, run.cancelRequested());
     });
     passenger.cancellation = cancellation;
+    const done = () => void this.letGo(passenger);
+    cancellation.promise.then(done, done);
+    if (!this.passengers.has(run)) this.takeUp(passenger); // left before: carried until the answer
     cancellation.request();
     return cancellation.promise;
+  }
+
+  private leave(passenger: Passenger): void {
+    passenger.isLeft = true;
+    this.letGo(passenger);
+  }
+
+  /** Drops a run that its caller has left, once all that was asked for has arrived; whether it has. */
+  private letGo(passenger: Passenger): boolean {
+    const { run, caller, isLeft, cancellation } = passenger;
+    const isCancelling = cancellation === null ? caller.wantsCancel : cancellation.isOpen();
+    if (!isLeft || run.uuid === null || isCancelling) return false;
+    if (this.passengers.has(run)) this.drop(passenger);
+    return true;
   }
 
   /** Puts a run on the transport that should carry it. */

@@ -66,6 +66,16 @@ export class StrangeAnswer extends RequestError {
 /** Nobody knows whether the request arrived. */
 export const noAnswer = (): RequestError => new RequestError(0, "The server did not answer.");
 
+/** The caller's `signal` was aborted: the run is no longer followed, and goes on. */
+export class AbortError extends Error {
+  override readonly name = "AbortError";
+
+  /** `cause` is the signal's reason. */
+  constructor(readonly cause: unknown) {
+    super("The run is no longer followed: the signal was aborted.");
+  }
+}
+
 /** The refusal to cancel a run that has ended, where that is known without asking the server. */
 export const hasEnded = (): RequestError => new RequestError(409, "The run has ended; it cannot be cancelled.");
 

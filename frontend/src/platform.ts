@@ -19,6 +19,7 @@ export function resolveBase(baseURL: string): string {
       `TaskAPI.options.baseURL is ${JSON.stringify(baseURL)}; where there is no page, it has to be absolute.`,
     );
   }
+  url.username = url.password = ""; // `fetch` takes no address with a password; the browser has its own way to send it
   return url.href.endsWith("/") ? url.href : `${url.href}/`;
 }
 
@@ -29,6 +30,21 @@ export function cookies(): string {
   } catch {
     return "";
   }
+}
+
+/** The name and password in an absolute `baseURL`, as the token that sends them; null where there are none. */
+export function basicToken(baseURL: string): string | null {
+  let url: URL;
+  try {
+    url = new URL(baseURL);
+  } catch {
+    return null; // relative: what the page's own address has, the browser sends by itself
+  }
+  if (url.username === "" && url.password === "") return null;
+  const bytes = `${url.username}:${url.password}`.replace(/%([0-9a-f]{2})/gi, (_, hex: string) =>
+    String.fromCharCode(Number.parseInt(hex, 16)),
+  );
+  return `Basic ${btoa(bytes)}`;
 }
 
 /** The value of a cookie of this page, or null. */
@@ -86,11 +102,51 @@ export function onWake(listener: () => void): void {
         if (document.visibilityState === "visible") listener();
       });
     }
-    if (typeof addEventListener === "function") addEventListener("online", listener);
+    if (typeof addEventListener !== "function") return;
+    addEventListener("online", listener);
+    addEventListener("pageshow", (event) => {
+      if (event.persisted) listener(); // from the browser's cache, with sockets that it has closed
+    });
   } catch {
     // it goes on without: what waits is tried when its time has come
   }
 }
+
+/** Calls `listener` when the page goes, or is hidden: on a phone that may be the last that it hears. */
+export function onLeave(listener: () => void): void {
+  if (typeof addEventListener !== "function" || typeof document !== "object") return;
+  addEventListener("pagehide", listener);
+  // on the window, after the page's own listeners on the document: they may start something themselves
+  addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "hidden") listener();
+  });
+  if (document.visibilityState === "hidden") listener(); // it may be going at this moment
+}
+
+const FRAME = 16; // ms, where no screen says how long one lasts
+const NO_FRAME = 1_000; // ms without a frame: the page has been hidden meanwhile, or is a frame that is out of sight
+
+/** Calls `listener` once, with the screen's next frame, or after that time where nobody sees one; returns what ends it. */
+export function onFrame(listener: () => void): () => void {
+  if (!isSeen()) {
+    const timer = setTimeout(listener, FRAME);
+    return () => clearTimeout(timer);
+  }
+  const stop = () => {
+    cancelAnimationFrame(frame);
+    clearTimeout(timer);
+  };
+  const once = () => {
+    stop();
+    listener();
+  };
+  const frame = requestAnimationFrame(once);
+  const timer = setTimeout(once, NO_FRAME);
+  return stop;
+}
+
+const isSeen = (): boolean =>
+  typeof requestAnimationFrame === "function" && typeof document === "object" && document.visibilityState === "visible";
 
 /** Tells the console (and `window.onerror`) of an error in a caller's own function. */
 export function report(error: unknown): void {

@@ -112,6 +112,12 @@ export interface CancellingFrame {
   ref: string;
   uuid: string;
 }
+/** The answer to `unsubscribe`, also where there was nothing to end. */
+export interface UnsubscribedFrame {
+  type: "unsubscribed";
+  ref: string;
+  uuid: string;
+}
 export interface PongFrame {
   type: "pong";
   ref?: string;
@@ -129,7 +135,7 @@ export interface ErrorFrame {
   detail: unknown;
 }
 
-export type ServerFrame = StateFrame | CancellingFrame | PongFrame | ErrorFrame | SentEvent;
+export type ServerFrame = StateFrame | CancellingFrame | UnsubscribedFrame | PongFrame | ErrorFrame | SentEvent;
 
 /** The frame that `data` holds, or null for anything that this client does not know. */
 export function parseServerFrame(data: unknown): ServerFrame | null {
@@ -153,6 +159,7 @@ export function isServerFrame(frame: unknown): frame is ServerFrame {
     case "snapshot":
       return isString(frame.ref) && isTaskInfo(frame.task);
     case "cancelling":
+    case "unsubscribed":
       return isString(frame.ref) && isString(frame.uuid);
     case "pong":
       return isOptional(frame.ref, isString);
@@ -230,6 +237,11 @@ export interface SubscribeFrame {
   uuid: string;
   after: number;
 }
+export interface UnsubscribeFrame {
+  type: "unsubscribe";
+  ref: string;
+  uuid: string;
+}
 export interface CancelFrame {
   type: "cancel";
   ref: string;
@@ -240,7 +252,7 @@ export interface PingFrame {
   ref: string;
 }
 
-export type ClientFrame = RunFrame | SubscribeFrame | CancelFrame | PingFrame;
+export type ClientFrame = RunFrame | SubscribeFrame | UnsubscribeFrame | CancelFrame | PingFrame;
 
 export const runFrame = (ref: string, task: string, inputs: JSONValue, key: string): RunFrame => ({
   type: "run",
@@ -256,6 +268,8 @@ export const subscribeFrame = (ref: string, uuid: string, after: number): Subscr
   uuid,
   after,
 });
+
+export const unsubscribeFrame = (ref: string, uuid: string): UnsubscribeFrame => ({ type: "unsubscribe", ref, uuid });
 
 export const cancelFrame = (ref: string, uuid: string): CancelFrame => ({ type: "cancel", ref, uuid });
 

@@ -23,11 +23,26 @@ export function startCall(base: string, order: Order, options: Options): Call {
 export const startRun = async (base: string, order: Order, options: Options, watch: Watch): Promise<TaskInfo> =>
   send(startCall(base, order, options), null, watch);
 
-/** Asks a run to stop; the answer has all of its messages. */
-export async function cancelRun(base: string, uuid: string, options: Options, watch: Watch): Promise<TaskInfo> {
-  const call = callOf(`${base}${uuid}/cancel/`, { method: "POST", headers: csrf(options) }, options);
-  return send(call, uuid, watch);
+/**
+ * Asks for a start in a request that outlives its page, whose answer nobody hears.
+ *
+ * A browser takes some 64 KB of such requests at a time, and refuses what is larger.
+ */
+export function handOver(base: string, order: Order, options: Options): void {
+  void outlive(() => startCall(base, order, options));
 }
+
+/** Asks a run to stop, in a request of that kind. */
+export function handOverCancel(base: string, uuid: string, options: Options): void {
+  void outlive(() => cancelCall(base, uuid, options));
+}
+
+const cancelCall = (base: string, uuid: string, options: Options): Call =>
+  callOf(`${base}${uuid}/cancel/`, { method: "POST", headers: csrf(options) }, options);
+
+/** Asks a run to stop; the answer has all of its messages. */
+export const cancelRun = async (base: string, uuid: string, options: Options, watch: Watch): Promise<TaskInfo> =>
+  send(cancelCall(base, uuid, options), uuid, watch);
 
 /** Reads a run, with its messages past the first `after`. */
 export const readRun = async (
@@ -175,6 +190,16 @@ async function exchange({ url, init }: Call, watch: Watch): Promise<Answer> {
     throw noAnswer();
   } finally {
     watch.stop();
+  }
+}
+
+/** The page ends while this is under way; where it does not, the usual road tells how it went. */
+async function outlive(call: () => Call): Promise<void> {
+  try {
+    const { url, init } = call();
+    await fetch(url, { ...init, keepalive: true });
+  } catch {
+    // it is too large, or there is no network
   }
 }
 

@@ -56,7 +56,7 @@ export class Run {
   private facts: Facts | null = null;
   private outcome: Facts | null = null; // of a run that has finished, while nothing but messages is missing
   private lacking: string[] = []; // the fields that no answer has brought yet
-  private readonly messages: JSONValue[] = [];
+  private readonly messages: JSONValue[] = []; // is only ever added to
 
   constructor(
     private readonly origin: Order | Existing,
@@ -82,7 +82,7 @@ export class Run {
   current(): TaskInfo {
     if (this.facts === null) throw new Error("The run has not been answered yet.");
     const message_count = Math.max(this.facts.message_count, this.known);
-    return { ...this.facts, messages: [...this.messages], message_count };
+    return withMessages({ ...this.facts, message_count }, this.messages);
   }
 
   /** What a first answer would tell by now. */
@@ -228,3 +228,24 @@ function said(event: TaskStatusEvent | TaskTargetEvent | TaskProgressEvent): Par
 
 const furthest = (before: number | null, now: number | null): number | null =>
   before === null ? now : now === null ? before : Math.max(before, now);
+
+/**
+ * A representation with the messages that there are by now, in an array of its own.
+ *
+ * They are copied when somebody looks at them first: of a run that says much most callbacks look at its progress alone.
+ */
+function withMessages(facts: Facts, all: readonly JSONValue[]): TaskInfo {
+  const count = all.length;
+  let own: JSONValue[] | undefined;
+  return Object.defineProperty(facts, "messages", {
+    enumerable: true,
+    configurable: true,
+    get: () => {
+      own ??= all.slice(0, count);
+      return own;
+    },
+    set: (messages: JSONValue[]) => {
+      own = messages;
+    },
+  }) as TaskInfo;
+}

@@ -19,6 +19,7 @@ import {
   SUBPROTOCOL,
   statusOf,
   subscribeFrame,
+  unsubscribeFrame,
 } from "./protocol.js";
 import type { Run } from "./run.js";
 import { limit, timing } from "./timing.js";
@@ -118,7 +119,8 @@ export class WebSocketTransport implements Transport {
   }
 
   unfollow(run: Run): void {
-    this.runs.delete(run);
+    if (!this.runs.delete(run)) return;
+    if (this.isOpen() && this.isAlone(run)) this.ask(unsubscribeFrame(this.newRef(), String(run.uuid)), {});
     this.review();
   }
 
@@ -164,6 +166,13 @@ export class WebSocketTransport implements Transport {
       this.look();
       if (this.questions.has(ref) && this.lifeAt <= asked) this.silent();
     });
+  }
+
+  /** Whether nobody else here follows that run, or starts one: by the same key it would be the same run. */
+  private isAlone({ uuid, state }: Run): boolean {
+    if (uuid === null || state === "finished" || state === "ending") return false; // its end has ended it
+    for (const other of this.runs) if (other.uuid === null || other.uuid === uuid) return false;
+    return true;
   }
 
   private isOpen(): boolean {
@@ -365,6 +374,9 @@ export class WebSocketTransport implements Transport {
         return this.refused(frame);
       case "pong":
         return this.ponged(frame.ref);
+      case "unsubscribed":
+        this.take(frame.ref);
+        return;
       default:
         return this.passOn(frame);
     }
