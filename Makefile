@@ -54,12 +54,14 @@ test-newest: ## Run the unit and integration tests with the newest Django, where
 faults: $(VENV)/.dev ## Strike real servers, one fault a test: all those tests, of which make test runs the short ones
 	$(BIN)/python -m pytest tests/faults --deselect tests/faults/test_storm.py -m "" $(PYTEST_ARGS)
 
-# The storm of tests/faults at length. FAULT_SEED does one again; FAULT_REPORT is a file for its figures, in JSON.
+# The storm of tests/faults at length. FAULT_SEED does one again; FAULT_REPORT is a file for its figures, in JSON;
+# FAULT_KINDS leaves some of it out (tests/faults/kinds.py).
 FAULT_SECONDS ?= 300# for each of the two channel layers
 FAULT_RUNS ?= 1000# at least, for each
-export FAULT_SEED FAULT_REPORT
+export FAULT_SEED FAULT_REPORT FAULT_KINDS
 .PHONY: soak
 soak: $(VENV)/.dev ## Strike everything at random for ten minutes: FAULT_SECONDS, FAULT_RUNS, FAULT_SEED, FAULT_REPORT
+	@$(BIN)/python -m tools.chromium >/dev/null
 	FAULT_SECONDS=$(FAULT_SECONDS) FAULT_RUNS=$(FAULT_RUNS) $(BIN)/python -m pytest tests/faults/test_storm.py -s $(PYTEST_ARGS)
 
 .PHONY: lint

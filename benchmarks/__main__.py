@@ -8,7 +8,7 @@ import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import chart, growth, report, session
+from benchmarks import before, chart, growth, report, session
 from benchmarks.growth import Growth
 from benchmarks.session import Session
 from benchmarks.stacks import OURS, PEERS, Stack
@@ -37,9 +37,14 @@ def main() -> None:
 
 def compared(options: argparse.Namespace, databases: Databases) -> dict[str, str]:
     """The files that tell of ours beside its peers, by their suffixes."""
-    stacks = [OURS, *options.peers]
+    earlier = [before.stack_of(options.before)] if options.before else []
+    stacks = [OURS, *earlier, *options.peers]
     sizes = session.QUICK if options.quick else session.FULL
-    results = Session(databases, options.database, sizes).measure(stacks, options.rounds, options.only)
+    only = None if options.only is None else [options.only]
+    measuring = Session(databases, options.database, sizes)
+    results = measuring.measure(stacks, options.rounds, only)
+    for stack in earlier:
+        before.measure_again(measuring, stack, options.rounds, only)
     lines = report.compared(stacks, results, options.rounds)
     return {
         ".md": report.page(f"Beside its peers, on {options.database}", command(), quick(options) + lines),
@@ -74,6 +79,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         metavar="NAMES",
         help=f"all, none, or some, with commas: {', '.join(peer.name for peer in PEERS)} (default: %(default)s)",
     )
+    parser.add_argument("--before", metavar="REV", help="measure ours as it was in this revision, too, and compare")
     parser.add_argument("--growth", action="store_true", help="measure ours alone, under growing load")
     parser.add_argument(
         "--only",

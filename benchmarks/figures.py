@@ -30,6 +30,10 @@ class Figure:
         return self.of_rounds(values) * self.factor if values else None
 
     @property
+    def more_is_better(self) -> bool:
+        return self.at_least is not None or self.unit.endswith("/s")
+
+    @property
     def bound(self) -> str:
         """What ours must reach; empty where nothing was asked."""
         if self.at_most is not None:

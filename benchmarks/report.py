@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from statistics import median
 
-from benchmarks import machine
+from benchmarks import before, machine
 from benchmarks.environments import python_of, versions
 from benchmarks.figures import FIGURES, Figure, Rounds, shown
 from benchmarks.session import Results
@@ -25,6 +26,7 @@ def compared(stacks: list[Stack], results: Results, rounds: int) -> list[str]:
         "",
         *table(stacks, results),
         "",
+        *([*before.told(results), ""] if before.NAME in results else []),
         "## How each is set up",
         "",
         *(f"- **{stack.title}**: {stack.configured} {versions_of(stack)}." for stack in stacks),
@@ -49,13 +51,22 @@ def page(title: str, command: str, lines: list[str]) -> str:
 
 
 def table(stacks: list[Stack], results: Results) -> list[str]:
-    rows = [["", *(stack.title for stack in stacks), "here, wanted"]]
+    beside = any(stack.name == before.NAME for stack in stacks)
+    rows = [["", *(stack.title for stack in stacks), *["here / before"] * beside, "here, wanted"]]
     for figure in FIGURES:
         values = [figure.value(rounds_of(results, stack, figure)) for stack in stacks]
         if any(value is not None for value in values):
             cells = [NONE if value is None else f"{shown(value)} {figure.unit}" for value in values]
-            rows.append([figure.title, *cells, figure.bound])
+            rows.append([figure.title, *cells, *[_changed(figure, results)] * beside, figure.bound])
     return markdown_table(rows)
+
+
+def _changed(figure: Figure, results: Results) -> str:
+    found = before.ratios(figure, results)
+    if not found:
+        return NONE
+    ratio = f"{median(found):.2f}"
+    return f"**{ratio}**" if before.is_worse(figure, results) else ratio
 
 
 def rounds_of(results: Results, stack: Stack, figure: Figure) -> Rounds:

@@ -35,7 +35,8 @@ class Servers:
             "DJANGO_SETTINGS_MODULE": f"{stack.module}.settings",
             "BENCH_DATABASE": json.dumps(database),
             "BENCH_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(str(folder) for folder in (stack.source, ROOT) if folder is not None),
+            "PYTHONSAFEPATH": "1",  # not the working directory, in which there is a `taskapi`, too
             **stack.variables,
         }
         self._running = ExitStack()

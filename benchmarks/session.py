@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,22 +50,22 @@ class Session:
         self.sizes = sizes
         self.results: Results = defaultdict(lambda: defaultdict(list))
 
-    def measure(self, stacks: Iterable[Stack], rounds: int, only: str | None = None) -> Results:
-        """Measure everything, or `only` that measure."""
+    def measure(self, stacks: Sequence[Stack], rounds: int, only: Collection[str] | None = None) -> Results:
+        """Measure everything, or `only` those measures; every other round begins with the last stack."""
         for number in range(rounds):
-            for stack in stacks:
-                if only is None or only in stack.measures:
+            for stack in stacks[:: -1 if number % 2 else 1]:
+                measures = [measure for measure in stack.measures if only is None or measure in only]
+                if measures:
                     print(f"Round {number + 1} of {rounds}: {stack.name}", file=sys.stderr)
-                    self._round(stack, only)
+                    self._round(stack, measures)
         return self.results
 
-    def _round(self, stack: Stack, only: str | None) -> None:
+    def _round(self, stack: Stack, measures: Sequence[str]) -> None:
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
             with Servers(stack, self.databases.new(self.kind), directory) as servers:
-                for measure in stack.measures:
-                    if only in (None, measure):
-                        self._measure(servers, measure)
+                for measure in measures:
+                    self._measure(servers, measure)
 
     def _measure(self, servers: Servers, measure: str) -> None:
         """Keep the figures of one measure. Where a peer fails altogether, there are none, and the session goes on."""

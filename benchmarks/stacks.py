@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 CELERY = ("Django", "celery", "kombu", "redis")
 CHANNELS = ("channels", "channels-redis", "daphne")
@@ -28,6 +29,7 @@ class Stack:
     messages: int = 0  # a second, beside the progress, to the subscribers
     pause: float = 0.0  # seconds at most between two timed runs: the interval at which its worker polls
     migrates: bool = True
+    source: Path | None = None  # a folder with the `taskapi` that it is measured with; None: the one here
 
     @property
     def module(self) -> str:

@@ -19,6 +19,7 @@ const common = {
   absWorkingDir: here, // paths in the output are relative to it, so that they are the same on every machine
   bundle: true,
   charset: "utf8",
+  define: { VERSION: JSON.stringify(version) },
   logLevel: "warning",
   target: "es2019",
 };

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.paginator import Paginator
+from django.db import router
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
@@ -74,6 +75,9 @@ class TaskInfoAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stubs' g
         ("Failure", {"fields": ("error", "traceback_text")}),
         ("Times", {"fields": ("created", "run_at", "started", "finished")}),
     )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[TaskInfo]:
+        return super().get_queryset(request).using(router.db_for_write(TaskInfo))  # a replica may lag
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -1,6 +1,8 @@
 """The Django app: where the layers are tied together."""
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.contrib.auth import get_user_model
+from django.db.models.signals import pre_delete
 
 
 class TaskAPIConfig(AppConfig):
@@ -11,8 +13,12 @@ class TaskAPIConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from taskapi import checks, runs  # models can be imported only now
+        from taskapi import checks, models, runs  # models can be imported only now
         from taskapi.doors import doors
 
         checks.register()
         doors.runs = runs
+        user = get_user_model()
+        for model in apps.get_models():
+            if issubclass(model, user):  # a proxy has signals of its own
+                pre_delete.connect(models.before_user, sender=model, dispatch_uid="taskapi")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from asgiref.sync import AsyncToSync, iscoroutinefunction
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.checks import CheckMessage
@@ -20,12 +23,15 @@ from rest_framework.permissions import BasePermission, OperandHolder, SingleOper
 from rest_framework.throttling import BaseThrottle
 
 from taskapi.backends import Backend, get_backend
-from taskapi.conf import CHANNEL_LAYER_ALIASES, TASKS_SETTINGS, settings
+from taskapi.conf import CHANNEL_LAYER_ALIASES, DEFAULT_LIMITS, TASKS_SETTINGS, settings
 from taskapi.params import Parameter
+from taskapi.protocol import LEAST_FRAME
 from taskapi.redis import check_url
 from taskapi.registry import load
 from taskapi.tasks import Task
 
+MAX_PREFIX = 50  # characters: the names of groups begin with it, which Channels wants to have less than 100
+PREFIX = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_PREFIX}}}")  # of what Channels takes in the name of a group
 IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
 SETTINGS = (
     "TASK_API_BACKEND",
@@ -34,8 +40,25 @@ SETTINGS = (
     "TASK_API_PERMISSIONS_CLASSES",
     "TASK_API_THROTTLE_CLASSES",
     "TASK_API_REDIS_URL",
+    "TASK_API_REDIS_PREFIX",
     "TASK_API_RETENTION",
     "TASK_API_EVENT_INTERVAL",
+    "TASK_API_LIMITS",
+)
+LATER_LIMITS = (  # of which it is decided what they will bound, and which bound nothing yet
+    "input_bytes",
+    "output_bytes",
+    "message_bytes",
+    "messages",
+    "frame_bytes",
+    "json_depth",
+    "frames_per_second",
+    "frames_burst",
+    "subscriptions",
+    "sockets",
+    "open_runs",
+    "uploads",
+    "upload_bytes",
 )
 BUSY_TIMEOUT = 5  # seconds: sqlite3's own default, which Django keeps; less is too little with several processes
 
@@ -45,6 +68,7 @@ def register() -> None:
     checks.register(check_settings, "taskapi")
     checks.register(check_channel_layer, "taskapi")
     checks.register(check_sqlite, "taskapi", checks.Tags.database)
+    checks.register(check_postgresql, "taskapi", checks.Tags.database)
 
 
 # Tasks
@@ -144,6 +168,7 @@ def _check_run(task: type[Task]) -> Iterator[CheckMessage]:
             id="taskapi.E005",
         )
         return
+    yield from _check_that_run_is_run(task)
     static = isinstance(inspect.getattr_static(task, "run"), staticmethod)
     parameters = list(inspect.signature(run).parameters.values())[0 if static or inspect.ismethod(run) else 1 :]
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
@@ -168,6 +193,30 @@ def _check_run(task: type[Task]) -> Iterator[CheckMessage]:
             hint=f"Write `def run({_signature(task)}):`.",
             obj=task,
             id="taskapi.E006",
+        )
+
+
+def _check_that_run_is_run(task: type[Task]) -> Iterator[CheckMessage]:
+    """Whether a call of `run` does its work, and does not only return what would do it."""
+    run = task.run
+    if inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run):
+        yield checks.Error(
+            f"The `run` of the task {_path(task)} is a generator: nobody would iterate over it, so its work would not "
+            "be done.",
+            hint="Leave out `yield`, and tell what there is to tell by `self.add_message()`.",
+            obj=task,
+            id="taskapi.E008",
+        )
+    static = inspect.getattr_static(task, "run")
+    is_sync = not iscoroutinefunction(run) and not isinstance(static, AsyncToSync)
+    if is_sync and iscoroutinefunction(inspect.unwrap(run)):
+        yield checks.Warning(
+            f"The `run` of the task {_path(task)} is async, under a decorator that is not: if nobody awaits it there, "
+            "its runs fail.",
+            hint="Write the decorator's wrapper as `async def`, and `await` the function in it. If it runs the "
+            "function in a loop of its own, delete its `__wrapped__`.",
+            obj=task,
+            id="taskapi.W008",
         )
 
 
@@ -196,13 +245,15 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         *_check_classes("PERMISSIONS_CLASSES", BasePermission),
         *_check_classes("THROTTLE_CLASSES", BaseThrottle),
         *_check_redis_url(),
+        *_check_redis_prefix(),
         *_check_event_interval(),
         *_check_retention(),
+        *_check_limits(),
     ]
     errors = [
         checks.Error(f"{setting}: {problem}", hint=hint, id="taskapi.E010") for setting, problem, hint in problems
     ]
-    return [*errors, *_check_names()]
+    return [*errors, *_check_names(), *_check_later_limits()]
 
 
 def _check_names() -> Iterator[CheckMessage]:
@@ -264,6 +315,16 @@ def _check_redis_url() -> Iterator[Problem]:
         yield "TASK_API_REDIS_URL", f"{error}.", hint
 
 
+def _check_redis_prefix() -> Iterator[Problem]:
+    value = _value("REDIS_PREFIX")
+    if value is not None and not (isinstance(value, str) and PREFIX.fullmatch(value)):
+        hint = (
+            "Give each installation that shares a Redis a name of its own, such as 'mysite-staging': at most "
+            f"{MAX_PREFIX} letters, digits, hyphens, underscores and full stops. 'taskapi' is the default."
+        )
+        yield "TASK_API_REDIS_PREFIX", f"expected a short name, got {value!r}.", hint
+
+
 def _check_event_interval() -> Iterator[Problem]:
     value = _value("EVENT_INTERVAL")
     if value is not None and not _is_seconds(value):
@@ -275,6 +336,36 @@ def _check_retention() -> Iterator[Problem]:
     if value is not None and not _is_duration(value):
         hint = "None keeps finished runs for ever."
         yield "TASK_API_RETENTION", f"expected seconds, a timedelta or None, got {value!r}.", hint
+
+
+def _check_limits() -> Iterator[Problem]:
+    value = _value("LIMITS")
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        hint = f"Give a dict such as {DEFAULT_LIMITS}; what it leaves out keeps its default."
+        yield "TASK_API_LIMITS", f"expected a dict, got {value!r}.", hint
+        return
+    for name, limit in value.items():
+        if name in LATER_LIMITS:
+            continue
+        if name not in DEFAULT_LIMITS:
+            hint = f"The limits are: {', '.join(DEFAULT_LIMITS)}."
+            yield "TASK_API_LIMITS", f"there is no limit named {name!r}.", hint
+        elif type(limit) is not int or limit < LEAST_FRAME:
+            hint = f"{DEFAULT_LIMITS[name]} is the default. Give daphne the same as --websocket-max-message-size."
+            yield "TASK_API_LIMITS", f"{name!r} is a whole number of bytes, {LEAST_FRAME} or more, not {limit!r}.", hint
+
+
+def _check_later_limits() -> Iterator[CheckMessage]:
+    value = _value("LIMITS")
+    names = [name for name in LATER_LIMITS if isinstance(value, Mapping) and name in value]
+    if names:
+        yield checks.Warning(
+            f"TASK_API_LIMITS: {', '.join(map(repr, names))} will be limits of a later version, and bound nothing yet.",
+            hint=f"Take them out. The limits that hold are: {', '.join(DEFAULT_LIMITS)}.",
+            id="taskapi.W010",
+        )
 
 
 def _is_seconds(value: Any) -> bool:
@@ -354,14 +445,48 @@ def check_sqlite(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
         with connection.cursor() as cursor:
             (mode,) = cursor.execute("PRAGMA journal_mode").fetchone()
             (timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
-        if mode.lower() != "wal" or timeout < BUSY_TIMEOUT * 1000:
+        begins = connection.transaction_mode or "DEFERRED"  # type: ignore[attr-defined]  # sqlite's own
+        if mode.lower() != "wal" or timeout < BUSY_TIMEOUT * 1000 or begins == "DEFERRED":
             messages.append(
                 checks.Warning(
-                    f"DATABASES[{alias!r}] is SQLite with journal_mode={mode} and busy_timeout={timeout} ms: a worker "
-                    "and a server that write at once will see “database is locked”.",
+                    f"DATABASES[{alias!r}] is SQLite with journal_mode={mode} and busy_timeout={timeout} ms, whose "
+                    f"transactions begin {begins}: a worker and a server that write at once will see “database is "
+                    "locked”.",
                     hint="Set OPTIONS = {'timeout': 20, 'transaction_mode': 'IMMEDIATE', 'init_command': "
                     "'PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL'}.",
                     id="taskapi.W001",
+                )
+            )
+    return messages
+
+
+# PostgreSQL
+
+
+def check_postgresql(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """A PostgreSQL on another host is given up when it goes away without a word."""
+    messages: list[CheckMessage] = []
+    for alias in databases or ():
+        connection = connections[alias]
+        options = connection.settings_dict.get("OPTIONS", {})
+        if connection.vendor != "postgresql" or "service" in options:  # whose file may have the options
+            continue
+        host = str(options.get("host", connection.settings_dict.get("HOST", "")))
+        if host == "" or host.startswith(("/", "@")):  # a Unix socket
+            continue
+        missing = []
+        if "connect_timeout" not in options and "PGCONNECT_TIMEOUT" not in os.environ:
+            missing.append("connect_timeout")
+        if not options.keys() & {"tcp_user_timeout", "keepalives_idle"}:
+            missing.append("tcp_user_timeout")
+        if missing:
+            messages.append(
+                checks.Warning(
+                    f"DATABASES[{alias!r}] is PostgreSQL without {' and '.join(missing)}: if its host goes away "
+                    "without a word, requests and tasks wait for a quarter of an hour.",
+                    hint="Add to OPTIONS: {'connect_timeout': 5, 'tcp_user_timeout': 10000, 'keepalives_idle': 5, "
+                    "'keepalives_interval': 2, 'keepalives_count': 3}.",
+                    id="taskapi.W009",
                 )
             )
     return messages

@@ -13,8 +13,12 @@ from rest_framework.settings import api_settings
 
 DEFAULT_BACKEND = "taskapi.backends.arq.ArqBackend"
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
+DEFAULT_REDIS_PREFIX = "taskapi"
 DEFAULT_RETENTION = timedelta(days=7)
 DEFAULT_EVENT_INTERVAL = 0.05  # seconds between two `progress` events of a run
+DEFAULT_LIMITS = {
+    "sent_frame_bytes": 2**20,  # of a frame that the server sends: daphne sends no larger one (its own default)
+}
 
 TASKS_SETTINGS = ("BACKGROUND_TASKS", "BACKGROUND_CLASSES")  # both of the 1.x documentation's names
 CHANNEL_LAYER_ALIASES = ("taskapi", "default")  # in the order in which they are looked for
@@ -51,8 +55,18 @@ class Settings:
         return url
 
     @property
+    def redis_prefix(self) -> str:
+        """With which every name in Redis begins that is ours: keys, groups, channels."""
+        prefix: str = self._get("REDIS_PREFIX", DEFAULT_REDIS_PREFIX)
+        return prefix
+
+    @property
     def event_interval(self) -> float:
         return float(self._get("EVENT_INTERVAL", DEFAULT_EVENT_INTERVAL))
+
+    @property
+    def sent_frame_bytes(self) -> int:
+        return self._limit("sent_frame_bytes")
 
     @property
     def retention(self) -> timedelta | None:
@@ -68,6 +82,10 @@ class Settings:
         """The setting; None is as if it were not set."""
         value = getattr(django_settings, f"TASK_API_{name}", None)
         return default if value is None else value
+
+    def _limit(self, name: str) -> int:
+        given: Mapping[str, int] = self._get("LIMITS", {})
+        return given.get(name, DEFAULT_LIMITS[name])
 
     def _classes(self, name: str, default: Sequence[Any]) -> list[Any]:
         entries = self._get(name, None)

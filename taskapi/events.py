@@ -9,24 +9,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from math import inf
 from typing import Any
 from uuid import UUID
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
+from taskapi import layers
 from taskapi.conf import settings
 from taskapi.layers import own_layer
 from taskapi.protocol import Event, Report
-from taskapi.redis import THREAD_TIMEOUT, Breaker
+from taskapi.redis import THREAD_TIMEOUT, Breaker, is_demoted
+from taskapi.states import Execution
 
 logger = logging.getLogger(__name__)
 
-GROUP_PREFIX = "taskapi.run."  # then the run's uuid in hex: within the 100 characters that Channels allows
-WORKERS = "taskapi.workers"  # the group of all workers
+GROUP_INFIX = ".run."  # after the prefix of the installation; then the run's uuid in hex: within 100 characters
+WORKERS_SUFFIX = ".workers"  # after the prefix: the group of all workers
 CANCEL_TYPE = "taskapi.cancel"
 MESSAGE_TYPE = "taskapi.report"
 PUBLISH_TIMEOUT = 5.0  # seconds: a run does not wait longer for those who follow it
+REJOINS = 4  # times that a channel joins its groups within the time for which the layer keeps it in them
 
 _breaker = Breaker()
 
@@ -39,7 +44,25 @@ def get_layer() -> Any:
 
 def group(uuid: UUID) -> str:
     """The name of the group of those who follow the run."""
-    return GROUP_PREFIX + uuid.hex
+    return settings.redis_prefix + GROUP_INFIX + uuid.hex
+
+
+def workers() -> str:
+    """The name of the group of all workers."""
+    return settings.redis_prefix + WORKERS_SUFFIX
+
+
+def rejoin_after() -> float:
+    """Seconds after which a channel has to join its groups again: a core layer forgets it after its `group_expiry`."""
+    expiry: float | None = getattr(get_layer(), "group_expiry", None)
+    return inf if expiry is None else expiry / REJOINS
+
+
+async def reconnect(error: BaseException) -> None:
+    """Do what is needed after an error of the layer, so that the next try finds its server again."""
+    if is_demoted(error):
+        with suppress(Exception):  # each layer has errors of its own; the next try says what is wrong
+            await layers.reconnect(get_layer())
 
 
 async def publish(uuid: UUID, report: Report) -> bool:
@@ -60,15 +83,16 @@ def publish_from_thread(uuid: UUID, report: Report) -> None:
         logger.warning("An event of run %s could not be published: %r", uuid, error)
 
 
-def tell_workers(uuid: UUID) -> None:
-    """Tell the workers, from a thread, that somebody asked this run to stop. It may be lost: the row says it, too."""
+def tell_workers(uuid: UUID, attempt: int) -> None:
+    """Tell the workers, from a thread, that somebody asked this attempt to stop. It may be lost; the row says it."""
     try:
-        _send_from_thread(WORKERS, {"type": CANCEL_TYPE, "uuid": uuid.hex})
+        _send_from_thread(workers(), {"type": CANCEL_TYPE, "uuid": uuid.hex, "attempt": attempt})
     except Exception as error:  # noqa: BLE001 - each layer has errors of its own
         logger.warning("The workers could not be told that run %s should stop: %r", uuid, error)
 
 
 def _message(uuid: UUID, report: Report) -> dict[str, Any]:
+    report = report.within(settings.sent_frame_bytes)
     return {
         "type": MESSAGE_TYPE,
         "uuid": uuid.hex,
@@ -82,17 +106,45 @@ def _send_from_thread(to: str, message: dict[str, Any]) -> None:
 
 
 async def _send(to: str, message: dict[str, Any], seconds: float) -> None:
-    async with asyncio.timeout(seconds):
-        await get_layer().group_send(to, message)
+    try:
+        async with asyncio.timeout(seconds):
+            await get_layer().group_send(to, message)
+    except Exception as error:
+        await reconnect(error)
+        raise
 
 
-async def cancellations() -> AsyncIterator[UUID]:
-    """The runs that somebody asks to stop, as it happens; raises whatever the layer raises when it is away."""
+async def cancellations() -> AsyncIterator[Execution]:
+    """The attempts that somebody asks to stop, as it happens; raises whatever the layer raises when it is away."""
     layer = get_layer()
-    channel = await layer.new_channel()
-    await layer.group_add(WORKERS, channel)
-    while True:
-        yield UUID((await layer.receive(channel))["uuid"])
+    try:
+        channel = await layer.new_channel()
+        await layer.group_add(workers(), channel)
+        rejoining = asyncio.get_running_loop().create_task(_stay_in(workers(), channel))
+        try:
+            while True:
+                message = await layer.receive(channel)
+                try:
+                    execution = UUID(message["uuid"]), int(message["attempt"])
+                except (LookupError, TypeError, ValueError):  # of another version; the row says it, too
+                    logger.warning("A message of the channel layer is not a request of this version: %.200r", message)
+                else:
+                    yield execution
+        finally:
+            rejoining.cancel()
+    except Exception as error:
+        await reconnect(error)
+        raise
+
+
+async def _stay_in(group: str, channel: str) -> None:
+    """Join the group again and again, before the layer forgets that the channel is in it."""
+    while (pause := rejoin_after()) < inf:
+        await asyncio.sleep(pause)
+        try:
+            await get_layer().group_add(group, channel)
+        except Exception as error:  # noqa: BLE001 - each layer has errors of its own; the next time is in time, too
+            logger.warning("The channel layer is not there: %r", error)
 
 
 def read(message: dict[str, Any]) -> tuple[UUID, Report]:

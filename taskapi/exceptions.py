@@ -3,6 +3,7 @@
 TaskAPIError
 ├── InvalidInputs          the caller's inputs do not fit the task
 ├── UnknownTask            no task of this name is registered
+├── UnknownRun             no run of this uuid is recorded here
 ├── AlreadyFinished        a run that has ended cannot be cancelled
 ├── NotFinished            a run that has not ended cannot be started again
 ├── IdempotencyConflict    a used idempotency key came with other inputs
@@ -41,6 +42,14 @@ class UnknownTask(TaskAPIError):
     def __init__(self, name: object) -> None:
         super().__init__(f"There is no task named {name!r}.")
         self.name = name
+
+
+class UnknownRun(TaskAPIError):
+    """There is no row of this run: it was deleted, or is another installation's."""
+
+    def __init__(self, uuid: object) -> None:
+        super().__init__(f"There is no run {uuid}.")
+        self.uuid = uuid
 
 
 class NotFinished(TaskAPIError):
@@ -98,11 +107,15 @@ class TaskCancelled(RunEnded):
 class ProtocolError(TaskAPIError):
     """A client frame that cannot be served: what the `error` frame that answers it says.
 
-    `status` is the one that REST would have answered with, where the code does not say it.
+    `status` is the one that REST would have answered with, where the code does not say it; `reason` is REST's
+    `code`, where that is another.
     """
 
-    def __init__(self, code: str, detail: Any, ref: str | None = None, status: int | None = None) -> None:
+    def __init__(
+        self, code: str, detail: Any, ref: str | None = None, status: int | None = None, reason: str | None = None
+    ) -> None:
         super().__init__(f"{code}: {detail}")
+        self.reason = reason
         self.code = code
         self.detail = detail
         self.ref = ref

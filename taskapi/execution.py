@@ -8,6 +8,7 @@ waits for another.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,7 +19,8 @@ from asgiref.sync import iscoroutinefunction
 
 from taskapi import events, protocol, runs
 from taskapi.conf import settings
-from taskapi.exceptions import UnknownTask
+from taskapi.contexts import RunContext, prepare
+from taskapi.exceptions import UnknownRun, UnknownTask
 from taskapi.isolation.outside import Isolated
 from taskapi.ledger import Ledger, WorkerLedger
 from taskapi.models import TaskInfo, TaskMessage
@@ -26,11 +28,13 @@ from taskapi.progress import Said, Speaker
 from taskapi.protocol import SEQ_PROGRESS, SEQ_STATE, SEQ_STATUS, SEQ_TARGET, Event, Report
 from taskapi.registry import get_task
 from taskapi.runs import Outcome
-from taskapi.states import ErrorCode, Status
-from taskapi.work import Interruption, Work, with_connections
+from taskapi.states import ErrorCode, Execution, Status
+from taskapi.tasks import Task
+from taskapi.work import Interruption, Work, refusal, with_connections
 
 logger = logging.getLogger(__name__)
 
+NOTICE = 0.5  # seconds in which a task that was asked to stop does so; else the log says why it may not
 BRIEFLY = 0.002  # seconds: a task that has ended by then is told of once, not when it begins and when it ends
 
 
@@ -44,8 +48,16 @@ class Attempt:
     def __init__(self, info: TaskInfo, ledger: Ledger) -> None:
         loop = asyncio.get_running_loop()
         self.info = info
-        self.speaker = Speaker(info.target, info.progress, wake=lambda: loop.call_soon_threadsafe(self._woken))
+        own = contextvars.copy_context()  # and not the task's, from which it is called
+        wake = partial(loop.call_soon_threadsafe, self._woken, context=own)
+        self.speaker = Speaker(info.target, info.progress, wake=wake)
         self.work = Work(info, self.speaker)
+        self.surroundings: RunContext | None = None  # of a task that runs here
+        self.cannot_be_ended = ""  # why, of a task that was asked to stop and does not
+        self._own = own
+        self._timeout: asyncio.TimerHandle | None = None
+        self._due: float | None = None  # when its timeout was, or is, over
+        self._notice: asyncio.TimerHandle | None = None
         self._loop = loop
         self._ledger = ledger
         self._seq = info.seq
@@ -61,8 +73,51 @@ class Attempt:
         self._timer = loop.call_later(BRIEFLY, self._start_to_publish)
 
     def interrupt(self, why: Interruption) -> None:
-        """Stop the task."""
+        """Stop the task; say so in the log where it goes on all the same."""
+        if self.work.interruption is None and self.cannot_be_ended:
+            self._notice = self._loop.call_later(NOTICE, self._say_that_it_goes_on, _WHY[why])
         self.work.interrupt(why)
+
+    def limit(self, seconds: float) -> None:
+        """Interrupt the task so long after its first line; may be called from its thread."""
+
+        def start() -> None:
+            later = self._loop.call_later(seconds, self.interrupt, Interruption.TIMEOUT, context=self._own)
+            self._timeout, self._due = later, later.when()
+
+        def begin() -> None:
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                self._loop.call_soon_threadsafe(start)
+            else:  # at once: it may be about to block the loop
+                start()
+
+        self.work.on_begin = begin
+
+    def stopped(self) -> None:
+        """The task has ended."""
+        if self._timeout is not None:
+            self._timeout.cancel()
+        if self._notice is not None:
+            self._notice.cancel()
+        # One that blocks the loop keeps its own timer from being noticed.
+        late = self._due is not None and self._loop.time() > self._due + NOTICE
+        if late and self.cannot_be_ended:
+            self._say_that_it_goes_on(_WHY[Interruption.TIMEOUT])
+        self.cannot_be_ended = ""
+
+    def _say_that_it_goes_on(self, why: str) -> None:
+        logger.warning(
+            "Run %s of the task %r was asked to stop, because %s, and did not within %g s. %s With "
+            "`isolation = 'process'` it would be ended.",
+            self.info.uuid,
+            self.info.task,
+            why,
+            NOTICE,
+            self.cannot_be_ended,
+        )
+        self.cannot_be_ended = ""  # once is enough
 
     async def finish(self, outcome: Outcome) -> None:
         """Write the last words and the outcome, and publish them."""
@@ -92,7 +147,7 @@ class Attempt:
 
     async def abandon(self) -> None:
         """Hand the run back although its task still runs, in a thread that cannot be ended."""
-        await self.finish(Outcome(Status.PENDING))
+        await self.finish(runs.HANDED_BACK)
 
     # Reporting what the task says
 
@@ -173,6 +228,16 @@ class Attempt:
             await events.publish(self.info.uuid, report)
 
 
+_WHY = {
+    Interruption.CANCELLED: "somebody has cancelled it",
+    Interruption.TIMEOUT: "its timeout is over",
+    Interruption.HANDED_BACK: "its worker ends",
+    Interruption.LOST: "its worker has lost it, and another may execute it",
+}
+THREAD_GOES_ON = "A thread cannot be stopped: it ends at its next progress call, or as it ends."
+LOOP_GOES_ON = "An async task goes on if it blocks the event loop, or catches CancelledError."
+
+
 def _status(info: TaskInfo, seq: int) -> Event:
     # A status is the last thing said here, after the progress: in the slot that `finished` has otherwise.
     return protocol.status_event(info.uuid, info.attempt, seq, info.status)
@@ -181,28 +246,39 @@ def _status(info: TaskInfo, seq: int) -> Event:
 class Executor:
     """Executes runs, at most `concurrency` at once, on the running event loop."""
 
-    def __init__(self, concurrency: int) -> None:
-        self.worker = uuid4().hex  # by which the runs that it holds are known
-        self.attempts: dict[UUID, Attempt] = {}
+    def __init__(self, concurrency: int, worker: str | None = None) -> None:
+        self.worker = worker or uuid4().hex  # by which the runs that it holds are known
+        self.attempts: dict[Execution, Attempt] = {}
         self._ending: Interruption | None = None
         self._loop = asyncio.get_running_loop()
         self._ledger = WorkerLedger()
+        self._concurrency = concurrency
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="taskapi-task")
+        self._converting = ThreadPoolExecutor(concurrency, thread_name_prefix="taskapi-values")  # of async tasks
+        self._pristine = contextvars.copy_context()
+        self._all_wait = False  # the log has said so
+        prepare(self._loop)
 
-    async def execute(self, uuid: UUID) -> None:
-        """Take the run up, run its task and record how it ended; nothing where somebody else has it."""
-        info = await self._ledger.write(partial(runs.begin, uuid, self.worker, _is_known))
+    async def execute(self, uuid: UUID) -> bool:
+        """Take the run up, run its task and record how it ended; False where somebody else has it.
+
+        Raises UnknownRun where there is no such run.
+        """
+        info = await self._ledger.write(partial(runs.begin, uuid, self.worker, refusal))
         if info is None:
+            if not await self._ledger.write(partial(runs.is_recorded, uuid)):
+                raise UnknownRun(uuid)
             logger.debug("Run %s is not pending; nothing to do.", uuid)
-            return
-        attempt = self.attempts[uuid] = Attempt(info, self._ledger)
+            return False
+        attempt = self.attempts[uuid, info.attempt] = Attempt(info, self._ledger)
         if self._ending is not None:  # it was on its way when all were interrupted
             attempt.interrupt(self._ending)
         try:
-            await attempt.finish(await self._outcome(attempt))
+            outcome = await self._outcome(attempt)
+            await attempt.finish(outcome)
+            return not outcome.refused
         finally:
-            if self.attempts.get(uuid) is attempt:  # and not a later one, of a run that this worker had lost
-                del self.attempts[uuid]
+            del self.attempts[uuid, info.attempt]
 
     def interrupt_all(self, why: Interruption) -> None:
         """Stop all tasks, and those that are about to begin."""
@@ -213,13 +289,21 @@ class Executor:
     async def close(self) -> None:
         """Close threads and connections. A thread whose task does not end is left behind."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._converting.shutdown(wait=False, cancel_futures=True)
         await self._ledger.close()
 
     async def _outcome(self, attempt: Attempt) -> Outcome:
         try:
             return await self._run(attempt)
-        except Exception as error:  # noqa: BLE001 - a task that cannot even be made, say
+        except asyncio.CancelledError:  # the loop is closed
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is no reason to end the worker
             return attempt.work.stumble(error)
+        finally:
+            attempt.stopped()
+            if attempt.surroundings is not None:
+                attempt.surroundings.end()
+                attempt.surroundings = None
 
     async def _run(self, attempt: Attempt) -> Outcome:
         work = attempt.work
@@ -227,24 +311,52 @@ class Executor:
             definition = get_task(work.info.task)
         except UnknownTask as error:
             return Outcome.failed(ErrorCode.UNKNOWN_TASK, str(error))
-        timer = None
         if definition.timeout is not None:
-            timer = self._loop.call_later(definition.timeout, work.interrupt, Interruption.TIMEOUT)
+            attempt.limit(definition.timeout)
+        if definition.isolation == "process":
+            return await Isolated(work).run()
+        if work.info.lost:  # it may be what ended its worker: so it has no neighbours any more that it could harm
+            outcome = await Isolated(work).run()
+            if not outcome.is_unknown_task:
+                return outcome
+            work.on_interrupt(work.speaker.interrupt)  # a new process has other settings, or newer code: so, here
+        return await self._run_here(attempt, definition)
+
+    async def _run_here(self, attempt: Attempt, definition: type[Task]) -> Outcome:
+        work = attempt.work
+        surroundings = attempt.surroundings = RunContext(work.info.uuid, self._pristine)
+        surroundings.on_exit, surroundings.on_wait = work.exit, self._look_at_waits
+        context = surroundings.context
         try:
-            if definition.isolation == "process":
-                return await Isolated(work).run(self._threads)
-            task = work.make(definition)
-            if iscoroutinefunction(task.run):
-                return await work.arun(task, self._threads)
-            return await self._loop.run_in_executor(self._threads, with_connections, partial(work.run, task))
-        finally:
-            if timer is not None:
-                timer.cancel()
+            task = context.run(work.make, definition)
+            is_async = iscoroutinefunction(task.run)
+        except BaseException as error:  # noqa: BLE001 - a task's own code, too
+            return work.fail(error)
+        attempt.cannot_be_ended = LOOP_GOES_ON if is_async else THREAD_GOES_ON
+        if is_async:
+            return await work.arun(task, self._converting, context)
+        run = partial(context.run, work.run, task)
+        return await self._loop.run_in_executor(self._threads, with_connections, run, work.info.uuid)
 
-
-def _is_known(task: str) -> bool:
-    try:
-        get_task(task)
-    except UnknownTask:
-        return False
-    return True
+    def _look_at_waits(self) -> None:
+        """Say it where no slot is left for the runs that all others wait for; called from any thread."""
+        attempts = list(self.attempts.values())
+        queues = {attempt.info.queue for attempt in attempts}
+        waits = [run.waits_for for attempt in attempts if (run := attempt.surroundings) is not None]
+        stuck = [
+            awaited[0]
+            for awaited in waits
+            if awaited and all(info.status == Status.PENDING and info.queue in queues for info in awaited)
+        ]
+        if len(stuck) < self._concurrency:
+            self._all_wait = False
+        elif not self._all_wait:
+            self._all_wait = True
+            logger.warning(
+                "All %d runs that this worker can execute at once wait for the result of another run, such as %s (task "
+                "%r), which waits for one of them to end. Give the tasks that others wait for a `queue` of their own, "
+                "with a worker of its own, or give this worker more `--concurrency`.",
+                self._concurrency,
+                stuck[0].uuid,
+                stuck[0].task,
+            )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
 from channels_redis.pubsub import RedisPubSubChannelLayer, RedisSingleShardConnection
 from django.core.signals import setting_changed
 
-from taskapi.redis import COMMAND_TIMEOUT, channel_layer_host
+from taskapi.conf import settings
+from taskapi.redis import COMMAND_TIMEOUT, SILENCE, address_of, channel_layer_host, follow_primary
 
-PREFIX = "taskapi"  # of its Redis keys
+PROBE = ":probe"  # after the prefix: a key that is never there
 
 
 class PubSubLayer(RedisPubSubChannelLayer):  # type: ignore[misc]  # channels_redis has no types
@@ -38,6 +40,33 @@ class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
         super().__init__(host, layer)
         self._unsent: list[_Unsent] = []
         self._sending: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
+
+    def _ensure_redis(self) -> None:
+        if self._redis is None:
+            super()._ensure_redis()
+            client: Any = self._redis
+            follow_primary(client.connection_pool, address_of(self.host))
+
+    def _ensure_receiver(self) -> None:
+        super()._ensure_receiver()
+        if self._probing is None:
+            self._probing = asyncio.get_running_loop().create_task(self._probe())
+
+    async def flush(self) -> None:
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.wait({self._probing})
+            self._probing = None
+        await super().flush()
+
+    async def _probe(self) -> None:
+        """Ask now and then for a write, which a replica refuses: it takes what is published, and tells nobody."""
+        while True:
+            await asyncio.sleep(SILENCE)
+            if self._redis is not None:
+                with suppress(Exception):  # it is away: whoever publishes says so. A refusal has had its effect
+                    await self._redis.unlink(self.channel_layer.prefix + PROBE)
 
     async def publish(self, channel: str, message: bytes) -> None:
         loop = asyncio.get_running_loop()
@@ -73,13 +102,19 @@ class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
             await pipeline.execute()
 
 
+async def reconnect(layer: Any) -> None:
+    """Have a layer of the project's own connect anew, where it can: its server turned out to be a replica."""
+    if hasattr(layer, "close_pools"):  # channels_redis' core layer
+        await layer.close_pools()
+
+
 @cache
 def own_layer(url: str) -> PubSubLayer:
-    return PubSubLayer(hosts=[channel_layer_host(url)], prefix=PREFIX)
+    return PubSubLayer(hosts=[channel_layer_host(url)], prefix=settings.redis_prefix)
 
 
 def _forget(*, setting: str, **kwargs: object) -> None:
-    if setting == "TASK_API_REDIS_URL":
+    if setting in ("TASK_API_REDIS_URL", "TASK_API_REDIS_PREFIX"):
         own_layer.cache_clear()
 
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
-from django.db import models, router
+from django.db import connections, models, router, transaction
 from django.utils import timezone
 
+from taskapi.contexts import waiting_for
 from taskapi.doors import doors
 from taskapi.exceptions import TaskCancelled, TaskFailed
 from taskapi.states import FINAL, Status
 
 FIRST_LOOK, LAST_LOOK = 0.005, 0.5  # seconds between two looks at a run whose result is waited for
+NEWEST = 100  # runs of a user: those that may have been started, and have ended, since Django looked at all of them
+
+_UNFINISHED = [status.value for status in Status if status not in FINAL]
 
 
 class JSONTextField(models.TextField):  # type: ignore[type-arg]  # the stubs' generic is not subscriptable at run time
@@ -39,6 +45,51 @@ class JSONTextField(models.TextField):  # type: ignore[type-arg]  # the stubs' g
         return self.value_from_object(obj)
 
 
+class Runs(models.QuerySet["TaskInfo"]):
+    """Runs, which can be deleted while they go on."""
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """As Django's: whoever writes one of them waits until they are gone, and then there is nothing to write to."""
+        if self.query.is_sliced or self.query.distinct_fields:
+            return super().delete()  # which refuses it
+        using = router.db_for_write(TaskInfo, **self._hints) if self._db is None else self._db  # type: ignore[attr-defined]  # Django's own
+        with transaction.atomic(using=using):
+            _hold(self.using(using))
+            return super().delete()
+
+    delete.alters_data = True  # type: ignore[attr-defined]  # as Django's own: no template may call it
+    delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's own: it is none of the manager's
+
+
+def _hold(runs: models.QuerySet[TaskInfo]) -> None:
+    """Lock those of the runs that somebody may write, until the end of the transaction.
+
+    Django deletes the messages of a run and then the run: one that came between the two would be a message of no run.
+    """
+    unfinished = runs.filter(status__in=_UNFINISHED).order_by().values("pk")
+    _lock(TaskInfo.objects.using(runs.db).filter(pk__in=unfinished))
+
+
+def _lock(found: models.QuerySet[Any]) -> None:
+    if connections[found.db].features.has_select_for_update:
+        list(found.select_for_update().values_list("pk", flat=True))
+    else:  # SQLite has one lock, for whoever writes; and it is too late to ask for it once something was read
+        TaskInfo.objects.using(found.db).filter(pk=0).update(worker="")
+
+
+def before_user(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    """Before a user is deleted: nobody may start a run for him, or write one of his, between this and the end of it.
+
+    Django has looked up already which runs it will delete. What was started since then would be a run of no user.
+    """
+    if not router.allow_migrate_model(using, TaskInfo):
+        return
+    _lock(sender._base_manager.using(using).filter(pk=instance.pk))  # noqa: SLF001 - Django's public name for it
+    his = TaskInfo.objects.using(using).filter(user=instance.pk)
+    newest = list(his.order_by("-id").values_list("pk", flat=True)[:NEWEST])
+    his.filter(models.Q(status__in=_UNFINISHED) | models.Q(pk__in=newest)).only("pk").delete()
+
+
 class TaskInfo(models.Model):
     """One run of a task."""
 
@@ -59,7 +110,10 @@ class TaskInfo(models.Model):
     progress = models.BigIntegerField(null=True, blank=True)
     message_count = models.PositiveIntegerField(default=0)
     attempt = models.PositiveIntegerField(default=0)  # executions so far; 1 during the first
-    max_attempts = models.PositiveIntegerField(default=3)  # executions in all
+    max_attempts = models.PositiveIntegerField(default=3)  # executions in all, but for those that were handed back
+    # Those two are no PositiveIntegerField: its CHECK would have PostgreSQL read the whole table when they are added.
+    handed_back = models.IntegerField(default=0, db_default=0, editable=False)  # attempts that a worker's end cut short
+    lost = models.IntegerField(default=0, db_default=0, editable=False)  # attempts that ended with their worker
     worker = models.CharField(max_length=32, blank=True, default="", editable=False)  # that executes it
     renewed = models.DateTimeField(null=True, blank=True, editable=False)  # its lease, by the database's clock
     seq = models.BigIntegerField(default=0)  # of the last report; see taskapi.protocol
@@ -73,6 +127,8 @@ class TaskInfo(models.Model):
     retain = models.DurationField(null=True, blank=True)  # how long it is kept after its end; null: for ever
     expires = models.DateTimeField(null=True, blank=True)  # when it may be deleted; null: never
 
+    objects = Runs.as_manager()
+
     class Meta:
         verbose_name = "run"
         ordering = ("-id",)
@@ -85,6 +141,8 @@ class TaskInfo(models.Model):
             models.Index(fields=["user", "-id"], name="taskapi_user_newest"),
         )
 
+    left_since: datetime | None = None  # no column: since when workers had left the run that begins an attempt now
+
     def __str__(self) -> str:
         return f"{self.task} {self.uuid}"
 
@@ -93,9 +151,31 @@ class TaskInfo(models.Model):
         """The rows as they are in the database that is written to: a replica may lag."""
         return cls.objects.using(router.db_for_write(cls))
 
+    def refresh_from_db(
+        self, using: str | None = None, fields: Iterable[str] | None = None, from_queryset: Any = None
+    ) -> None:
+        """As Django's, from the database that is written to unless it is said otherwise: a replica may lag."""
+        if using is None and (from_queryset is None or from_queryset._db is None):  # noqa: SLF001 - Django's own
+            using = router.db_for_write(TaskInfo, instance=self)
+        super().refresh_from_db(using, fields, from_queryset)
+
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """As Django's, and as `Runs.delete`."""
+        using = using or router.db_for_write(TaskInfo, instance=self)
+        with transaction.atomic(using=using):
+            _hold(TaskInfo.objects.using(using).filter(pk=self.pk))
+            return super().delete(using, keep_parents)
+
+    delete.alters_data = True  # type: ignore[attr-defined]  # as Django's own: no template may call it
+
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+    @property
+    def tries(self) -> int:
+        """The attempts so far that count against `max_attempts`: all but those that a worker handed back."""
+        return self.attempt - self.handed_back
 
     @property
     def messages(self) -> list[Any]:
@@ -109,8 +189,7 @@ class TaskInfo(models.Model):
         """
         if self.message_count <= count:
             return []
-        log = self.log.filter(index__gte=count, index__lt=self.message_count)
-        return list(log.order_by("index").values_list("body", flat=True))
+        return [message.body for message in TaskMessage.of(self, count)]
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
         """The outputs, once the run has ended: TaskFailed or TaskCancelled where it has none.
@@ -123,15 +202,17 @@ class TaskInfo(models.Model):
         """As `result`, for async code."""
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         pause = FIRST_LOOK
-        while not self.is_final:
-            if deadline is not None:
-                left = deadline - asyncio.get_running_loop().time()
-                if left <= 0:
-                    raise TimeoutError(f"The run {self.uuid} is {self.status} after {timeout} s.")
-                pause = min(pause, left)
-            await asyncio.sleep(pause)
-            pause = min(1.5 * pause, LAST_LOOK)
-            await self.arefresh_from_db()
+        with waiting_for(self) as still_waits:
+            while not self.is_final:
+                if deadline is not None:
+                    left = deadline - asyncio.get_running_loop().time()
+                    if left <= 0:
+                        raise TimeoutError(f"The run {self.uuid} is {self.status} after {timeout} s.")
+                    pause = min(pause, left)
+                await asyncio.sleep(pause)
+                pause = min(1.5 * pause, LAST_LOOK)
+                await self.arefresh_from_db()
+                still_waits()
         if self.status == Status.FAILED:
             raise TaskFailed(self)
         if self.status == Status.CANCELLED:
@@ -172,3 +253,9 @@ class TaskMessage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.run_id} [{self.index}]"
+
+    @classmethod
+    def of(cls, info: TaskInfo, after: int) -> models.QuerySet[TaskMessage]:
+        """The messages of the run as `info` knows it, past the first `after`, in order: from where they are written."""
+        log = cls.objects.using(router.db_for_write(cls, instance=info)).filter(run=info.pk)
+        return log.filter(index__gte=after, index__lt=info.message_count).order_by("index")

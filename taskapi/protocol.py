@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -41,6 +42,11 @@ def encode(value: Any) -> str:
     except UnicodeEncodeError:
         return _ascii_encoder.encode(value)
     return text
+
+
+def byte_size(text: str) -> int:
+    """How many bytes the text takes on the wire."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def is_too_deep(value: Any) -> bool:
@@ -200,6 +206,115 @@ def reply(kind: str, ref: str | None, **fields: Any) -> dict[str, Any]:
     return {"type": kind, **({} if ref is None else {"ref": ref}), **fields}
 
 
+# Frames that fit
+#
+# A server has a limit to what it sends: daphne raises for a larger frame, and its client would wait for ever. So what
+# does not fit is left out and named, and the client fetches it over REST. What is counted is the UTF-8 of the text.
+
+LEAST_FRAME = 4096  # bytes: a frame without all that can be left out is smaller, whatever its names and its `ref`
+SHOWN_BYTES = 256 * 1024  # of the messages in a first frame: on a line of 30 KB/s it is there in 9 s; the others follow
+OMITTABLE = ("inputs", "outputs", "error")  # of a representation; the first is what a client is likeliest to know
+OMITTED = object()  # in place of a message that is known not to fit
+_NAMING = 64  # bytes: what `"omitted":[…]` takes at most
+
+TOO_LONG = "What is wrong takes more than a frame may have. The same call over REST is answered with all of it."
+
+
+def within(text: str, limit: int) -> str:
+    """The text of a frame, or of what is left of the frame where that has more than `limit` bytes."""
+    if 4 * len(text) <= limit or byte_size(text) <= limit:  # no character takes more than 4
+        return text
+    return fit(json.loads(text), limit)[1]
+
+
+def fit(frame: dict[str, Any], limit: int) -> tuple[dict[str, Any], str]:
+    """The frame and its text, which has `limit` bytes at most: what does not fit is left out, and named."""
+    text = encode(frame)
+    excess = byte_size(text) - limit
+    if excess <= 0:
+        return frame, text
+    if "task" in frame:
+        frame = {**frame, "task": _without(frame["task"], excess)}
+    elif frame["type"] == "message":
+        frame = {**{name: value for name, value in frame.items() if name != "message"}, "omitted": True}
+    else:
+        frame = {**frame, "detail": TOO_LONG, "omitted": ["detail"]}
+    return frame, encode(frame)
+
+
+def _without(task: dict[str, Any], excess: int) -> dict[str, Any]:
+    """The representation without so many of its fields that it is smaller by `excess` bytes; as few as possible."""
+    sizes = {name: byte_size(encode(task[name])) for name in OMITTABLE if name in task}
+    choices = chain.from_iterable(combinations(sizes, count) for count in range(1, len(sizes) + 1))
+    enough = (names for names in choices if sum(sizes[name] for name in names) >= excess + _NAMING)
+    left_out = {*task.get("omitted", ()), *next(enough, tuple(sizes))}
+    kept = {name: value for name, value in task.items() if name not in left_out}
+    return {**kept, "omitted": [name for name in OMITTABLE if name in left_out]}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it is recorded; the body is OMITTED where no frame can hold it."""
+
+    index: int
+    attempt: int
+    seq: int
+    body: Any
+
+
+class First(NamedTuple):
+    """The frame that shows a run: its text, how many messages whoever reads it knows then, and up to which `seq`."""
+
+    text: str
+    known: int
+    seq: int
+
+
+def first_frame(answer: dict[str, Any], info: TaskInfo, after: int, messages: Sequence[Message], limit: int) -> First:
+    """The answer with the run, and with those of the messages that fit: they are the next past the first `after`.
+
+    Where it has not all that there are, its `seq` is that of the last one which it has, so that whatever
+    follows has a higher one; and where that one is of an earlier attempt, so is what the frame shows.
+    """
+    frame, text = fit({**answer, "task": represent(info, [])}, limit)
+    known = min(after, info.message_count)
+    if known == info.message_count or not messages:
+        return First(text, known, info.seq)
+    count = _how_many_fit(messages, min(limit - byte_size(text), SHOWN_BYTES))
+    first = _with_messages(frame, info, known, messages[0], messages[:count])
+    if byte_size(first.text) > limit:  # one has a lone surrogate, and the whole frame is written in escapes
+        first = _with_messages(frame, info, known, messages[0], [])
+    return first
+
+
+def _with_messages(
+    frame: dict[str, Any], info: TaskInfo, known: int, next_one: Message, shown: Sequence[Message]
+) -> First:
+    known += len(shown)
+    task = {**frame["task"], "messages": [message.body for message in shown]}
+    if known < info.message_count:
+        task["seq"] = shown[-1].seq if shown else next_one.seq - 1
+        attempt = (shown[-1] if shown else next_one).attempt
+        if attempt < info.attempt:
+            omitted = [name for name in task.pop("omitted", ()) if name not in _NOT_YET]
+            task |= {**_NOT_YET, "attempt": attempt, **({"omitted": omitted} if omitted else {})}
+    return First(encode({**frame, "task": task}), known, task["seq"])
+
+
+# What is known of an attempt that still has something to say, by who has heard its messages alone.
+_NOT_YET = {"status": "running", "progress": None, "target": None, "outputs": None, "error": None, "finished": None}
+
+
+def _how_many_fit(messages: Sequence[Message], room: int) -> int:
+    for number, message in enumerate(messages):
+        if message.body is OMITTED:
+            return number
+        room -= byte_size(encode(message.body)) + 1  # a comma
+        if room < 0:
+            return number
+    return len(messages)
+
+
 # Sequence numbers
 #
 # `seq` grows over a run's life, and an event has the same `seq` whether it is passed on as it happens or
@@ -236,6 +351,12 @@ class Report(NamedTuple):
     finished: bool
     events: Sequence[Event]
 
+    def within(self, limit: int) -> Report:
+        """The same in events of at most `limit` bytes each."""
+        if all(4 * len(event.text) <= limit for event in self.events):
+            return self
+        return self._replace(events=[event._replace(text=within(event.text, limit)) for event in self.events])
+
     def then(self, later: Report) -> Report:
         """Both in one."""
         return later._replace(since=self.since, events=[*self.events, *later.events])
@@ -254,7 +375,8 @@ def progress_event(uuid: UUID, attempt: int, seq: int, progress: int | None, tar
 
 
 def message_event(uuid: UUID, attempt: int, seq: int, index: int, message: Any) -> Event:
-    return _event("message", uuid, attempt, seq, index=index, message=message)
+    said = {"omitted": True} if message is OMITTED else {"message": message}
+    return _event("message", uuid, attempt, seq, index=index, **said)
 
 
 def finished_event(info: TaskInfo) -> Event:

@@ -1,23 +1,34 @@
 """Redis (or Valkey) by its address: `redis://`, `rediss://`, `unix://`, or Sentinel.
 
 Sentinel is written ``sentinel://[user:password@]host:port,host:port/service[/database]``.
+
+Where Redis fails over behind a name, the old primary goes on as a replica and keeps its connections open: it refuses
+what writes, and takes what is published to nobody. So a refusal counts as a dead connection (`follow_primary`): it is
+closed, as is each other one of the process to that address when it is used next, and the name is resolved again.
 """
 
 from __future__ import annotations
 
+import atexit
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import redis
 import redis.asyncio
+import redis.asyncio.retry
 import redis.asyncio.sentinel
 import redis.exceptions
+import redis.retry
 import redis.sentinel
+from redis.backoff import NoBackoff
+
+T = TypeVar("T")
 
 SENTINEL_PORT = 26379
 CONNECT_TIMEOUT = 1.0  # seconds: a server that is there answers at once
@@ -105,6 +116,150 @@ class Breaker:
             raise
 
 
+class Demoted(redis.exceptions.ConnectionError):
+    """The server at the other end is a replica, or becomes one; what it was asked has not been done."""
+
+
+#: How a server says so, beside the error of redis-py's own: inside a script, before Redis 7; to what waits for a job at
+#: that moment; and where a replica that has lost its primary answers nothing.
+REFUSALS = ("-READONLY ", "UNBLOCKED ", "MASTERDOWN ")
+
+_demotions: Counter[str] = Counter()  # by address: how often a connection of this process was refused
+
+
+def is_demoted(error: BaseException) -> bool:
+    """Whether a server refused because it is no primary (any more)."""
+    if isinstance(error, (Demoted, redis.exceptions.ReadOnlyError)):
+        return True
+    if isinstance(error, redis.exceptions.ConnectionError):  # what Sentinel's own connections make of it
+        return isinstance(error.__context__, redis.exceptions.ReadOnlyError)
+    return isinstance(error, redis.exceptions.ResponseError) and any(refusal in str(error) for refusal in REFUSALS)
+
+
+class _Retry(redis.retry.Retry):
+    """Once more, at once, after Demoted; all other errors are as without it."""
+
+    def call_with_retry(self, do: Callable[[], T], fail: Callable[[Exception], Any]) -> T:
+        with suppress(Demoted):
+            return super().call_with_retry(do, fail)
+        return super().call_with_retry(do, fail)
+
+
+class _AsyncRetry(redis.asyncio.retry.Retry):
+    async def call_with_retry(
+        self, do: Callable[[], Awaitable[T]], fail: Callable[[redis.exceptions.RedisError], Any]
+    ) -> T:
+        with suppress(Demoted):
+            return await super().call_with_retry(do, fail)
+        return await super().call_with_retry(do, fail)
+
+
+def follow_primary(pool: Any, address: str) -> None:
+    """Have a pool take a server that has become a replica for one that is gone; what that refused is tried once more.
+
+    Any pool of redis-py's, sync or async, before it has a connection. All pools of an address know what one finds.
+    """
+    is_async = isinstance(pool, redis.asyncio.ConnectionPool)
+    following, retry = (_following_async, _AsyncRetry) if is_async else (_following, _Retry)
+    usual: Any = pool.connection_class
+    pool.connection_class = following(usual, address)
+    pool.connection_class.__name__ = usual.__name__  # which tells TLS from TCP
+    pool.connection_kwargs["retry"] = retry(NoBackoff(), 0)
+    pool.connection_kwargs["retry_on_error"] = [Demoted]
+
+
+class _Standing:
+    """What a connection knows of its address."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._seen = _demotions[address]
+
+    def renew(self) -> None:
+        """It is connected anew."""
+        self._seen = _demotions[self._address]
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether another connection has found since then that there is no primary at the other end."""
+        return self._seen != _demotions[self._address]
+
+    def refused(self, error: Exception) -> Demoted:
+        """Let the others know."""
+        if not self.is_stale:
+            _demotions[self._address] += 1
+        return Demoted(f"It is no primary any more: {error}")
+
+
+@cache
+def _following(usual: Any, address: str) -> Any:
+    """The class of connections, as one whose connections are closed where they turn out to lead to a replica."""
+
+    class Following(usual):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._standing = _Standing(address)
+            super().__init__(*args, **options)
+
+        def on_connect(self) -> None:
+            self._standing.renew()
+            super().on_connect()
+
+        def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            if self._sock is not None and self._standing.is_stale:
+                self.disconnect()
+            super().send_packed_command(command, check_health)
+
+        def read_response(self, *args: Any, **options: Any) -> Any:
+            try:
+                return super().read_response(*args, **options)
+            except redis.exceptions.RedisError as error:
+                if not is_demoted(error):
+                    raise
+                self.disconnect()
+                raise self._standing.refused(error) from error
+
+    return Following
+
+
+@cache
+def _following_async(usual: Any, address: str) -> Any:
+    """As `_following`, for an event loop."""
+
+    class Following(usual):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._standing = _Standing(address)
+            super().__init__(*args, **options)
+
+        async def on_connect(self) -> None:
+            self._standing.renew()
+            await super().on_connect()
+
+        async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            if self.is_connected and self._standing.is_stale:
+                await self.disconnect(nowait=True)
+            await super().send_packed_command(command, check_health)
+
+        async def read_response(self, *args: Any, **options: Any) -> Any:
+            # A subscriber only listens, and a replica lets it. What waits for the answer to a command has to have it.
+            if options.get("push_request") and self._standing.is_stale:
+                await self.disconnect(nowait=True)
+                raise Demoted("It is no primary any more.")
+            try:
+                return await super().read_response(*args, **options)
+            except redis.exceptions.RedisError as error:
+                if not is_demoted(error):
+                    raise
+                await self.disconnect(nowait=True)
+                raise self._standing.refused(error) from error
+
+    return Following
+
+
+def address_of(host: Mapping[str, Any]) -> str:
+    """By what the pools know one another that are made from one address; of an entry of a layer's `hosts`."""
+    return str(host.get("address") or host.get("sentinels"))
+
+
 @cache
 def sync_client(url: str) -> redis.Redis:
     """The process's client for threads: its pool is safe to share, and needs no event loop."""
@@ -114,14 +269,21 @@ def sync_client(url: str) -> redis.Redis:
         "health_check_interval": 30,
     }
     sentinel = parse_sentinel(url)
+    client: redis.Redis
     if sentinel is None:
-        return redis.Redis.from_url(url, **options)
-    sentinels = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # redis-py's own gap
-        list(sentinel.hosts), sentinel_kwargs=options
-    )
-    client: redis.Redis = sentinels.master_for(  # type: ignore[no-untyped-call]
-        sentinel.service, **sentinel.connection, **options
-    )
+        client = redis.Redis.from_url(url, **options)
+    else:
+        sentinels = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # redis-py's own gap
+            list(sentinel.hosts), sentinel_kwargs=options
+        )
+        client = sentinels.master_for(  # type: ignore[no-untyped-call]
+            sentinel.service, **sentinel.connection, **options
+        )
+    follow_primary(client.connection_pool, address_of(channel_layer_host(url)))
+    # redis-py closes its pool when the client is deleted. One that lives as long as its process is deleted when the
+    # interpreter has taken redis-py's own modules apart, and that prints an AttributeError.
+    client.auto_close_connection_pool = False
+    atexit.register(client.connection_pool.disconnect, inuse_connections=False)
     return client
 
 
@@ -129,13 +291,15 @@ def async_client(url: str) -> redis.asyncio.Redis:
     """A client for the running event loop; whoever makes it closes it."""
     options: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": COMMAND_TIMEOUT}
     sentinel = parse_sentinel(url)
+    client: redis.asyncio.Redis
     if sentinel is None:
-        made: redis.asyncio.Redis = redis.asyncio.Redis.from_url(url, **options)
-        return made
-    sentinels = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
-        list(sentinel.hosts), sentinel_kwargs=options
-    )
-    client: redis.asyncio.Redis = sentinels.master_for(sentinel.service, **sentinel.connection, **options)
+        client = redis.asyncio.Redis.from_url(url, **options)
+    else:
+        sentinels = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+            list(sentinel.hosts), sentinel_kwargs=options
+        )
+        client = sentinels.master_for(sentinel.service, **sentinel.connection, **options)
+    follow_primary(client.connection_pool, address_of(channel_layer_host(url)))
     return client
 
 

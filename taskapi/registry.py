@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
+from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from django.conf import settings as django_settings
+from django.db import connections
 from django.utils.module_loading import import_string
 
 from taskapi.conf import settings
@@ -37,3 +43,34 @@ def get_task(name: str) -> type[Task]:
         return tasks()[name]
     except KeyError:
         raise UnknownTask(name) from None
+
+
+def version() -> str:
+    """The same in all workers that can execute the same runs: of this database, and with this code of these tasks."""
+    return _version(settings.background_tasks, _installation())
+
+
+def _installation() -> str:
+    """Which of several installations this is: by its databases, and by its secret, for they may have the same names."""
+    addresses = [
+        [database.get(name) for name in ("HOST", "PORT", "NAME")] for database in connections.settings.values()
+    ]
+    return json.dumps([addresses, django_settings.SECRET_KEY], default=str)
+
+
+@lru_cache(maxsize=4)
+def _version(entries: tuple[Any, ...], installation: str) -> str:
+    digest = hashlib.sha256(installation.encode())
+    for name, task in sorted(_tasks(entries).items()):
+        digest.update(f"\0{name}\0{_declaration(task)}\0".encode(errors="surrogatepass"))
+        with suppress(OSError, TypeError):  # what was typed into a shell has no file
+            digest.update(Path(inspect.getfile(task)).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _declaration(task: type[Task]) -> str:
+    """What tells two versions of a task apart without its source."""
+    try:
+        return json.dumps(task.describe(), sort_keys=True, default=str)
+    except Exception:  # noqa: BLE001 - a parameter of the project's own may raise anything about its schema
+        return " ".join(task.inputs)

@@ -7,16 +7,56 @@ Here it is built once for each shape; the fields of the model still convert the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from django.conf import settings
 from django.db import connections, router
 from django.db.models import Field
 from django.db.models.functions import Now
 
 from taskapi.models import TaskInfo
 
-NOW = Now()  # the database's clock
+
+class Clock(Now):
+    """The database's clock, as its moments are kept in fields: to be compared with them.
+
+    MySQL's own is in the time zone of the session, which Django does not set. SQLite's is in UTC.
+    """
+
+    def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        zone = connection.timezone_name
+        if zone == "UTC":
+            return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **context)
+        # CONVERT_TZ gives NULL if MySQL was not given its tables of time zones.
+        there = f"COALESCE(CONVERT_TZ(UTC_TIMESTAMP(6), '+00:00', '{zone}'), CURRENT_TIMESTAMP(6))"
+        return self.as_sql(compiler, connection, template=there, **context)
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        if settings.USE_TZ:
+            return super().as_sqlite(compiler, connection, **context)
+        here = "STRFTIME('%%%%Y-%%%%m-%%%%d %%%%H:%%%%M:%%%%f', 'NOW', 'localtime')"
+        return self.as_sql(compiler, connection, template=here, **context)
+
+
+class LeaseClock(Now):
+    """The database's clock, for what is written by it and compared with it alone: it knows no summer time."""
+
+    def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **context)
+
+
+CLOCK = Clock()
+NOW = LeaseClock()  # of leases: `renewed`
+
+
+class Later(NamedTuple):
+    """A moment that is so long after the database's now, to be written."""
+
+    by: timedelta
+
+
 _meta = TaskInfo._meta  # noqa: SLF001 - Django's public name for it
 
 
@@ -35,11 +75,14 @@ def insert(info: TaskInfo) -> None:
     info._state.adding, info._state.db = False, alias  # noqa: SLF001 - Django's own, for whoever makes instances
 
 
-def read(where: Mapping[str, Any]) -> TaskInfo | None:
-    """The first row whose fields have these values, from the database that is written to: a replica may lag."""
+def read(where: Mapping[str, Any], *, lock: bool = False) -> TaskInfo | None:
+    """The first row whose fields have these values, from the database that is written to: a replica may lag.
+
+    `lock`: as it is now, and not as it was when the transaction began (REPEATABLE READ), and until its end.
+    """
     alias = router.db_for_write(TaskInfo)
     connection = connections[alias]
-    statement = _select(alias, tuple(where))
+    statement = _select(alias, tuple(where), lock and connection.features.has_select_for_update)
     with connection.cursor() as cursor:
         cursor.execute(statement.sql, _values(where, connection))
         found = cursor.fetchone()
@@ -55,12 +98,31 @@ def change(where: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
     """Change the row whose fields have these values; False where there is none (any more)."""
     alias = router.db_for_write(TaskInfo)
     connection = connections[alias]
-    sql = _update(alias, tuple(where), tuple((name, value is NOW) for name, value in changes.items()))
-    values = [_field(name).get_db_prep_save(value, connection) for name, value in changes.items() if value is not NOW]
+    sql, later = _update(alias, tuple(where), tuple((name, _by_clock(value)) for name, value in changes.items()))
+    values: list[Any] = []
+    for name, value in changes.items():
+        if name in later:
+            values += later[name]
+        elif value is not NOW:
+            values.append(_field(name).get_db_prep_save(value, connection))
     with connection.cursor() as cursor:
         cursor.execute(sql, values + _values(where, connection))
         changed: int = cursor.rowcount
     return changed > 0
+
+
+def now() -> datetime:
+    """What the database's clock says. A statement."""
+    alias = router.db_for_write(TaskInfo)
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        sql, values = _compile(alias, CLOCK)
+        cursor.execute(f"SELECT {sql}", values)
+        (value,) = cursor.fetchone()
+    for convert in connection.ops.get_db_converters(CLOCK):
+        value = convert(value, CLOCK, connection)
+    moment: datetime = value
+    return moment
 
 
 @cache
@@ -83,7 +145,7 @@ class _Select(NamedTuple):
 
 
 @cache
-def _select(alias: str, where: tuple[str, ...]) -> _Select:
+def _select(alias: str, where: tuple[str, ...], lock: bool) -> _Select:
     connection = connections[alias]
     columns = [field.get_col(_meta.db_table) for field in _meta.concrete_fields]
     converters = [
@@ -93,14 +155,37 @@ def _select(alias: str, where: tuple[str, ...]) -> _Select:
     ]
     listed = ", ".join(_column(alias, field) for field in _meta.concrete_fields)
     sql = f"SELECT {listed} FROM {_table(alias)} WHERE {_equal(alias, where, ' AND ')}"  # noqa: S608 - our own names
+    if lock:
+        sql += f" {connection.ops.for_update_sql()}"
     return _Select(sql, [field.attname for field in _meta.concrete_fields], converters)
 
 
 @cache
-def _update(alias: str, where: tuple[str, ...], changes: tuple[tuple[str, bool], ...]) -> str:
-    now, _ = TaskInfo.objects.using(alias).query.get_compiler(alias).compile(NOW)
-    settings = ", ".join(f"{_column(alias, _field(name))} = {now if is_now else '%s'}" for name, is_now in changes)
-    return f"UPDATE {_table(alias)} SET {settings} WHERE {_equal(alias, where, ' AND ')}"  # noqa: S608 - our own names
+def _update(
+    alias: str, where: tuple[str, ...], changes: tuple[tuple[str, LeaseClock | Later | Literal[False]], ...]
+) -> tuple[str, dict[str, list[Any]]]:
+    """The statement, and the values in it of each field that is set by the database's clock."""
+    parts, later = [], {}
+    for name, by_clock in changes:
+        sql = "%s"
+        if isinstance(by_clock, Later):
+            sql, values = _compile(alias, CLOCK + by_clock.by)
+            later[name] = list(values)
+        elif by_clock:
+            sql, _ = _compile(alias, by_clock)
+        parts.append(f"{_column(alias, _field(name))} = {sql}")
+    sql = f"UPDATE {_table(alias)} SET {', '.join(parts)} WHERE {_equal(alias, where, ' AND ')}"  # noqa: S608 - our own names
+    return sql, later
+
+
+def _by_clock(value: Any) -> LeaseClock | Later | Literal[False]:
+    return (value is NOW or isinstance(value, Later)) and value
+
+
+def _compile(alias: str, expression: Any) -> tuple[str, Any]:
+    query = TaskInfo.objects.using(alias).query
+    compiled: tuple[str, Any] = query.get_compiler(alias).compile(expression.resolve_expression(query))
+    return compiled
 
 
 def _equal(alias: str, names: tuple[str, ...], between: str) -> str:

@@ -1,6 +1,7 @@
 """The states of a run, and the moves between them that exist."""
 
 from enum import StrEnum
+from uuid import UUID
 
 
 class Status(StrEnum):
@@ -25,13 +26,19 @@ MOVES: dict[Status, frozenset[Status]] = {
 }
 
 
+Execution = tuple[
+    UUID, int
+]  # a run, and the number of its attempt: a later attempt is none of an earlier one's business
+
+
 class ErrorCode(StrEnum):
     """Why a run failed, as its representation says it."""
 
     EXCEPTION = "exception"  # `run` raised something that is not for the caller's eyes
     TASK_ERROR = "task_error"  # `run` raised TaskError: its message is for the caller
     TIMEOUT = "timeout"  # it took longer than the task's `timeout`
-    WORKER_LOST = "worker_lost"  # its worker went away, `max_attempts` times
+    WORKER_LOST = "worker_lost"  # its worker went away, and it had no attempt left
+    PROCESS_LOST = "process_lost"  # so did the process of its own in which it was executed
     INVALID_OUTPUTS = "invalid_outputs"  # what `run` returned is not what `outputs` declares
     UNKNOWN_TASK = "unknown_task"  # no worker knows a task of this name
 

@@ -14,18 +14,28 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
-from weakref import WeakKeyDictionary
+
+from django.db import router
+from django.db.models.functions import Length
 
 from taskapi import events, protocol
+from taskapi.conf import settings
 from taskapi.database import in_database
+from taskapi.loops import of_loop
 from taskapi.models import TaskInfo, TaskMessage
-from taskapi.protocol import SEQ_PROGRESS, SEQ_STATE, SEQ_STATUS, SEQ_TARGET, Event, Report
+from taskapi.protocol import SEQ_PROGRESS, SEQ_STATE, SEQ_STATUS, SEQ_TARGET, Event, First, Message, Report
 from taskapi.states import Status
 
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 1.0  # seconds that a new subscription waits for the channel layer
 WATCH_INTERVAL = 3.0  # seconds between two looks at the rows of the runs that are followed
+WATCH_PAGE = 500  # runs in one query of the watch
+MOST_REPORTS, MOST_HELD = 1_000, 2**20  # reports, and characters of them, that wait for one follower
+FIRST_PAGE, LAST_PAGE = 50, 800  # messages that are read at once; doubling
+SHOWN = 10_000  # messages in a first frame
+PAGE_BYTES = 256 * 1024  # of messages that are read at once, unless it is one alone
+ESCAPES = 3  # how much longer JSON is at most where it is written in ASCII, as in the database
 FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0  # seconds between two tries while the channel layer is away; doubling
 
 
@@ -45,19 +55,22 @@ class Subscription:
         self.ended = False
         self._send = send
         self._on_end = on_end
-        self._reports: deque[Report] = deque()
+        self._reports: deque[tuple[Report, int]] = deque()  # each with how much it holds
+        self._held = 0
         self._behind = False  # the row has to be read, whatever the reports say
         self._woken = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
-    async def start(self, info: TaskInfo, first_frame: str) -> None:
+    async def start(self, info: TaskInfo, first: First) -> None:
         """Send the frame that shows the run as it is in `info`; whatever has happened since follows."""
-        self.seq, self.known = info.seq, info.message_count
-        await self._send(first_frame)
-        if info.is_final:
+        self.seq, self.known = first.seq, first.known
+        await self._send(first.text)
+        if self.known < info.message_count:  # what the frame had no room for is in the row
+            self.catch_up()
+        elif info.is_final:
             await self._finish(info)
-        else:
-            self._writer = asyncio.get_running_loop().create_task(self._write())
+            return
+        self._writer = asyncio.get_running_loop().create_task(self._write())
 
     def stop(self) -> None:
         """Send nothing more."""
@@ -66,8 +79,14 @@ class Subscription:
             self._writer.cancel()
 
     def hear(self, report: Report) -> None:
-        """Take a report of the channel layer."""
-        self._reports.append(report)
+        """Take a report of the channel layer. More than a few that wait are forgotten: then the row is read."""
+        size = sum(len(event.text) for event in report.events)
+        self._held += size
+        self._reports.append((report, size))
+        if len(self._reports) > MOST_REPORTS or (self._held > MOST_HELD and len(self._reports) > 1):
+            self._reports.clear()
+            self._held = 0
+            self._behind = True
         self._woken.set()
 
     def catch_up(self) -> None:
@@ -92,10 +111,13 @@ class Subscription:
             self._behind = False
             await self._read_row()
             return
-        report = self._reports[0]
+        report, _ = self._reports[0]
         if report.since > self.seq:  # something before this report was missed
             await self._read_row()
-        self._reports.popleft()
+        if not self._reports or self._reports[0][0] is not report:  # forgotten meanwhile: the row is read again
+            return
+        _, size = self._reports.popleft()
+        self._held -= size
         if report.since <= self.seq < report.seq and not self.ended:
             for event in report.events:
                 await self._send_event(event)
@@ -111,16 +133,11 @@ class Subscription:
         """Tell what changed in the row since the last event, in the events that would have told it."""
         try:
             info, messages = await in_database(_read_changes, self.uuid, self.known)
+            await self._send_messages(info, messages)
         except TaskInfo.DoesNotExist:
-            gone = protocol.reply("error", None, uuid=str(self.uuid), code="not_found", detail="Not found.")
-            await self._send(protocol.encode(gone))
-            self.ended = True
+            await self._send_gone()
             return
         uuid, attempt, seq = info.uuid, info.attempt, info.seq
-        for row in messages:
-            await self._send_beginning(row.attempt)
-            await self._send_event(protocol.message_event(uuid, row.attempt, row.seq, row.index, row.body))
-        self.known = info.message_count
         if seq <= self.seq:
             return
         await self._send_beginning(attempt)
@@ -135,6 +152,26 @@ class Subscription:
             await self._send_event(protocol.status_event(uuid, attempt, seq, info.status))
         self.seq = seq
 
+    async def _send_messages(self, info: TaskInfo, page: list[Message]) -> None:
+        """Tell the messages of `page`, which come next, and those that follow up to the `message_count` of `info`."""
+        size = FIRST_PAGE
+        while True:
+            for row in page:
+                await self._send_beginning(row.attempt)
+                await self._send_event(protocol.message_event(info.uuid, row.attempt, row.seq, row.index, row.body))
+                self.known = row.index + 1
+            if self.ended or self.known >= info.message_count:
+                return
+            page = await in_database(read_messages, info, self.known, size)
+            if not page:  # they were deleted meanwhile, with their run
+                raise TaskInfo.DoesNotExist
+            size = min(2 * len(page), LAST_PAGE)
+
+    async def _send_gone(self) -> None:
+        gone = protocol.reply("error", None, uuid=str(self.uuid), code="not_found", detail="Not found.")
+        await self._send(protocol.encode(gone))
+        self.ended = True
+
     async def _finish(self, info: TaskInfo) -> None:
         await self._send(protocol.finished_event(info).text)  # also where the snapshot was of the end
         self.ended = True
@@ -146,10 +183,33 @@ class Subscription:
             await self._send_event(protocol.status_event(self.uuid, attempt, seq, Status.RUNNING))
 
 
-def _read_changes(uuid: UUID, known: int) -> tuple[TaskInfo, list[TaskMessage]]:
+def _read_changes(uuid: UUID, known: int) -> tuple[TaskInfo, list[Message]]:
     info = TaskInfo.rows().get(uuid=uuid)
-    log = info.log.filter(index__gte=known, index__lt=info.message_count).order_by("index")
-    return info, list(log) if info.message_count > known else []
+    return info, read_messages(info, known)
+
+
+def read_messages(info: TaskInfo, known: int, most: int = FIRST_PAGE) -> list[Message]:
+    """The next messages past the first `known`: one at least, where `info` counts more, and PAGE_BYTES at most.
+
+    A run may have a million of them, and one may be as large as the memory: so their sizes are asked for first.
+    One that no frame can hold comes without its body.
+    """
+    end = min(known + most, info.message_count)
+    if end <= known:
+        return []
+    log = TaskMessage.objects.using(router.db_for_write(TaskMessage)).filter(run=info.pk, index__gte=known)
+    log = log.order_by("index")
+    total = 0
+    for index, size in log.filter(index__lt=end).values_list("index", Length("body")):
+        total += size or 0
+        if index == known and total > ESCAPES * settings.sent_frame_bytes:
+            without = log.filter(index=known).values_list("index", "attempt", "seq")
+            return [Message(*row, protocol.OMITTED) for row in without]
+        if index > known and total > PAGE_BYTES:
+            end = index
+            break
+    rows = log.filter(index__lt=end).values_list("index", "attempt", "seq", "body")
+    return [Message(*row) for row in rows]
 
 
 class Hub:
@@ -161,7 +221,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._followers: dict[UUID, set[Subscription]] = {}
-        self._joined: set[UUID] = set()  # the groups that the channel is in
+        self._joined: dict[UUID, float] = {}  # the groups that the channel is in, and since when
         self._channel: str | None = None
         self._connected = asyncio.Event()
         self._away = False  # the layer, when it was last asked for something
@@ -219,7 +279,10 @@ class Hub:
             channel = self._channel
             if channel is None:
                 return False
-            if uuid in self._joined or uuid not in self._followers:
+            now = asyncio.get_running_loop().time()
+            joined_at = self._joined.get(uuid)
+            lasts = joined_at is not None and now < joined_at + events.rejoin_after()
+            if lasts or uuid not in self._followers:
                 return True
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -230,7 +293,7 @@ class Hub:
                 return False
             self._away = False
             if self._channel == channel:  # and not another by now
-                self._joined.add(uuid)
+                self._joined[uuid] = now
             return True
 
     async def _join_all(self) -> None:
@@ -243,7 +306,7 @@ class Hub:
         async with self._membership:
             if uuid in self._followers or uuid not in self._joined or self._channel is None:
                 return
-            self._joined.discard(uuid)
+            del self._joined[uuid]
             with suppress(Exception):  # what it still hears of the run goes nowhere
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     await events.get_layer().group_discard(events.group(uuid), self._channel)
@@ -266,6 +329,7 @@ class Hub:
             except Exception as error:  # noqa: BLE001 - each layer has errors of its own
                 logger.warning("The channel layer is not there (%r); next try in %.1f s.", error, pause)
                 self._away = True
+                await events.reconnect(error)
             finally:
                 if self._channel == channel:  # and not that of a hub which was opened again meanwhile
                     self._connect(None)
@@ -287,21 +351,23 @@ class Hub:
         except (LookupError, TypeError, ValueError):
             logger.warning("A message of the channel layer is not a report of this version: %.200r", message)
         else:
-            self._dispatch(uuid, report)
+            self._dispatch(uuid, report.within(settings.sent_frame_bytes))  # a worker's limit may be another
 
     def _dispatch(self, uuid: UUID, report: Report) -> None:
         for subscription in self._followers.get(uuid, ()):
             subscription.hear(report)
 
     async def _watch(self) -> None:
-        """Look at the rows of all runs that are followed, every few seconds, in one query."""
+        """Look at the rows of all runs that are followed, every few seconds: of many in one query."""
         while True:
-            await asyncio.sleep(WATCH_INTERVAL)
+            await asyncio.sleep(min(WATCH_INTERVAL, events.rejoin_after()))
             try:
                 followed = list(self._followers)
-                seqs = await in_database(_read_seqs, followed)
-                for uuid in followed:
-                    self._catch_up(uuid, seqs.get(uuid))
+                for first in range(0, len(followed), WATCH_PAGE):
+                    page = followed[first : first + WATCH_PAGE]
+                    seqs = await in_database(_read_seqs, page)
+                    for uuid in page:
+                        self._catch_up(uuid, seqs.get(uuid))
             except Exception as error:  # noqa: BLE001 - the database is away; the next look is in a few seconds
                 logger.warning("Followed runs could not be looked at: %r", error)
             await self._join_all()
@@ -314,18 +380,9 @@ class Hub:
 
 
 def _read_seqs(uuids: list[UUID]) -> dict[UUID, int]:
-    if not uuids:
-        return {}
     return dict(TaskInfo.rows().filter(uuid__in=uuids).order_by().values_list("uuid", "seq"))
-
-
-_hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
 
 
 def get_hub() -> Hub:
     """The hub of the running event loop."""
-    loop = asyncio.get_running_loop()
-    hub = _hubs.get(loop)
-    if hub is None:
-        hub = _hubs[loop] = Hub()
-    return hub
+    return of_loop(Hub)

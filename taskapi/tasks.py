@@ -42,7 +42,7 @@ class Task:
     queue: ClassVar[str] = "default"
     timeout: ClassVar[float | None] = None  # seconds
     isolation: ClassVar[Literal["process"] | None] = None  # "process": it runs in one of its own, which can be ended
-    max_attempts: ClassVar[int] = 3  # executions in all, whatever ended the earlier ones
+    max_attempts: ClassVar[int] = 3  # executions in all, but for those that a worker handed back when it had to end
     retry_on: ClassVar[tuple[type[Exception], ...]] = ()  # exceptions after which it is tried again
     retry_delay: ClassVar[float] = 1.0  # seconds before the second try; doubling
     retain: ClassVar[float | timedelta | EllipsisType | None] = ...  # how long a finished run is kept, in seconds or a

@@ -8,47 +8,63 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import NamedTuple
-from uuid import UUID
+from typing import Any, NamedTuple
 
-from django.db import connections, router
+from django.db import InterfaceError, OperationalError, connections, router
 from django.db.models import Q, QuerySet
-from django.db.models.functions import Now
-from django.utils import timezone
 
 from taskapi.backends import get_backend
-from taskapi.database import workers_transaction
+from taskapi.database import watching, workers_transaction
+from taskapi.events import publish_from_thread
 from taskapi.models import TaskInfo, TaskMessage
-from taskapi.runs import LEASE, Outcome, end, enqueue
-from taskapi.states import FINAL, Status
+from taskapi.rows import CLOCK, NOW
+from taskapi.runs import LEASE, WORKER_LOST, end, enqueue, final_report
+from taskapi.states import FINAL, Execution, Status
 
 logger = logging.getLogger(__name__)
 
 SWEEP_AGE = timedelta(seconds=5)  # a pending run this old should have a job
-SWEEP_ROWS = 1000  # looked at in one sweep
+SWEEP_ROWS = 5000  # looked at in one sweep
+SWEEP_AHEAD = timedelta(hours=1)  # a run that is not due for longer is looked at later
 RENEW_TRIES, RENEW_PAUSE = 5, 0.1  # seconds; a row that is locked for longer is renewed with the next
 PRUNE_ROWS = 500  # deleted in one transaction
 PRUNE_PAGES = 10  # of so many, at most, in one sweep
+REFUSED_FOR = 3600.0  # seconds for which a run that cannot be deleted is not tried again, nor another one named
+RELEASE_TRIES, RELEASE_PAUSE = 3, 0.3  # seconds between two looks at the runs of a worker that has just died
+PRUNE_LIMIT = 60.0  # seconds without an answer: they may have a million messages
 
 
 class Held(NamedTuple):
-    """The runs that a worker holds, and those among them that somebody asked to stop."""
+    """The attempts that a worker holds, and those among them that somebody asked to stop."""
 
-    runs: set[UUID]
-    cancelled: set[UUID]
+    executions: set[Execution]
+    cancelled: set[Execution]
 
 
-def renew(worker: str, executing: Iterable[UUID]) -> Held:
-    """Renew the leases of the runs that the worker executes."""
-    mine = TaskInfo.rows().filter(uuid__in=executing, status=Status.RUNNING.value, worker=worker).order_by()
+@watching()
+def renew(worker: str, executing: Iterable[Execution]) -> Held:
+    """Renew the leases of the attempts that the worker executes."""
+    mine = TaskInfo.rows().filter(_any_of(executing), status=Status.RUNNING.value, worker=worker).order_by()
     if connections[mine.db].features.has_select_for_update_skip_locked:
         _renew_around_locks(mine)
     else:  # SQLite locks no rows, and refuses a transaction that reads before it writes where somebody else has written
-        mine.update(renewed=Now())
-    rows = list(mine.values_list("uuid", "cancel_requested"))
-    return Held({uuid for uuid, _ in rows}, {uuid for uuid, cancelled in rows if cancelled})
+        mine.update(renewed=NOW)
+    rows = [((uuid, n), cancelled) for uuid, n, cancelled in mine.values_list("uuid", "attempt", "cancel_requested")]
+    return Held({execution for execution, _ in rows}, {execution for execution, cancelled in rows if cancelled})
+
+
+def _any_of(executing: Iterable[Execution]) -> Q:
+    """The rows of these attempts: not those of another attempt of the same run."""
+    by_attempt = defaultdict(list)
+    for uuid, attempt in executing:
+        by_attempt[attempt].append(uuid)
+    found = Q(pk__in=[])
+    for attempt, uuids in by_attempt.items():
+        found |= Q(uuid__in=uuids, attempt=attempt)
+    return found
 
 
 def _renew_around_locks(mine: QuerySet[TaskInfo]) -> None:
@@ -61,27 +77,56 @@ def _renew_around_locks(mine: QuerySet[TaskInfo]) -> None:
     for _ in range(RENEW_TRIES):
         with workers_transaction(mine.db):
             free = list(_lock(mine.exclude(pk__in=renewed)).values_list("pk", flat=True))
-            TaskInfo.rows().filter(pk__in=free).update(renewed=Now())
+            TaskInfo.rows().filter(pk__in=free).update(renewed=NOW)
         renewed.update(free)
         if not mine.exclude(pk__in=renewed).exists():
             return
         time.sleep(RENEW_PAUSE)
 
 
-def take_back() -> list[TaskInfo]:
-    """Free the runs whose worker has not renewed its lease; they wait for another, or have had their last attempt."""
-    expired = Q(renewed__lt=Now() - LEASE, status=Status.RUNNING.value)
+@watching()
+def take_back(worker: str | None = None) -> list[TaskInfo]:
+    """Free the runs whose worker has not renewed its lease; they wait for another, or have had their last attempt.
+
+    Or those of `worker`, which is known to be dead: they need not wait for its lease to run out.
+    """
+    lost = Q(renewed__lt=NOW - LEASE) if worker is None else Q(worker=worker)
+    expired = lost & Q(status=Status.RUNNING.value)
     taken = []
     for pk in list(TaskInfo.rows().filter(expired).order_by("id").values_list("pk", flat=True)[:SWEEP_ROWS]):
-        with workers_transaction(router.db_for_write(TaskInfo)):
-            # A worker that froze inside a transaction has its rows locked: that must not keep the others waiting.
-            info = _lock(TaskInfo.rows().filter(expired, pk=pk)).first()
-            # Where rows cannot be locked, it may have been renewed meanwhile: so it is disowned first.
-            disowned = TaskInfo.rows().filter(expired, pk=pk).update(worker="")
-            if info is not None and disowned and end(info, Outcome(Status.PENDING)):
-                logger.warning("Run %s lost its worker in attempt %d; it is %s.", info.uuid, info.attempt, info.status)
-                taken.append(info)
+        try:
+            info = _take_back(expired, pk)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            logger.exception("The lost run with the id %d could not be taken back; the next sweep tries again.", pk)
+            continue  # whatever it is about this row, others wait behind it
+        if info is not None:
+            logger.warning("Run %s lost its worker in attempt %d; it is %s.", info.uuid, info.attempt, info.status)
+            taken.append(info)
     return taken
+
+
+def _take_back(expired: Q, pk: int) -> TaskInfo | None:
+    with workers_transaction(router.db_for_write(TaskInfo)):
+        # A worker that froze inside a transaction has its rows locked: that must not keep the others waiting.
+        info = _lock(TaskInfo.rows().filter(expired, pk=pk)).first()
+        if info is None:
+            return None
+        # Where rows cannot be locked, it may have been renewed meanwhile: so it is disowned first.
+        disowned = TaskInfo.rows().filter(expired, pk=pk).update(worker="")
+        return info if disowned and end(info, WORKER_LOST) else None
+
+
+def release(worker: str) -> None:
+    """Free the runs of a worker that is known to be dead, and tell their followers.
+
+    More than once: the database may still be at work on the last that the worker asked of it.
+    """
+    for _ in range(RELEASE_TRIES):
+        for info in take_back(worker):
+            publish_from_thread(info.uuid, final_report(info))
+        time.sleep(RELEASE_PAUSE)
 
 
 def _lock(rows: QuerySet[TaskInfo]) -> QuerySet[TaskInfo]:
@@ -89,42 +134,120 @@ def _lock(rows: QuerySet[TaskInfo]) -> QuerySet[TaskInfo]:
     return rows.select_for_update(skip_locked=True) if can_skip else rows
 
 
+@watching()
 def requeue(queues: Iterable[str], after: int = 0) -> int:
     """Queue pending runs again that have no job: Redis was away when they were committed, or has lost them.
 
     Looks at a page of rows past the id `after`, and returns where the next page begins.
     """
     backend = get_backend()
-    pending = TaskInfo.rows().filter(status=Status.PENDING.value, id__gt=after)
-    rows = list(pending.filter(created__lt=timezone.now() - SWEEP_AGE).order_by("id")[:SWEEP_ROWS])
-    for queue in queues:
-        mine = {info.uuid: info for info in rows if info.queue == queue}
-        for uuid in backend.missing(queue, mine):
-            logger.info("Run %s had no job; queueing it again.", uuid)
-            enqueue(mine[uuid])
-    return rows[-1].pk if len(rows) == SWEEP_ROWS else 0
+    pending = TaskInfo.rows().filter(status=Status.PENDING.value, id__gt=after, queue__in=queues)
+    soon = pending.filter(created__lt=CLOCK - SWEEP_AGE).exclude(run_at__gt=CLOCK + SWEEP_AHEAD)
+    # Not the rows: their inputs may be large, and what is read here is read again in a few seconds.
+    page = list(soon.order_by("id").values_list("id", "uuid", "queue", "run_at")[:SWEEP_ROWS])
+    by_queue = defaultdict(list)
+    for _, uuid, queue, run_at in page:
+        by_queue[queue].append((uuid, run_at))
+    with backend.together():
+        for queue, waiting in by_queue.items():
+            due = dict(waiting)
+            for uuid in backend.missing(queue, due):
+                logger.info("Run %s had no job; queueing it again.", uuid)
+                enqueue(TaskInfo(uuid=uuid, queue=queue, run_at=due[uuid]))
+    return page[-1][0] if len(page) == SWEEP_ROWS else 0
+
+
+class Pruner:
+    """Deletes finished runs that have expired, with their messages, a page at a time, the oldest first.
+
+    What cannot be deleted is left out: a row of the project protects it, say, or a signal handler raises. The pages
+    behind it get their turn all the same, and it is tried again after REFUSED_FOR.
+    """
+
+    def __init__(self) -> None:
+        self.deleted = 0
+        self.left: dict[int, float] = {}  # runs that cannot be deleted, by id; when they are tried again
+        self._last: Any = None  # of the page before: when it expired, and its id
+        self._silent_until = 0.0
+
+    @watching(PRUNE_LIMIT)
+    def page(self) -> bool:
+        """Delete what can be deleted of the next page; False where it was the last one, and the next is the first."""
+        unfinished = [status.value for status in Status if status not in FINAL]
+        # Not "those that have ended": SQLite would look through all of them.
+        expired = TaskInfo.rows().filter(expires__lt=CLOCK).exclude(status__in=unfinished)
+        if self._last is not None:
+            moment, pk = self._last
+            expired = expired.filter(Q(expires__gt=moment) | Q(pk__gt=pk), expires__gte=moment)
+        page = list(expired.order_by("expires", "id").values_list("expires", "pk")[:PRUNE_ROWS])
+        # Before anything can fail: whatever becomes of this page, the next one is that behind it.
+        self._last = page[-1] if len(page) == PRUNE_ROWS else None
+        now = time.monotonic()
+        self.left = {pk: again for pk, again in self.left.items() if again > now}
+        self._delete([pk for _, pk in page if pk not in self.left])
+        return self._last is not None
+
+    def _delete(self, ids: list[int]) -> None:
+        """Delete these runs; where one of them refuses, by halves, until it is alone."""
+        if not ids:
+            return
+        try:
+            self.deleted += _delete(ids)
+        except Exception as error:
+            if _is_away(error):
+                raise
+            if len(ids) == 1:
+                self._leave(ids[0], error)
+                return
+            half = len(ids) // 2
+            self._delete(ids[:half])
+            self._delete(ids[half:])
+
+    def _leave(self, pk: int, error: Exception) -> None:
+        now = time.monotonic()
+        self.left[pk] = now + REFUSED_FOR
+        if now >= self._silent_until:
+            self._silent_until = now + REFUSED_FOR
+            logger.warning(
+                "The run with the id %d has expired, but cannot be deleted: %r. It is left out, as are all others of "
+                "which that is true; they are tried again, and named here, once an hour.",
+                pk,
+                error,
+            )
+
+
+def _delete(found: list[int]) -> int:
+    """Delete those of these runs that nobody has locked, or none; how many that were."""
+    with workers_transaction(router.db_for_write(TaskInfo)):
+        # What somebody has locked, a project's long transaction say, is deleted another time.
+        ids = list(_lock(TaskInfo.rows().filter(pk__in=found).order_by()).values_list("pk", flat=True))
+        TaskMessage.objects.filter(run__in=ids).delete()
+        _, deleted = TaskInfo.rows().filter(pk__in=ids).delete()
+    return deleted.get(TaskInfo._meta.label, 0)  # noqa: SLF001 - Django's public name for it
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether that was the database, and not what it was asked to do. SQLite's lock is the whole database's."""
+    if not isinstance(error, (OperationalError, InterfaceError)):
+        return False
+    connection = connections[router.db_for_write(TaskInfo)]
+    return connection.vendor == "sqlite" or not connection.is_usable()
 
 
 def prune() -> int:
-    """Delete some finished runs that have expired, with their messages; how many, 0 where none is left."""
-    unfinished = [status.value for status in Status if status not in FINAL]
-    # Not "those that have ended": SQLite would look through all of them.
-    expired = TaskInfo.rows().filter(expires__lt=timezone.now()).exclude(status__in=unfinished)
-    ids = list(expired.order_by("expires").values_list("pk", flat=True)[:PRUNE_ROWS])
-    with workers_transaction(router.db_for_write(TaskInfo)):
-        TaskMessage.objects.filter(run__in=ids).delete()
-        TaskInfo.rows().filter(pk__in=ids).delete()
-    return len(ids)
+    """Delete the first page of finished runs that have expired; how many that were."""
+    pruner = Pruner()
+    pruner.page()
+    return pruner.deleted
 
 
-def prune_pages() -> int:
-    """`prune`, page by page: at most PRUNE_PAGES of them, each with a pause as long as it took, for others' writes."""
-    deleted = 0
+def prune_pages(pruner: Pruner | None = None) -> int:
+    """The pruner's next pages: at most PRUNE_PAGES, each with a pause as long as it took, for others' writes."""
+    pruner = pruner or Pruner()
+    before = pruner.deleted
     for _ in range(PRUNE_PAGES):
         begun = time.monotonic()
-        count = prune()
-        deleted += count
-        if count < PRUNE_ROWS:
+        if not pruner.page():
             break
         time.sleep(time.monotonic() - begun)
-    return deleted
+    return pruner.deleted - before

@@ -44,7 +44,7 @@ class RunsView(View):
         if key is not None and not 0 < len(key) <= KEY_LENGTH:
             raise ValidationError({"Idempotency-Key": [f"Expected 1 to {KEY_LENGTH} characters."]})
         info, created = self.start_run(**body.validated_data, idempotency_key=key)
-        location = f"{request.path}{info.uuid}/"  # below this, wherever this is mounted
+        location = f"{_public_path(request)}{info.uuid}/"  # below this, wherever this is mounted
         code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
         return self.represented(info, status=code, headers={"Location": location})
 
@@ -71,8 +71,13 @@ class RetryView(View):
     def post(self, request: Request, uuid: UUID) -> Response:
         """Start a new run of the same inputs; 409 where this one has not ended."""
         info = self.retry_run(uuid)
-        location = request.path.replace(str(uuid), str(info.uuid)).removesuffix("retry/")
+        location = _public_path(request).replace(str(uuid), str(info.uuid)).removesuffix("retry/")
         return self.represented(info, status=status.HTTP_202_ACCEPTED, headers={"Location": location})
+
+
+def _public_path(request: Request) -> str:
+    """The path as the client knows it: a proxy may have taken the script's name off it (FORCE_SCRIPT_NAME)."""
+    return f"{request.META['SCRIPT_NAME'].rstrip('/')}{request.path_info}"
 
 
 def _after(request: Request) -> int:

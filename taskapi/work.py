@@ -7,33 +7,40 @@ Nothing here reads or writes the run's row, so it is the same in a worker and in
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+import os
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import Context
 from copy import copy
 from datetime import timedelta
 from enum import Enum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import close_old_connections
 from django.utils import timezone
 from rest_framework.exceptions import ValidationError
 
 from taskapi import runs
-from taskapi.database import check_connections, in_database
-from taskapi.exceptions import Interrupted, TaskError
+from taskapi.database import tidy_connections
+from taskapi.exceptions import Interrupted, TaskError, UnknownTask
 from taskapi.models import TaskInfo
-from taskapi.params import dump_values, parse_inputs
+from taskapi.params import dump_outputs, misfit, parse_inputs
 from taskapi.progress import Speaker
+from taskapi.registry import get_task
 from taskapi.runs import Outcome
 from taskapi.states import ErrorCode, Status
 from taskapi.tasks import Task
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -46,6 +53,24 @@ class Interruption(Enum):
     LOST = "lost"  # its lease is, so that another worker has the run
 
 
+class Unfit(Exception):
+    """The recorded inputs are none for the task as it is declared here: another version has accepted them."""
+
+
+def refusal(info: TaskInfo) -> Outcome | None:
+    """With which outcome a run ends that nobody executes, if this process cannot; None if it can, by all names."""
+    try:
+        task = get_task(info.task)
+    except UnknownTask:
+        return Outcome.failed(ErrorCode.UNKNOWN_TASK, f"No worker knows a task named {info.task!r}.")
+    why = misfit(task.inputs, info.inputs)
+    return unfit(why) if why else None
+
+
+def unfit(why: str) -> Outcome:
+    return Outcome.failed(ErrorCode.TASK_ERROR, f"The inputs no longer fit the task: {why}")
+
+
 class Work:
     """The work of one attempt. What the task says goes to `speaker`."""
 
@@ -53,6 +78,8 @@ class Work:
         self.info = info
         self.speaker = speaker
         self.interruption: Interruption | None = None
+        self.on_begin: Callable[[], object] = lambda: None  # called when the task's first line is about to run
+        self._exited: BaseException | None = None  # see `exit`
         self._stop: Callable[[], object] = speaker.interrupt
         self._retry_on: tuple[type[Exception], ...] = ()
         self._retry_delay = timedelta()
@@ -60,7 +87,7 @@ class Work:
     def make(self, definition: type[Task]) -> Task:
         """The instance whose `run` is called."""
         self._retry_on = definition.retry_on
-        self._retry_delay = timedelta(seconds=definition.retry_delay) * 2 ** (self.info.attempt - 1)
+        self._retry_delay = timedelta(seconds=definition.retry_delay) * 2 ** (self.info.tries - 1)
         task = definition()
         task.info = copy(self.info)  # the attempt goes by its own, whatever the task does to this one
         task._speaker = self.speaker  # noqa: SLF001 - hidden from the subclasses that users write, not from here
@@ -82,34 +109,56 @@ class Work:
         """There is nothing to be stopped any more."""
         self._stop = lambda: None
 
+    def exit(self, error: BaseException) -> None:
+        """End the task: something that it has started has raised SystemExit, say."""
+        if self._exited is None:
+            self._exited = error
+            self._stop()
+
     # How an attempt ends. BaseException: a task's own code ends here, whatever it raises (`sys.exit()` too).
 
     def run(self, task: Task) -> Outcome:
         """Call a sync `run`, in a thread where it may take its time."""
         try:
-            return _succeed(task, task.run(**_parse(task)))
+            inputs = _parse(task)
+            self.on_begin()
+            with _forks_end_here():
+                result = task.run(**inputs)
+            return _unawaited(task, result) or _succeed(task, result)
         except BaseException as error:  # noqa: BLE001
             return self.fail(error)
 
-    async def arun(self, task: Task, threads: ThreadPoolExecutor | None = None) -> Outcome:
-        """Await an async `run`. Conversions go to a thread: a long list takes a while."""
+    async def arun(
+        self, task: Task, threads: ThreadPoolExecutor | None = None, context: Context | None = None
+    ) -> Outcome:
+        """Await an async `run`, in the context. Conversions go to a thread, and have it too: a long list takes a while.
+
+        A thread of `threads` calls nothing but them: asgiref has it remember this loop.
+        """
         loop = asyncio.get_running_loop()
 
+        async def convert(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+            call = partial(with_connections, partial(function, *args, **kwargs), self.info.uuid)
+            return await sync_to_async(call, thread_sensitive=False, executor=threads)()
+
         async def work() -> Outcome:
-            # the thread of the async ORM is nobody's else to look after, and its connection may be broken
-            await in_database(check_connections)
             try:
-                inputs = await loop.run_in_executor(threads, with_connections, partial(_parse, task))
-                result = await task.run(**inputs)
-                return await loop.run_in_executor(threads, with_connections, partial(_succeed, task, result))
+                inputs = await convert(_parse, task)
+                self.on_begin()
+                with _forks_end_here():
+                    result = await task.run(**inputs)
+                outcome = _unawaited(task, result)
+                return await convert(_succeed, task, result) if outcome is None else outcome
             except BaseException as error:  # noqa: BLE001
                 return self.fail(error)
 
         # A task of its own, which `interrupt` cancels.
-        running = loop.create_task(work())
+        running = loop.create_task(work(), context=context)
         self.on_interrupt(lambda: loop.call_soon_threadsafe(running.cancel))
         await asyncio.wait({running})
         self.ended()
+        if self._exited is not None:
+            return self.fail(self._exited)
         # cancelled: before it began, so that nothing inside it could catch that
         return self.fail(asyncio.CancelledError()) if running.cancelled() else running.result()
 
@@ -121,14 +170,15 @@ class Work:
                     return runs.CANCELLED
                 case Interruption.TIMEOUT:
                     return Outcome.failed(ErrorCode.TIMEOUT, "The task took longer than it may.")
-                case Interruption.HANDED_BACK | Interruption.LOST:
-                    return Outcome(Status.PENDING)
-        if isinstance(error, self._retry_on) and self.info.attempt < self.info.max_attempts:
+                case Interruption.HANDED_BACK | Interruption.LOST:  # of one that is lost, nothing is written
+                    return runs.HANDED_BACK
+        if isinstance(error, Unfit):
+            return Outcome(Status.PENDING, error=unfit(str(error)).error, refused=True)
+        if isinstance(error, self._retry_on) and self.info.tries < self.info.max_attempts:
             logger.warning("Task %s will be tried again in run %s.", self.info.task, self.info.uuid, exc_info=error)
             return Outcome(Status.PENDING, run_at=timezone.now() + self._retry_delay)
-        if isinstance(error, TaskError):
-            return Outcome.failed(ErrorCode.TASK_ERROR, str(error))
-        return self.stumble(error)
+        told = isinstance(error, TaskError)
+        return Outcome.failed(ErrorCode.TASK_ERROR, str(error)) if told else self.stumble(error)
 
     def stumble(self, error: BaseException) -> Outcome:
         """The outcome after an error that nobody foresaw: its text is for staff, unless DEBUG is on."""
@@ -138,22 +188,72 @@ class Work:
         return Outcome.failed(ErrorCode.EXCEPTION, text, "".join(traceback.format_exception(error)))
 
 
-def with_connections(function: Callable[[], T]) -> T:
-    """Call `function` as Django calls a view: stale connections are closed before and after."""
+@contextmanager
+def _forks_end_here() -> Iterator[None]:
+    """A child that `run` has forked by hand, and that comes back out of it, ends as a program would."""
+    process, status = os.getpid(), 1
+    try:
+        yield
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        raise
+    finally:
+        if os.getpid() != process:  # it has this thread alone, which would wait for the next run for ever
+            os._exit(status)
+
+
+def with_connections(function: Callable[[], T], run: object = None) -> T:
+    """Call `function`, for the run of this uuid, as Django calls a view: stale connections are closed before and after.
+
+    Nothing that it has done to a connection outlasts it.
+    """
     close_old_connections()
     try:
         return function()
     except StopIteration as error:  # which a future does not take
         raise RuntimeError(f"It raised {error!r}.") from error
     finally:
-        close_old_connections()
+        tidy_connections(run)
 
 
 def _parse(task: Task) -> dict[str, Any]:
     try:
         return parse_inputs(task.inputs, task.info.inputs)
     except ValidationError as error:
-        raise TaskError(f"The inputs no longer fit the task: {_sentence(error)}") from None
+        raise Unfit(_sentence(error)) from None
+
+
+def _unawaited(task: Task, result: Any) -> Outcome | None:
+    """The outcome of a `run` that returned only what would do the work, and that nobody has made do it."""
+    if inspect.iscoroutine(result) and result.cr_frame is not None:
+        what = "a coroutine that nobody has awaited"
+        remedy = "Write `async def` for `run` and for each decorator around it, and `await` what they call"
+        result.close()
+    elif inspect.isgenerator(result) and _is_generator(task, result):
+        what = "a generator that nobody has begun with"
+        remedy = "Leave out `yield`, and tell what there is to tell by `self.add_message()`"
+        result.close()
+    elif inspect.isasyncgen(result) and result.ag_frame is not None:
+        what = "an async generator that nobody has run to its end"
+        remedy = "Leave out `yield`, and tell what there is to tell by `self.add_message()`"
+    elif isinstance(result, asyncio.Future) and not result.done():
+        what = "a future that nobody has waited for"
+        remedy = "`await` it in `run`"
+    elif inspect.isawaitable(result) and not isinstance(result, (asyncio.Future, Coroutine)):
+        what = "an awaitable that nobody has awaited"
+        remedy = "Write `async def run`, and `await` it there"
+    else:
+        return None
+    text = f"`run` returned {what}, so its work was not done. {remedy}."
+    logger.error("Task %s failed in run %s: %s", task.name, task.info.uuid, text)
+    return Outcome.failed(ErrorCode.INVALID_OUTPUTS, f"The task returned invalid outputs. {text}")
+
+
+def _is_generator(task: Task, result: Any) -> bool:
+    """Whether nobody has begun with the generator, and nobody will: one that is an output is iterated."""
+    begun = inspect.getgeneratorstate(result) != inspect.GEN_CREATED
+    return not begun and (not task.outputs or inspect.isgeneratorfunction(inspect.unwrap(task.run)))
 
 
 def _succeed(task: Task, result: Any) -> Outcome:
@@ -164,7 +264,7 @@ def _succeed(task: Task, result: Any) -> Outcome:
     if len(spec) == 1 and not (isinstance(result, Mapping) and result.keys() == spec.keys()):
         result = dict.fromkeys(spec, result)
     try:
-        return Outcome(Status.SUCCEEDED, dump_values(spec, result))
+        return Outcome(Status.SUCCEEDED, dump_outputs(spec, result))
     except ValidationError as error:
         logger.error("Task %s returned invalid outputs: %s", task.name, _sentence(error))
         return Outcome.failed(ErrorCode.INVALID_OUTPUTS, f"The task returned invalid outputs. {_sentence(error)}")

@@ -1,5 +1,6 @@
 /** When to try again, and whether. Pure. */
 
+import { type RequestError, StrangeAnswer } from "./errors.js";
 import { timing } from "./timing.js";
 
 /** Milliseconds before the next try after `failures` others in a row: doubling, capped, half of it by chance. */
@@ -15,17 +16,19 @@ export const soon = (random: () => number = Math.random): number => timing.first
 
 const START_TRIES = 5; // of a start that the server fails at, before its caller is told: some 4 to 8 seconds
 
+// The refusals that end a run which has started: nobody knows it any more, or not for us.
+const ENDS: ReadonlySet<number> = new Set([401, 403, 404, 410]);
+
 /**
- * Whether a request that failed with `status` for the `failures`th time in a row may yet go well.
+ * Whether a request that failed for the `failures`th time in a row may yet go well.
  *
- * No answer (0) is no verdict: the run may have been started, and only an answer says what became of it. A run that
- * has started is asked about until somebody knows, save where it is refused. A start that the server keeps failing
- * at is refused in the end, so that whoever waits is told.
+ * No answer (status 0) is no verdict: the run may have been started, and only an answer says what became of it. Nor is
+ * the answer of somebody who is not this API. A run that has started is asked about until somebody knows, save where it
+ * is refused. A start that the server keeps failing at, or that others keep answering, is refused in the end, so that
+ * whoever waits is told.
  */
-export function mayRetry(status: number, started: boolean, failures: number): boolean {
-  if (status === 0) return true;
-  const transient = status >= 500 || status === 408 || (started && status === 429);
-  const garbled = status >= 200 && status < 400; // an answer, but not this API's: a login page, a captive portal
-  if (transient) return started || failures < START_TRIES;
-  return garbled && failures < START_TRIES;
+export function mayRetry(error: RequestError, started: boolean, failures: number): boolean {
+  if (error.status === 0) return true;
+  if (error instanceof StrangeAnswer || error.status >= 500) return started || failures < START_TRIES;
+  return started && !ENDS.has(error.status);
 }

@@ -2,12 +2,12 @@
 
 import { backoff, mayRetry } from "./backoff.js";
 import { deferred } from "./deferred.js";
-import { RequestError } from "./errors.js";
+import { RequestError, StrangeAnswer } from "./errors.js";
 
 /**
  * - wanted: nobody has asked yet, or nobody knows whether the question arrived
  * - asked: the server's answer is awaited
- * - pausing: the server could not do it now, and is asked again after a while
+ * - pausing: the server could not do it now, or somebody else answered, and it is asked again after a while
  * - accepted, refused: the promise has settled
  */
 type State = "wanted" | "asked" | "pausing" | "accepted" | "refused";
@@ -52,11 +52,12 @@ export class Cancellation {
 
   private failed(error: Error): void {
     if (!this.isOpen()) return;
-    const status = error instanceof RequestError ? error.status : null;
-    if (status === 409 && this.failures > 0) return; // by an earlier try, perhaps: the run's end, on its way, will tell
+    if (!(error instanceof RequestError)) return this.refuse(error);
+    const isStrange = error instanceof StrangeAnswer; // its status says nothing of the run
+    if (error.status === 409 && !isStrange && this.failures > 0) return; // by an earlier try, perhaps: the end will tell
     this.failures += 1;
-    if (status === null || !mayRetry(status, false, this.failures)) return this.refuse(error);
-    if (status === 0) {
+    if (!isStrange && !mayRetry(error, false, this.failures)) return this.refuse(error);
+    if (error.status === 0) {
       this.state = "wanted"; // until the next sign of life
       return;
     }
@@ -70,7 +71,8 @@ export class Cancellation {
     );
   }
 
-  private isOpen(): boolean {
+  /** Nobody knows yet what came of it. */
+  isOpen(): boolean {
     return this.state !== "accepted" && this.state !== "refused";
   }
 }

@@ -30,16 +30,49 @@ export class TaskCancelled extends TaskEnded {
   }
 }
 
-/** The request was refused; `status` and `detail` are REST's, whichever transport carried it. */
+// What a refusal means, of a server that gives no code beside its sentence.
+const CODES: ReadonlyMap<number, string> = new Map([
+  [401, "not_authenticated"],
+  [403, "permission_denied"],
+  [404, "not_found"],
+  [409, "conflict"],
+  [413, "too_large"],
+  [422, "conflict"],
+  [429, "throttled"],
+  [503, "unavailable"],
+]);
+
+/** The request was refused; `status`, `detail` and `code` are REST's, whichever transport carried it. */
 export class RequestError extends Error {
   override readonly name = "RequestError";
 
-  /** `status` is 0 where there was no answer at all. */
+  /** `status` is 0 where there was no answer at all; `code` is null where the API gave none, or did not answer. */
   constructor(
     readonly status: number,
     readonly detail: unknown,
+    readonly code: string | null = CODES.get(status) ?? null,
   ) {
     super(sentenceOf(detail) || `The server answered ${status}.`);
+  }
+}
+
+/** Something answered, and it is not this API: a proxy, a portal, a login page. */
+export class StrangeAnswer extends RequestError {
+  constructor(status: number, detail: string) {
+    super(status, detail, null);
+  }
+}
+
+/** Nobody knows whether the request arrived. */
+export const noAnswer = (): RequestError => new RequestError(0, "The server did not answer.");
+
+/** The caller's `signal` was aborted: the run is no longer followed, and goes on. */
+export class AbortError extends Error {
+  override readonly name = "AbortError";
+
+  /** `cause` is the signal's reason. */
+  constructor(readonly cause: unknown) {
+    super("The run is no longer followed: the signal was aborted.");
   }
 }
 

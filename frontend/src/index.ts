@@ -4,7 +4,7 @@ import { Client } from "./client.js";
 
 export type { Client } from "./client.js";
 export { RequestError, TaskCancelled, TaskFailed } from "./errors.js";
-export type { Callbacks, HandleEvents, TaskHandle, TransportEvent } from "./handle.js";
+export type { Callbacks, FollowOptions, HandleEvents, RunOptions, TaskHandle, TransportEvent } from "./handle.js";
 export type { Options, TransportChoice } from "./options.js";
 export type {
   JSONObject,

@@ -7,6 +7,8 @@ export interface Options {
   baseURL: string;
   csrfCookieName: string;
   csrfHeaderName: string;
+  /** The CSRF token, or what gives it each time; null: that of the cookie, of a meta tag, or of a form of the page. */
+  csrfToken: string | (() => string | null) | null;
   /** Milliseconds between two polls of a run that no socket carries. */
   pollInterval: number;
   /** The `mode` of every fetch; "cors" also sends cookies to another origin. */
@@ -20,6 +22,7 @@ export const defaults = (): Options => ({
   baseURL: "/tasks/",
   csrfCookieName: "csrftoken",
   csrfHeaderName: "X-CSRFToken",
+  csrfToken: null,
   pollInterval: 1000,
   corsMode: "same-origin",
   transport: "auto",

@@ -74,11 +74,11 @@ export interface TaskMessageEvent extends OfRun {
   index: number;
   message: JSONValue;
 }
-/** The last event of a run; its representation leaves `messages` out. */
+/** The last event of a run; its representation leaves `messages` out, and may leave `inputs` out. */
 export interface TaskFinishedEvent extends OfRun {
   type: "finished";
   status: Status;
-  task: Omit<TaskInfo, "messages">;
+  task: Sent<Omit<TaskInfo, "messages" | "inputs"> & Partial<Pick<TaskInfo, "inputs">>>;
 }
 
 /** What may happen to a run, the end included: that is a `status` which is final. */
@@ -87,15 +87,34 @@ export type TaskEvent = TaskChangeEvent | TaskFinishedEvent;
 
 // Server frames
 
-/** The answer to `run` or to `subscribe`, with the messages that were asked for. */
+/** A representation as a frame has it: fields that it had no room for are left out, and named. */
+export type Sent<Representation> = Representation & { omitted?: string[] };
+
+/** A message for which a frame has no room. */
+export interface OmittedMessageEvent extends OfRun {
+  type: "message";
+  index: number;
+  omitted: true;
+}
+
+/** An event as a frame has it. */
+export type SentEvent = TaskEvent | OmittedMessageEvent;
+
+/** The answer to `run` or to `subscribe`, with the messages that were asked for, or the first of them. */
 export interface StateFrame {
   type: "accepted" | "snapshot";
   ref: string;
-  task: TaskInfo;
+  task: Sent<TaskInfo>;
 }
 /** The answer to `cancel`: the request is recorded. */
 export interface CancellingFrame {
   type: "cancelling";
+  ref: string;
+  uuid: string;
+}
+/** The answer to `unsubscribe`, also where there was nothing to end. */
+export interface UnsubscribedFrame {
+  type: "unsubscribed";
   ref: string;
   uuid: string;
 }
@@ -109,12 +128,14 @@ export interface ErrorFrame {
   ref?: string;
   uuid?: string;
   code: string;
+  /** A finer code, where there is one: "not_found" of a run, say, because nobody is logged in. */
+  reason?: string;
   /** The HTTP status of the same refusal over REST, where the server says it. */
   status?: number;
   detail: unknown;
 }
 
-export type ServerFrame = StateFrame | CancellingFrame | PongFrame | ErrorFrame | TaskEvent;
+export type ServerFrame = StateFrame | CancellingFrame | UnsubscribedFrame | PongFrame | ErrorFrame | SentEvent;
 
 /** The frame that `data` holds, or null for anything that this client does not know. */
 export function parseServerFrame(data: unknown): ServerFrame | null {
@@ -138,6 +159,7 @@ export function isServerFrame(frame: unknown): frame is ServerFrame {
     case "snapshot":
       return isString(frame.ref) && isTaskInfo(frame.task);
     case "cancelling":
+    case "unsubscribed":
       return isString(frame.ref) && isString(frame.uuid);
     case "pong":
       return isOptional(frame.ref, isString);
@@ -147,6 +169,7 @@ export function isServerFrame(frame: unknown): frame is ServerFrame {
         "detail" in frame &&
         isOptional(frame.ref, isString) &&
         isOptional(frame.uuid, isString) &&
+        isOptional(frame.reason, isString) &&
         isOptional(frame.status, isNumber)
       );
     case "status":
@@ -156,7 +179,7 @@ export function isServerFrame(frame: unknown): frame is ServerFrame {
     case "progress":
       return isOfRun(frame) && isNullable(frame.progress, isNumber) && isNullable(frame.target, isNumber);
     case "message":
-      return isOfRun(frame) && isNumber(frame.index) && "message" in frame;
+      return isOfRun(frame) && isNumber(frame.index) && ("message" in frame || frame.omitted === true);
     case "finished":
       return isOfRun(frame) && isStatus(frame.status) && isTaskRecord(frame.task);
     default:
@@ -178,7 +201,8 @@ function isTaskRecord(value: unknown): value is Record<string, unknown> {
     isNullable(value.target, isNumber) &&
     isNumber(value.message_count) &&
     isNumber(value.attempt) &&
-    isNumber(value.seq)
+    isNumber(value.seq) &&
+    isOptional(value.omitted, Array.isArray)
   );
 }
 
@@ -197,6 +221,9 @@ const isOfRun = (frame: Record<string, unknown>): boolean =>
 
 export const SUBPROTOCOL = "taskapi.v1";
 
+/** Bytes of the largest frame that a server takes, unless it was told otherwise. */
+export const FRAME_BYTES = 1_048_576;
+
 export interface RunFrame {
   type: "run";
   ref: string;
@@ -210,6 +237,11 @@ export interface SubscribeFrame {
   uuid: string;
   after: number;
 }
+export interface UnsubscribeFrame {
+  type: "unsubscribe";
+  ref: string;
+  uuid: string;
+}
 export interface CancelFrame {
   type: "cancel";
   ref: string;
@@ -220,7 +252,7 @@ export interface PingFrame {
   ref: string;
 }
 
-export type ClientFrame = RunFrame | SubscribeFrame | CancelFrame | PingFrame;
+export type ClientFrame = RunFrame | SubscribeFrame | UnsubscribeFrame | CancelFrame | PingFrame;
 
 export const runFrame = (ref: string, task: string, inputs: JSONValue, key: string): RunFrame => ({
   type: "run",
@@ -236,6 +268,8 @@ export const subscribeFrame = (ref: string, uuid: string, after: number): Subscr
   uuid,
   after,
 });
+
+export const unsubscribeFrame = (ref: string, uuid: string): UnsubscribeFrame => ({ type: "unsubscribe", ref, uuid });
 
 export const cancelFrame = (ref: string, uuid: string): CancelFrame => ({ type: "cancel", ref, uuid });
 
@@ -262,6 +296,9 @@ const HTTP_STATUS: ReadonlyMap<string, number> = new Map([
 
 /** The status with which REST would have refused. */
 export const statusOf = (frame: ErrorFrame): number => frame.status ?? HTTP_STATUS.get(frame.code) ?? 400;
+
+/** Why it refused, for programs. */
+export const codeOf = (frame: ErrorFrame): string => frame.reason ?? frame.code;
 
 /** What a refusal says: its sentence where it has only that, as REST's `{"detail": …}`, else its fields. */
 export const detailOf = (body: unknown): unknown => (isObject(body) && isString(body.detail) ? body.detail : body);

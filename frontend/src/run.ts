@@ -4,8 +4,10 @@ import type { Options } from "./options.js";
 import {
   isFinal,
   type JSONValue,
+  type OmittedMessageEvent,
+  type Sent,
+  type SentEvent,
   type TaskChangeEvent,
-  type TaskEvent,
   type TaskInfo,
   type TaskMessageEvent,
   type TaskProgressEvent,
@@ -37,10 +39,11 @@ const NOTHING: Change = { changed: false, events: [] };
  * - starting: no answer yet
  * - following: its representation is known
  * - behind: an event showed that messages are missing; a snapshot has to bring them
- * - ending: it has finished, and messages are missing; an answer has to bring them
+ * - partial: a frame had no room for something; a request has to bring it
+ * - ending: it has finished, and messages or fields are missing; a request has to bring them
  * - finished: its final representation and every message are known; nothing changes any more
  */
-export type RunState = "starting" | "following" | "behind" | "ending" | "finished";
+export type RunState = "starting" | "following" | "behind" | "partial" | "ending" | "finished";
 
 /** All fields but the messages, which only grow. */
 type Facts = Omit<TaskInfo, "messages">;
@@ -51,8 +54,9 @@ const TOLD = ["attempt", "cancel_requested", "started", "finished"] as const;
 export class Run {
   state: RunState = "starting";
   private facts: Facts | null = null;
-  private outcome: Facts | null = null; // of a run that has finished, while messages are missing
-  private readonly messages: JSONValue[] = [];
+  private outcome: Facts | null = null; // of a run that has finished, while nothing but messages is missing
+  private lacking: string[] = []; // the fields that no answer has brought yet
+  private readonly messages: JSONValue[] = []; // is only ever added to
 
   constructor(
     private readonly origin: Order | Existing,
@@ -78,7 +82,7 @@ export class Run {
   current(): TaskInfo {
     if (this.facts === null) throw new Error("The run has not been answered yet.");
     const message_count = Math.max(this.facts.message_count, this.known);
-    return { ...this.facts, messages: [...this.messages], message_count };
+    return withMessages({ ...this.facts, message_count }, this.messages);
   }
 
   /** What a first answer would tell by now. */
@@ -88,10 +92,11 @@ export class Run {
     return [...again.answer(this.current(), 0).events, ...again.conclude().events];
   }
 
-  /** Takes a representation that has the messages past the first `after`. */
-  answer(info: TaskInfo, after: number): Change {
+  /** Takes a representation that has the messages past the first `after`, or the first of those. */
+  answer(info: Sent<TaskInfo>, after: number): Change {
     if (this.state === "finished") return NOTHING;
-    const { messages: sent, ...facts } = info;
+    const { messages: sent, ...rest } = info;
+    const facts = this.filled(rest);
     const messages = sent.slice(Math.max(0, this.known - after)).map(
       (message, offset): TaskMessageEvent => ({
         ...this.stamp(facts),
@@ -107,23 +112,33 @@ export class Run {
     return { changed: changed || messages.length > 0, events: inOrder };
   }
 
+  /** A representation, with what it leaves out as far as that is known; notes what is not. */
+  private filled({ omitted = [], ...sent }: Sent<Partial<Facts>>): Facts {
+    const known: Partial<Facts> = this.facts ?? {};
+    this.lacking = omitted.filter(
+      (name) => this.lacking.includes(name) || (known[name as keyof Facts] ?? null) === null,
+    );
+    const inputs = "inputs" in this.origin ? this.origin.inputs : null; // until the server tells its own reading of them
+    return { inputs, outputs: null, error: null, ...known, ...sent } as Facts;
+  }
+
   /** What an answer, whose messages are taken, says of the state. */
   private settle(facts: Facts): Change {
     const wasEnding = this.state === "ending";
     if (!isFinal(facts.status)) {
-      if (!wasEnding) this.state = "following";
+      if (!wasEnding) this.state = this.lacking.length > 0 ? "partial" : "following";
       return this.adopt(facts);
     }
-    if (!wasEnding && this.known < facts.message_count) return this.end(facts);
+    if (this.lacking.length > 0 || (!wasEnding && this.known < facts.message_count)) return this.end(facts);
     this.state = "finished"; // complete, or as complete as a second answer makes it
     return this.adopt(facts);
   }
 
   /** Takes an event of the stream. */
-  event(event: TaskEvent): Change {
+  event(event: SentEvent): Change {
     if (this.facts === null || this.state === "finished") return NOTHING;
     if (event.type === "message") return this.append(event);
-    if (event.type === "finished") return this.end(event.task);
+    if (event.type === "finished") return this.end(this.filled(event.task));
     if (event.seq <= this.facts.seq) return NOTHING;
     if (event.type === "status" && isFinal(event.status)) return NOTHING; // `finished` says so, with the outcome
     const fresh = event.attempt > this.facts.attempt ? { progress: null, target: null } : {};
@@ -144,10 +159,11 @@ export class Run {
   }
 
   /** A message's index says where it belongs, whatever its `seq`: a snapshot may be of an earlier moment. */
-  private append(event: TaskMessageEvent): Change {
+  private append(event: TaskMessageEvent | OmittedMessageEvent): Change {
     if (event.index < this.known || this.facts === null) return NOTHING;
-    if (event.index > this.known) {
-      if (this.state === "following") this.state = "behind";
+    const isNext = event.index === this.known;
+    if (!isNext || "omitted" in event) {
+      if (this.state === "following" || this.state === "behind") this.state = isNext ? "partial" : "behind";
       return NOTHING;
     }
     this.messages.push(event.message);
@@ -160,7 +176,7 @@ export class Run {
 
   /** Takes the outcome; what it says is told when every message is known. */
   private end(outcome: Facts): Change {
-    this.outcome = outcome;
+    this.outcome = this.lacking.length > 0 ? null : outcome;
     this.state = "ending";
     return this.known < outcome.message_count ? NOTHING : this.conclude();
   }
@@ -212,3 +228,24 @@ function said(event: TaskStatusEvent | TaskTargetEvent | TaskProgressEvent): Par
 
 const furthest = (before: number | null, now: number | null): number | null =>
   before === null ? now : now === null ? before : Math.max(before, now);
+
+/**
+ * A representation with the messages that there are by now, in an array of its own.
+ *
+ * They are copied when somebody looks at them first: of a run that says much most callbacks look at its progress alone.
+ */
+function withMessages(facts: Facts, all: readonly JSONValue[]): TaskInfo {
+  const count = all.length;
+  let own: JSONValue[] | undefined;
+  return Object.defineProperty(facts, "messages", {
+    enumerable: true,
+    configurable: true,
+    get: () => {
+      own ??= all.slice(0, count);
+      return own;
+    },
+    set: (messages: JSONValue[]) => {
+      own = messages;
+    },
+  }) as TaskInfo;
+}

@@ -1,6 +1,6 @@
 /** What every transport is to the connection, and the connection to it. */
 
-import type { TaskEvent, TaskInfo } from "./protocol.js";
+import type { Sent, SentEvent, TaskInfo } from "./protocol.js";
 import type { Run } from "./run.js";
 
 export type TransportName = "websocket" | "sse" | "polling";
@@ -28,11 +28,11 @@ export interface Transport {
 }
 
 export interface Listener {
-  /** A representation came, with the messages past the first `after`. */
-  answered(transport: Transport, run: Run, info: TaskInfo, after: number): void;
+  /** A representation came, with the messages past the first `after`, or the first of those. */
+  answered(transport: Transport, run: Run, info: Sent<TaskInfo>, after: number): void;
 
   /** An event came. */
-  happened(transport: Transport, run: Run, event: TaskEvent): void;
+  happened(transport: Transport, run: Run, event: SentEvent): void;
 
   /** Asking for this run failed: a RequestError is the server's word (or its silence), any other is our own fault. */
   failed(transport: Transport, run: Run, error: Error): void;

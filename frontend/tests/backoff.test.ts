@@ -2,6 +2,7 @@
 
 import { expect, test, vi } from "vitest";
 import { backoff, mayRetry, soon } from "../src/backoff.js";
+import { RequestError, StrangeAnswer } from "../src/errors.js";
 
 const least = () => 0;
 const most = () => 1;
@@ -41,17 +42,27 @@ test.each([
   [500, false, 4, true],
   [500, false, 5, false],
   [503, true, 1000, true],
-  [408, false, 1, true],
   [429, false, 1, false], // throttled: the caller should know
-  [429, true, 1000, true], // a proxy's limit on polls
+  [429, true, 1000, true], // nothing that would end a run
   [400, false, 1, false],
+  [400, true, 1000, true],
+  [413, true, 1000, true],
   [401, true, 1, false],
   [403, true, 1, false],
   [404, true, 1, false],
+  [410, true, 1, false],
   [413, false, 1, false],
   [422, false, 1, false],
-  [200, false, 4, true], // a login page in place of a representation
-  [200, true, 5, false],
-])("status %i, started %s, failure %i: tried again %s", (status, started, failures, again) => {
-  expect(mayRetry(status, started, failures)).toBe(again);
+])("our status %i, started %s, failure %i: tried again %s", (status, started, failures, again) => {
+  expect(mayRetry(new RequestError(status, ""), started, failures)).toBe(again);
 });
+
+test.each([200, 302, 400, 401, 403, 404, 407, 408, 410, 413, 429, 500, 502])(
+  "a stranger's %i is no verdict on a run that has started, and on a start after five",
+  (status) => {
+    const error = new StrangeAnswer(status, "");
+    expect(mayRetry(error, true, 1000)).toBe(true);
+    expect(mayRetry(error, false, 4)).toBe(true);
+    expect(mayRetry(error, false, 5)).toBe(false);
+  },
+);

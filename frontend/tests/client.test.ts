@@ -26,6 +26,7 @@ test("the options are those of 1.x, and Django's header", () => {
     baseURL: "/tasks/",
     csrfCookieName: "csrftoken",
     csrfHeaderName: "X-CSRFToken",
+    csrfToken: null,
     pollInterval: 1000,
     corsMode: "same-origin",
     transport: "auto",

@@ -43,7 +43,14 @@ test.each(SAMPLES)("%s", async (code) => {
   const { run } = client;
   client.run = ((...args: Parameters<typeof run>) => {
     const handle = run(...args);
-    runs.push(handle);
+    const { detach } = handle;
+    const left = new Promise<void>((resolve) => {
+      handle.detach = () => {
+        detach();
+        resolve();
+      };
+    });
+    runs.push(Promise.race([handle, left]));
     return handle;
   }) as typeof run;
   const log = vi.fn();
@@ -53,7 +60,7 @@ test.each(SAMPLES)("%s", async (code) => {
     setItem: (name: string, value: string) => stored.set(name, value),
     removeItem: (name: string) => stored.delete(name),
   };
-  const window = createContext({ TaskAPI: client, tasks: client, console: { log }, sessionStorage });
+  const window = createContext({ TaskAPI: client, tasks: client, console: { log }, sessionStorage, AbortController });
   const script = code.replace(/^(import|var tasks|\/\/ or).*$/gm, ""); // how it is loaded: tests/package.test.ts
   await runInContext(`(async () => {${script}})()`, window);
   await Promise.allSettled(runs);

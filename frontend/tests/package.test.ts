@@ -70,17 +70,23 @@ const USE = `
   accepted.then(listen);
   accepted.catch((error: unknown) => error instanceof tasks.RequestError && error.status === 409);
   uuid.then((uuid) => tasks.attach<{ sum: number }>(uuid, null, (task) => task.outputs.sum.toFixed()));
+  const controller = new AbortController();
+  const named: RunOptions<{ sum: number }> = { signal: controller.signal, onSuccess: (task) => task.outputs.sum, idempotencyKey: "a" };
+  tasks.run<{ sum: number }>("sum", {}, named).detach();
+  tasks.attach<{ sum: number }>("a", { onStatus: (task) => task.messages.length, onError: null, signal: null });
+  // @ts-expect-error a run that there is has no key to be given
+  tasks.attach("a", { idempotencyKey: "a" });
   tasks.options.baseURL = "/task-api/tasks/";
   // @ts-expect-error there is no such event
   handle.on("sneeze", () => uuid);
 `;
 
 test.each([
-  ["an ES module", "use.mts", `import tasks, { type TransportEvent } from "django-task-api";`],
+  ["an ES module", "use.mts", `import tasks, { type RunOptions, type TransportEvent } from "django-task-api";`],
   [
     "CommonJS",
     "use.cts",
-    `import type { TransportEvent } from "django-task-api";
+    `import type { RunOptions, TransportEvent } from "django-task-api";
     import api = require("django-task-api");
     const tasks = api.default;
     api.run("sum", {});`,

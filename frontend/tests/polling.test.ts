@@ -204,15 +204,22 @@ test("errors of the server while a run goes on are waited out", async () => {
 });
 
 test.each([
-  [500, "<h1>Sorry</h1>", "Internal Server Error"],
-  [200, "<h1>Log in</h1>", "The answer is not the representation of a task."],
-  [200, '{"uuid": 1}', "The answer is not the representation of a task."],
-])("a start that is answered %i %s each time is refused after five tries", async (status, body, detail) => {
+  [500, "<h1>Sorry</h1>"],
+  [200, "<h1>Log in</h1>"],
+  [200, '{"uuid": 1}'],
+  [404, "404 page not found"],
+  [404, '{"error": "no route"}'],
+  [403, "<h1>Blocked</h1>"],
+  [413, "<h1>Too large</h1>"],
+  [400, '{"message": "Bad request"}'],
+])("a start that is answered %i %s each time is refused after five tries, and told what came", async (status, body) => {
   server.onCall = (_call, response) => {
-    response.writeHead(status).end(body);
+    response.writeHead(status, { "Content-Type": "text/html" }).end(body);
     return true;
   };
-  await expect(client.run("sum", {})).rejects.toMatchObject({ status, detail });
+  const error = await client.run("sum", {}).catch((error: RequestError) => error);
+  expect(error).toMatchObject({ name: "RequestError", status, code: null });
+  expect((error as RequestError).message).toContain(`${status} text/html ${JSON.stringify(body)}`);
   expect(server.calls).toHaveLength(5);
 });
 

@@ -7,7 +7,7 @@ import type { Callbacks } from "../src/handle.js";
 import type { TaskInfo } from "../src/protocol.js";
 import { timing } from "../src/timing.js";
 import { clientOf, setWebSocket, until } from "./support/client.js";
-import { type Frame, TestServer } from "./support/server.js";
+import { type Frame, json, TestServer } from "./support/server.js";
 
 let server: TestServer;
 let client: Client;
@@ -35,15 +35,27 @@ async function started(task: string, inputs: object, ...callbacks: CallbackArgum
   return { handle, run: server.run };
 }
 
+/** Does one thing after the other, each when the one before has been told: in one frame they would be told as one. */
+async function eachTold(seen: unknown[], ...changes: (() => void)[]): Promise<void> {
+  for (const change of changes) {
+    const known = seen.length;
+    change();
+    await until(() => expect(seen.length).toBeGreaterThan(known));
+  }
+}
+
 test("a run is started, followed and ended over one socket, without REST", async () => {
   const seen: TaskInfo[] = [];
   const { handle, run } = await started("sum", { numbers: [1, 2] }, (task) => seen.push(task));
-  run.running();
-  run.target(2);
-  run.progress(1);
-  run.message("half");
-  run.progress(2);
-  run.finish({ outputs: { sum: 3 } });
+  await eachTold(
+    seen,
+    () => run.running(),
+    () => run.target(2),
+    () => run.progress(1),
+    () => run.message("half"),
+    () => run.progress(2),
+    () => run.finish({ outputs: { sum: 3 } }),
+  );
   const task = await handle;
   expect(task.outputs).toEqual({ sum: 3 });
   expect(task.messages).toEqual(["half"]);
@@ -247,14 +259,17 @@ test("a socket cut in mid-run comes back, and nothing is lost or told twice", as
 test("events that come twice, or late, change nothing", async () => {
   const seen: (number | null)[] = [];
   const { handle, run } = await started("count", {}, (task) => seen.push(task.progress));
-  run.running();
   const repeat = (frame: object) => {
     for (const socket of run.followers) socket.send(JSON.stringify({ uuid: run.info.uuid, attempt: 1, ...frame }));
   };
-  run.progress(5);
+  await eachTold(
+    seen,
+    () => run.running(),
+    () => run.progress(5),
+  );
   repeat({ type: "progress", seq: run.info.seq, progress: 5, target: null });
   repeat({ type: "progress", seq: run.info.seq - 1, progress: 4, target: null });
-  run.message("once");
+  await eachTold(seen, () => run.message("once"));
   repeat({ type: "message", seq: run.info.seq, index: 0, message: "once" });
   run.finish({ outputs: {} });
   expect((await handle).messages).toEqual(["once"]);
@@ -297,7 +312,7 @@ test("messages that `finished` shows to be missing are fetched by REST before th
 
 test("a finished run whose missing messages cannot be had settles with what is known", async () => {
   server.onCall = (_call, response) => {
-    response.writeHead(404).end();
+    json(response, 404, { detail: "Not found." });
     return true;
   };
   const { handle, run } = await started("count", {});
@@ -315,6 +330,7 @@ test("callbacks that throw harm nothing, and are reported", async () => {
   const { handle, run } = await started("sum", {}, fail("onStatus"), fail("onSuccess"));
   handle.on("message", fail("message"));
   run.message("a");
+  await until(() => expect(reported).toHaveLength(3));
   run.finish({ outputs: { sum: 1 } });
   await expect(handle).resolves.toMatchObject({ outputs: { sum: 1 } });
   expect(reported).toEqual(["onStatus", "message", "onStatus", "onStatus", "onSuccess"]);

@@ -8,8 +8,10 @@ the call, and the job's id in the queue's sorted set. Two things differ from sto
 - So a job leaves the queue when a worker takes it. Stock arq leaves it there behind an in-progress key,
   which outlives a crashed worker by hours; here the row of the run knows who executes it.
 
-During a deploy, some workers do not know a task yet. What they have taken of it they set aside, in a set of the
-queue for each task, on which only those workers block that know it.
+Not every worker of a queue can execute every run: during a deploy, some do not know a task yet, or not its inputs; and
+those of another installation on the same Redis have no row of it. So workers of the same code and database are of one
+version (taskapi.registry), and each version has a set of its own beside the queue, on which its workers block as well.
+What one of them has to leave it sets aside for the next version that is there, until each has been asked once.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -32,14 +34,24 @@ from redis.exceptions import RedisError
 from taskapi.backends.base import Backend
 from taskapi.conf import settings
 from taskapi.redis import Breaker, async_client, sync_client
+from taskapi.registry import version
 
 logger = logging.getLogger(__name__)
 
 FUNCTION = "run_task"  # the name of the arq function; its one argument is the run's uuid
-QUEUE_PREFIX = "taskapi:queue:"  # then the name of the queue
+QUEUE_INFIX = ":queue:"  # after TASK_API_REDIS_PREFIX; then the name of the queue
 DEFERRED_SUFFIX = ":deferred"  # of the sorted set of a queue's jobs that are not due yet
-TASK_SUFFIX = ":task:"  # then the name of the task, of which the sorted set holds jobs that were set aside
+VERSIONS_SUFFIX = ":versions"  # of the sorted set of the versions that work on a queue, by when they say so again
+VERSION_SUFFIX = ":version:"  # then a version: of the sorted set of the jobs that were set aside for it
+LEFT_SUFFIX = ":left"  # of the sorted set of a queue's jobs that no version has taken which is there
+LEFT_INFIX = ":left:"  # after the prefix; then a job's id: of the set of the versions that have left it
+STRAY_INFIX = ":stray:"  # the same: of the number of times that it was given back, for want of a row
+VERSION_LIFETIME = 15  # seconds: a version that has not said for so long that it is there has ended, or was killed
+LEFT_LIFETIME = 5  # seconds after which a version that has left a run may be asked again: before anybody is, once more
 ASIDE_LIFETIME = 3600  # seconds after which nobody has come for what was set aside
+STRAY_PAUSE = 1.0  # seconds for which a job without a row waits before it is offered again
+STRAY_TRIES = 10  # times that it is: of two installations that take turns, the right one has had it by then
+STRAY_LIFETIME = 600  # seconds for which these are counted
 HEALTH_INTERVAL = 30  # seconds between two records of a worker's health, for `arq --check`
 
 # KEYS: queue, deferred jobs, then the key of each job. ARGV: lifetime in milliseconds, then of each job its id,
@@ -56,17 +68,28 @@ for n = 3, #KEYS do
 end
 """
 
-# KEYS: queue, deferred jobs, then the key of each job that was taken out of the queue. ARGV: their ids. Moves what is
-# due to the queue, and deletes those jobs which have not been queued again. Returns the milliseconds until the next
+# KEYS: queue, deferred jobs, versions, what no version has taken, what was set aside for this version, then the key of
+# each job that was taken out of the queue. ARGV: this version, its lifetime in milliseconds, then the ids of these
+# jobs. Says that the version is there, and gives it what all others have left, if it was not there before. Moves what
+# is due to the queue, and deletes those jobs which have not been queued again. Returns the milliseconds until the next
 # one is due, or -1 where none waits.
 PROMOTE = """
-for n, id in ipairs(ARGV) do
-    if not redis.call('ZSCORE', KEYS[1], id) and not redis.call('ZSCORE', KEYS[2], id) then
-        redis.call('UNLINK', KEYS[n + 2])
-    end
-end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('%.17g', now))
+if redis.call('ZADD', KEYS[3], now + ARGV[2], ARGV[1]) == 1 then
+    local left = redis.call('ZRANGE', KEYS[4], 0, -1, 'WITHSCORES')
+    for n = 1, #left, 2 do
+        redis.call('ZADD', KEYS[5], 'NX', left[n + 1], left[n])
+    end
+    redis.call('UNLINK', KEYS[4])
+end
+for n = 3, #ARGV do
+    local id = ARGV[n]
+    if not redis.call('ZSCORE', KEYS[1], id) and not redis.call('ZSCORE', KEYS[2], id) then
+        redis.call('UNLINK', KEYS[n + 3])
+    end
+end
 local range = {KEYS[2], '-inf', string.format('%.17g', now), 'BYSCORE', 'LIMIT', 0, 1000, 'WITHSCORES'}
 local due = redis.call('ZRANGE', unpack(range))
 for n = 1, #due, 2 do
@@ -77,14 +100,49 @@ local next = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 return next[2] and math.max(0, math.ceil(next[2] - now)) or -1
 """
 
+# KEYS: versions, the set of those that have left the job, what no version has taken. ARGV: the one that leaves it now,
+# the job's id, the prefix of the keys of what is set aside, the lifetimes in seconds of the job and of the set of
+# versions. Sets the job aside for a version that is there and has not left it, or else for one that comes. Returns 1,
+# or 0 where there is none.
+SET_ASIDE = """
+redis.call('SADD', KEYS[2], ARGV[1])
+redis.call('EXPIRE', KEYS[2], ARGV[5])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + time[2] / 1000
+for _, version in ipairs(redis.call('ZRANGE', KEYS[1], string.format('%.17g', now), '+inf', 'BYSCORE')) do
+    if redis.call('SISMEMBER', KEYS[2], version) == 0 then
+        redis.call('ZADD', ARGV[3] .. version, 'NX', now, ARGV[2])
+        redis.call('EXPIRE', ARGV[3] .. version, ARGV[4])
+        return 1
+    end
+end
+redis.call('ZADD', KEYS[3], 'NX', now, ARGV[2])
+redis.call('EXPIRE', KEYS[3], ARGV[4])
+return 0
+"""
+
+# KEYS: queue, deferred jobs, the number of times that the job was given back. ARGV: its id, the milliseconds until it
+# may be taken again, how often that may be, the lifetime of the number in seconds. Returns how often it was.
+GIVE_BACK = """
+local times = redis.call('INCR', KEYS[3])
+redis.call('EXPIRE', KEYS[3], ARGV[4])
+if times <= tonumber(ARGV[3]) and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+    local time = redis.call('TIME')
+    redis.call('ZADD', KEYS[2], 'NX', time[1] * 1000 + time[2] / 1000 + ARGV[2], ARGV[1])
+end
+return times
+"""
+
 
 def queue_key(queue: str) -> str:
-    return QUEUE_PREFIX + queue
+    return settings.redis_prefix + QUEUE_INFIX + queue
 
 
-def task_key(queue: str, task: str) -> str:
-    """Where the jobs wait which a worker that does not know their task has set aside."""
-    return queue_key(queue) + TASK_SUFFIX + task
+def _set_aside(queue: str, job_id: str) -> dict[str, Any]:
+    """What SET_ASIDE is called with, for a job that this process leaves."""
+    key = queue_key(queue)
+    keys = [key + VERSIONS_SUFFIX, settings.redis_prefix + LEFT_INFIX + job_id, key + LEFT_SUFFIX]
+    return {"keys": keys, "args": [version(), job_id, key + VERSION_SUFFIX, ASIDE_LIFETIME, LEFT_LIFETIME]}
 
 
 def health_key(queue: str) -> str:
@@ -95,6 +153,15 @@ def health_key(queue: str) -> str:
 def serialize(job: dict[str, Any]) -> bytes:
     """arq's `job_serializer`: JSON, so that whoever can write to Redis cannot run code in a worker."""
     return json.dumps(job).encode()
+
+
+#: What Redis raises while it is away, starts, or has lost its master: a worker waits it out.
+Unavailable = (RedisError, OSError)
+
+STRAY = (
+    "There is no run %s in this worker's database. Either another project or environment shares this Redis: set "
+    "TASK_API_REDIS_PREFIX to another name in each. Or the run was deleted. %s"
+)
 
 
 class _Job(NamedTuple):
@@ -109,6 +176,7 @@ class ArqBackend(Backend):
     def __init__(self) -> None:
         self.redis = sync_client(settings.redis_url)
         self._enqueue = self.redis.register_script(ENQUEUE)
+        self._set_aside = self.redis.register_script(SET_ASIDE)
         self._breaker = Breaker()
         self._collected = threading.local()  # `.jobs`: a list while the thread is inside `together`
 
@@ -148,12 +216,9 @@ class ArqBackend(Backend):
             with self._breaker.guard():
                 self._enqueue(keys=keys, args=args)
 
-    def set_aside(self, uuid: UUID, *, queue: str, task: str) -> None:
-        key = task_key(queue, task)
-        with self._breaker.guard(), self.redis.pipeline() as pipeline:
-            pipeline.zadd(key, {uuid.hex: time.time()}, nx=True)
-            pipeline.expire(key, ASIDE_LIFETIME)
-            pipeline.execute()
+    def set_aside(self, uuid: UUID, *, queue: str) -> None:
+        with self._breaker.guard():
+            self._set_aside(**_set_aside(queue, uuid.hex))
 
     def missing(self, queue: str, uuids: Iterable[UUID]) -> list[UUID]:
         """Those of the runs that have no job in the queue."""
@@ -161,21 +226,28 @@ class ArqBackend(Backend):
         if not asked:
             return []
         key, ids = queue_key(queue), [uuid.hex for uuid in asked]
-        queued: Any = self.redis.zmscore(key, ids)
-        deferred: Any = self.redis.zmscore(key + DEFERRED_SUFFIX, ids)
+        with self.redis.pipeline(transaction=False) as pipeline:
+            pipeline.zmscore(key + DEFERRED_SUFFIX, ids)  # first: what is due moves from there to the queue
+            pipeline.zmscore(key, ids)
+            deferred, queued = pipeline.execute()
         return [uuid for uuid, *scores in zip(asked, queued, deferred, strict=True) if scores == [None, None]]
 
 
 class WorkerQueue:
-    """The side of a worker that knows these tasks of its queues, on one event loop."""
+    """The side of a worker, on one event loop."""
 
-    def __init__(self, queues: Sequence[str], tasks: Collection[str] = ()) -> None:
+    def __init__(self, queues: Sequence[str]) -> None:
+        self.queues = list(queues)
         self.keys = [queue_key(queue) for queue in queues]
-        set_aside = {task_key(queue, task): queue_key(queue) for queue in queues for task in tasks}
-        self._queue_of = set_aside | {key: key for key in self.keys}  # by the set that jobs are taken out of
-        self._taken: dict[str, list[bytes]] = {key: [] for key in self.keys}  # ids of jobs whose calls are in Redis yet
+        self._version = version()
+        set_aside = {queue_key(queue) + VERSION_SUFFIX + self._version: queue for queue in queues}
+        self._queue_of = set_aside | {queue_key(queue): queue for queue in queues}  # by the set that jobs are taken of
+        self._taken: dict[str, list[bytes]] = {queue: [] for queue in queues}  # ids of jobs whose calls are still there
+        self._out: dict[UUID, str] = {}  # runs that were taken and are not done with; their queues
         self.redis: Any = async_client(settings.redis_url)  # Any: its stubs mix the sync and the async client
         self._promote = self.redis.register_script(PROMOTE)
+        self._set_aside = self.redis.register_script(SET_ASIDE)
+        self._give_back = self.redis.register_script(GIVE_BACK)
 
     async def take(self, seconds: float) -> UUID | None:
         """Take a job out of the first queue that has one, or wait up to `seconds` for one; set aside ones come first.
@@ -187,21 +259,50 @@ class WorkerQueue:
             if found is None:
                 return None
             taken_from, job_id, _ = found
-            self._taken[self._queue_of[taken_from.decode()]].append(job_id)
+            queue = self._queue_of[taken_from.decode()]
+            self._taken[queue].append(job_id)
             uuid = _uuid(job_id)
             if uuid is not None:
+                self._out[uuid] = queue
                 return uuid
+
+    def done(self, uuid: UUID) -> None:
+        """There is nothing more to do for a run that was taken."""
+        self._out.pop(uuid, None)
+
+    async def give_back(self, uuid: UUID) -> None:
+        """Pass on the job of a run that has no row here: at once to another version that is there, or else to anybody.
+
+        To anybody after a pause, and not for ever: the run may have been deleted.
+        """
+        queue = self._out.get(uuid)
+        if queue is None:
+            return
+        if await self._set_aside(**_set_aside(queue, uuid.hex)):
+            logger.warning(STRAY, uuid, "It is left to workers of another version.")
+            return
+        key = queue_key(queue)
+        keys = [key, key + DEFERRED_SUFFIX, settings.redis_prefix + STRAY_INFIX + uuid.hex]
+        times = await self._give_back(keys=keys, args=[uuid.hex, STRAY_PAUSE * 1000, STRAY_TRIES, STRAY_LIFETIME])
+        if times > STRAY_TRIES:
+            logger.warning("The job of run %s is dropped: no worker that took it has a row of that run.", uuid)
+        elif times == 1:
+            logger.warning(STRAY, uuid, f"Its job is given back, at most {STRAY_TRIES} times.")
 
     async def promote(self) -> float | None:
         """Move deferred jobs that are due to their queues; the seconds until the next is due, None without one.
 
-        What was taken since the last time is cleared away with it: else it stays for a day.
+        What was taken since the last time is cleared away with it: else it stays for a day. And it says to others that
+        this version is there.
         """
         waits = []
-        for key in self.keys:
-            ids, self._taken[key] = self._taken[key], []
+        for queue in self.queues:
+            key = queue_key(queue)
+            ids, self._taken[queue] = self._taken[queue], []
             jobs = [job_key_prefix.encode() + job_id for job_id in ids]
-            waits.append(await self._promote(keys=[key, key + DEFERRED_SUFFIX, *jobs], args=ids))
+            sets = [key, key + DEFERRED_SUFFIX, key + VERSIONS_SUFFIX, key + LEFT_SUFFIX]
+            keys: list[Any] = [*sets, key + VERSION_SUFFIX + self._version, *jobs]
+            waits.append(await self._promote(keys=keys, args=[self._version, VERSION_LIFETIME * 1000, *ids]))
         return min((wait / 1000 for wait in waits if wait >= 0), default=None)
 
     async def record_health(self, text: str) -> None:
@@ -210,6 +311,10 @@ class WorkerQueue:
             await self.redis.set(key + health_check_key_suffix, text, ex=2 * HEALTH_INTERVAL)
 
     async def close(self) -> None:
+        """Close the connections. Where other workers of this version are there, they say so again at once."""
+        with suppress(*Unavailable):  # they will see for themselves
+            for key in self.keys:
+                await self.redis.zrem(key + VERSIONS_SUFFIX, self._version)
         await self.redis.aclose()
 
 
@@ -220,7 +325,3 @@ def _uuid(job_id: bytes) -> UUID | None:
     except ValueError:
         logger.error("Dropped a job that is not one of this project's: %r", job_id)
         return None
-
-
-#: What Redis raises while it is away, starts, or has lost its master: a worker waits it out.
-Unavailable = (RedisError, OSError)

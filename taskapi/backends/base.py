@@ -28,8 +28,8 @@ class Backend(ABC):
         """Runs that are queued inside, in this thread, may be queued as one at its end. That raises nothing."""
         yield
 
-    def set_aside(self, uuid: UUID, *, queue: str, task: str) -> None:  # noqa: B027 - not every queue can
-        """Offer the run to those workers of the queue that know its task: another one has left it."""
+    def set_aside(self, uuid: UUID, *, queue: str) -> None:  # noqa: B027 - not every queue can
+        """Offer the run to workers of the queue whose code is another than this one's, which has left it."""
 
     def missing(self, queue: str, uuids: Iterable[UUID]) -> list[UUID]:
         """Those of the runs that have no job in the queue; none, where a queue does not lose jobs."""

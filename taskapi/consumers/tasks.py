@@ -12,16 +12,21 @@ from channels.consumer import AsyncConsumer
 
 from taskapi import protocol, runs
 from taskapi.access import Caller, Refused, Unavailable, as_protocol_error, origin_allowed
+from taskapi.conf import settings
+from taskapi.consumers.backlog import transport_of, wait_for_reader
+from taskapi.consumers.callers import get_round
 from taskapi.database import in_database
-from taskapi.exceptions import ProtocolError
+from taskapi.exceptions import AlreadyFinished, ProtocolError
 from taskapi.ledger import get_ledger
 from taskapi.models import TaskInfo
-from taskapi.protocol import Cancel, Frame, Ping, Run, Subscribe, Unsubscribe
-from taskapi.subscriptions import Subscription, get_hub
+from taskapi.protocol import Cancel, Frame, Message, Ping, Run, Subscribe, Unsubscribe
+from taskapi.subscriptions import SHOWN, Subscription, get_hub, read_messages
 
 logger = logging.getLogger(__name__)
 
 MOST_STARTING = 100  # `run` frames of a socket that are served at once
+SMALL = protocol.LEAST_FRAME // 4  # characters of a frame that is not too large, whatever the limit
+CLOSE_LOGGED_OUT = 4401  # the caller is not who it was at the handshake: come back as who you are now
 CLOSE_SUBPROTOCOL = 4406  # the client names subprotocols, and none of ours
 
 
@@ -37,11 +42,13 @@ class TaskConsumer(AsyncConsumer):
         self._starting: list[asyncio.Task[None]] = []
         self._latest: asyncio.Task[None] | None = None  # of those that were started
         self._open = False
+        self._logged_out = False  # the socket is being closed: nothing is served and nothing sent any more
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         # Not Channels' own: with one thing to listen to, it need not make a task of each message. Nor need it hop to
         # a thread before each, to close connections; ours look after themselves.
         self.scope, self.base_send = scope, send
+        self._transport = transport_of(send)
         try:
             while (message := await receive())["type"] != "websocket.disconnect":
                 await self.dispatch(message)
@@ -54,12 +61,13 @@ class TaskConsumer(AsyncConsumer):
                 self._drop(uuid)
             if self._open:
                 self._open = False
+                get_round().remove(self)
                 await get_hub().close()
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         if message["type"] == "websocket.connect":
             await self._connect()
-        else:
+        elif not self._logged_out:
             await self._receive(message.get("text"))
 
     # The socket
@@ -72,7 +80,7 @@ class TaskConsumer(AsyncConsumer):
             await self.send({"type": "websocket.close"})
             return
         try:
-            self._caller = await in_database(Caller, scope)
+            self.caller = await in_database(Caller, scope)
         except Refused as error:
             logger.warning("Refused a WebSocket, whose credentials are wrong: %s", error)
             await self.send({"type": "websocket.close"})
@@ -81,6 +89,8 @@ class TaskConsumer(AsyncConsumer):
         chosen = protocol.SUBPROTOCOL if protocol.SUBPROTOCOL in offered else None
         self._open = True
         get_hub().open()
+        if self.caller.may_change:
+            get_round().add(self)
         await self.send({"type": "websocket.accept", "subprotocol": chosen})
         if offered and chosen is None:
             await self.send({"type": "websocket.close", "code": CLOSE_SUBPROTOCOL})
@@ -93,6 +103,8 @@ class TaskConsumer(AsyncConsumer):
             await _ended(self._latest)
             await self._refuse(refusal)
             return
+        if self.caller.is_due and not isinstance(frame, Ping) and not await self._is_who_it_was(frame.ref):
+            return
         if not isinstance(frame, Run):
             await _ended(self._latest)
             await self._serve(frame)
@@ -103,6 +115,29 @@ class TaskConsumer(AsyncConsumer):
         self._latest = starting
         self._starting.append(starting)
         starting.add_done_callback(self._starting.remove)
+
+    async def _is_who_it_was(self, ref: str | None) -> bool:
+        """Judge the caller again. One who is somebody else by now is served no more: its socket is closed."""
+        try:
+            is_same = await in_database(self.caller.renew)
+        except Exception:
+            await _ended(self._latest)
+            logger.exception("A frame was refused, because it could not be found out who its caller is now.")
+            await self._refuse(ProtocolError("unavailable", Unavailable.default_detail, ref))
+            self.caller.is_doubtful = True
+            return False
+        if not is_same:
+            await self.log_out()
+        return is_same
+
+    async def log_out(self) -> None:
+        """Close the socket of a caller who is not who it was any more. What was started goes on."""
+        if self._logged_out or not self._open:
+            return
+        self._logged_out = True
+        for uuid in list(self._subscriptions):
+            self._drop(uuid)
+        await self.send({"type": "websocket.close", "code": CLOSE_LOGGED_OUT})
 
     async def _serve(self, frame: Frame, before: asyncio.Task[None] | None = None) -> None:
         """Serve the frame; nothing is answered before the frame before it."""
@@ -138,8 +173,10 @@ class TaskConsumer(AsyncConsumer):
             info, created = await get_ledger().write(runs.save, prepare=draft)
             await _ended(before)
             if created:
-                rep = protocol.represent(info, [])
-                await subscription.start(info, protocol.encode(protocol.reply("accepted", frame.ref, task=rep)))
+                first = protocol.first_frame(
+                    protocol.reply("accepted", frame.ref), info, 0, [], settings.sent_frame_bytes
+                )
+                await subscription.start(info, first)
         except BaseException:
             self._drop(subscription.uuid)
             raise
@@ -151,16 +188,22 @@ class TaskConsumer(AsyncConsumer):
         await self._show("snapshot", frame.ref, frame.uuid, frame.after)
 
     async def _unsubscribe(self, frame: Unsubscribe) -> None:
-        await in_database(lambda: self._caller.view("GET", uuid=frame.uuid))
+        await in_database(lambda: self.caller.view("GET", uuid=frame.uuid))
         self._drop(frame.uuid)
         await self._answer("unsubscribed", frame.ref, uuid=str(frame.uuid))
 
     async def _cancel(self, frame: Cancel) -> None:
-        await in_database(lambda: self._caller.view("POST", uuid=frame.uuid).cancel_run(frame.uuid))
+        # By the ledger: whoever has locked the run would hold up the thread of all sockets.
+        info, cancelled = await get_ledger().write(
+            lambda info: (info, runs.cancel(info)),
+            prepare=lambda: self.caller.view("POST", uuid=frame.uuid).find_run_to_cancel(frame.uuid),
+        )
+        if not cancelled:
+            raise AlreadyFinished(info)
         await self._answer("cancelling", frame.ref, uuid=str(frame.uuid))
 
     def _draft(self, frame: Run, uuid: UUID) -> TaskInfo:
-        view = self._caller.view("POST", {"task": frame.task, "inputs": frame.inputs})
+        view = self.caller.view("POST", {"task": frame.task, "inputs": frame.inputs})
         return view.draft_run(frame.task, frame.inputs, idempotency_key=frame.idempotency_key, uuid=uuid)
 
     # Subscriptions
@@ -171,17 +214,18 @@ class TaskConsumer(AsyncConsumer):
         subscription = await self._follow(uuid)
         try:
             info, messages = await in_database(self._find, uuid, after)
-            frame = protocol.reply(kind, ref, task=protocol.represent(info, messages))
-            await subscription.start(info, protocol.encode(frame))
+            first = protocol.first_frame(protocol.reply(kind, ref), info, after, messages, settings.sent_frame_bytes)
+            await subscription.start(info, first)
         except BaseException:
             self._drop(uuid)
             raise
         if subscription.ended:
             self._drop(uuid)
 
-    def _find(self, uuid: UUID, after: int) -> tuple[TaskInfo, list[Any]]:
-        info = self._caller.view("GET", uuid=uuid).find_run(uuid)
-        return info, info.messages_after(after)
+    def _find(self, uuid: UUID, after: int) -> tuple[TaskInfo, list[Message]]:
+        """The run, and the messages that the first frame is likely to have room for."""
+        info = self.caller.view("GET", uuid=uuid).find_run(uuid)
+        return info, read_messages(info, after, SHOWN)
 
     async def _follow(self, uuid: UUID) -> Subscription:
         """Hear of the run; nothing is sent before the subscription is started."""
@@ -205,11 +249,17 @@ class TaskConsumer(AsyncConsumer):
         await self._send_text(protocol.encode(protocol.reply(kind, ref, **fields)))
 
     async def _refuse(self, why: ProtocolError) -> None:
-        status = {} if why.status is None else {"status": why.status}
-        await self._answer("error", why.ref, code=why.code, **status, detail=why.detail)
+        also = {"status": why.status, "reason": why.reason}
+        said = {name: value for name, value in also.items() if value is not None}
+        await self._answer("error", why.ref, code=why.code, **said, detail=why.detail)
 
     async def _send_text(self, text: str) -> None:
-        if self._open:
+        """Send a frame: whatever it is, never a larger one than the server can send."""
+        if self._open and not self._logged_out:
+            if len(text) > SMALL:
+                text = protocol.within(text, settings.sent_frame_bytes)
+            if self._transport is not None:
+                await wait_for_reader(self._transport)
             await self.send({"type": "websocket.send", "text": text})
 
 

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from asgiref.sync import iscoroutinefunction
 
 from taskapi.exceptions import UnknownTask
+from taskapi.isolation.process import BEGUN
 from taskapi.models import TaskInfo
 from taskapi.processes import log_to_terminal
 from taskapi.progress import Speaker
@@ -29,14 +30,15 @@ def execute(connection: Connection, info: TaskInfo) -> None:
     log_to_terminal()
     relay = Relay(connection, info)
     work = Work(info, relay.speaker)
+    work.on_begin = relay.begin
     threading.Thread(target=_hear, args=(connection, work), daemon=True).start()
     relay.start()
     try:
         task = work.make(get_task(info.task))
     except UnknownTask as error:
         relay.end(Outcome.failed(ErrorCode.UNKNOWN_TASK, str(error)))
-    except Exception as error:  # noqa: BLE001 - a task that cannot even be made
-        relay.end(work.stumble(error))
+    except BaseException as error:  # noqa: BLE001 - a task that cannot even be made
+        relay.end(work.fail(error))
     else:
         if iscoroutinefunction(task.run):
 
@@ -45,7 +47,7 @@ def execute(connection: Connection, info: TaskInfo) -> None:
 
             asyncio.run(run())
         else:
-            relay.end(with_connections(lambda: work.run(task)))
+            relay.end(with_connections(lambda: work.run(task), info.uuid))
 
 
 def _hear(connection: Connection, work: Work) -> None:
@@ -74,6 +76,11 @@ class Relay(threading.Thread):
             with self._sending:
                 self._connection.send(self.speaker.collect())
             time.sleep(PAUSE)
+
+    def begin(self) -> None:
+        """Say that the task's first line is about to run."""
+        with self._sending:
+            self._connection.send(BEGUN)
 
     def end(self, outcome: Outcome) -> None:
         """Send the last words and the outcome."""

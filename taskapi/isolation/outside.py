@@ -7,21 +7,20 @@ import logging
 import os
 import pickle
 import signal
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from taskapi.exceptions import Interrupted
-from taskapi.isolation.process import main
+from taskapi.isolation.process import BEGUN, main
 from taskapi.processes import fresh
-from taskapi.runs import Outcome
-from taskapi.states import Status
+from taskapi.runs import PROCESS_LOST, Outcome
 from taskapi.work import Work
 
 logger = logging.getLogger(__name__)
 
 LAST_WORDS = 2.0  # seconds: for a task that was told to stop, and for a process that has said its outcome
-LOOK_INTERVAL = 1.0  # seconds between two looks at a silent process: one that it forked may hold its pipe open
+LOOK_INTERVAL = 0.2  # seconds between two looks at a silent process: one that it forked may hold its pipe open
 
 
 class Isolated:
@@ -34,8 +33,8 @@ class Isolated:
             target=main, args=(self._theirs, pickle.dumps(work.info), os.getpid()), name="taskapi-run"
         )
 
-    async def run(self, threads: ThreadPoolExecutor) -> Outcome:
-        """Execute it to its outcome. One of the threads looks after the process."""
+    async def run(self) -> Outcome:
+        """Execute it to its outcome. A thread of its own looks after the process, to the end of that."""
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Outcome] = loop.create_future()
         timers: list[asyncio.TimerHandle] = []
@@ -49,7 +48,7 @@ class Isolated:
             loop.call_soon_threadsafe(outcome.set_result, said)
 
         self._work.on_interrupt(stop)
-        loop.run_in_executor(threads, self._look_after, tell)
+        threading.Thread(target=self._look_after, args=(tell,), name="taskapi-process").start()
         try:
             return await outcome
         finally:
@@ -83,7 +82,10 @@ class Isolated:
                     return None
                 if isinstance(said, Outcome):
                     return said
-                self._work.speaker.repeat(said)
+                if said == BEGUN:
+                    self._work.on_begin()
+                else:
+                    self._work.speaker.repeat(said)
             elif ended:
                 return None
 
@@ -93,7 +95,7 @@ class Isolated:
             return self._work.fail(Interrupted())
         info = self._work.info
         logger.error("The process of run %s ended with %s.", info.uuid, self._process.exitcode)
-        return Outcome(Status.PENDING)
+        return PROCESS_LOST
 
     def _end(self, seconds: float) -> None:
         """Let the process end by itself for so long."""

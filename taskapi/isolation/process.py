@@ -7,11 +7,13 @@ import os
 import pickle
 import signal
 import sys
-from functools import partial
 from multiprocessing.connection import Connection
 
 import django
 
+from taskapi.processes import free_forked_children
+
+BEGUN = "begun"  # what the process says when the task's first line is about to run
 PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
 
 
@@ -21,7 +23,7 @@ def main(connection: Connection, info: bytes, worker: int) -> None:
     os.setpgid(0, 0)
     # A service manager that stops a worker signals all of its processes. This one ends when its worker says so.
     signal.signal(signal.SIGTERM, lambda signum, frame: None)
-    os.register_at_fork(after_in_child=partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
+    free_forked_children()
     _end_with(worker)
     django.setup()
     from taskapi.isolation.inside import execute  # needs the apps

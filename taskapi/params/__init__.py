@@ -4,7 +4,7 @@ from taskapi.params.base import FieldParameter, Parameter
 from taskapi.params.choices import BooleanParameter, ChoiceParameter
 from taskapi.params.containers import DictParameter, JSONParameter, ListParameter
 from taskapi.params.numeric import DecimalParameter, FloatParameter, IntParameter, NumberParameter
-from taskapi.params.spec import dump_values, object_schema, parse_inputs
+from taskapi.params.spec import dump_outputs, dump_values, is_given, misfit, object_schema, parse_inputs
 from taskapi.params.text import EmailParameter, StringParameter, URLParameter, UUIDParameter
 from taskapi.params.times import DateParameter, DateTimeParameter
 
@@ -26,7 +26,10 @@ __all__ = [
     "StringParameter",
     "URLParameter",
     "UUIDParameter",
+    "dump_outputs",
     "dump_values",
+    "is_given",
+    "misfit",
     "object_schema",
     "parse_inputs",
 ]

@@ -77,11 +77,26 @@ class NumberParameter(_NumericParameter):
 
 
 class IntParameter(_NumericParameter):
-    """An int; ``"6"`` and 6.0 are 6."""
+    """An int; ``"6"`` and 6.0 are 6.
+
+    With `as_string` it is a string in JSON, as it has to be past 2**53, where JavaScript reads numbers as others.
+    """
 
     field_class = _Integer
     schema = {"type": "integer"}
     native = (int,)
+    as_string: bool = False
+
+    def __init__(self, required: bool = True, *, as_string: bool = False, **options: Any) -> None:
+        super().__init__(required, **options)
+        self.as_string = as_string
+
+    def to_json(self, value: Any) -> Any:
+        number = super().to_json(value)
+        return str(number) if self.as_string and number is not None else number
+
+    def type_schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": "^-?[0-9]+$"} if self.as_string else super().type_schema()
 
 
 class FloatParameter(_NumericParameter):

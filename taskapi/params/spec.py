@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -10,7 +10,7 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.fields import SkipField, empty
 
 from taskapi.params.base import Parameter, nullable
-from taskapi.params.values import MAX_SENTENCES, UNFIT, echo, json_value, null_refused, sentences
+from taskapi.params.values import MAX_SENTENCES, UNFIT, echo, exact, json_value, null_refused, sentences
 
 Spec = Mapping[str, Parameter]
 
@@ -33,6 +33,22 @@ def dump_values(spec: Spec, values: Any) -> dict[str, Any]:
     return _convert(spec, values, _dump, "name")
 
 
+def dump_outputs(spec: Spec, values: Any) -> dict[str, Any]:
+    """Outputs as JSON, as `dump_values` makes it; integers that a page would read as others are refused."""
+    return _convert(spec, values, lambda parameter, value: exact(_dump(parameter, value)), "name")
+
+
+def misfit(spec: Spec, names: Iterable[str]) -> str:
+    """Why inputs of these names do not fit, in a sentence; or nothing. Their values are not looked at."""
+    given = set(names)
+    unknown = [name for name in given if name not in spec]
+    missing = [name for name, parameter in spec.items() if parameter.required and name not in given]
+    if not unknown and not missing:
+        return ""
+    problems = [("it has no input", unknown), ("it needs the input", missing)]
+    return "; ".join(f"{what} {', '.join(map(repr, sorted(which)))}" for what, which in problems if which)
+
+
 def object_schema(spec: Spec, *, optional_null: bool = False) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of the object; `optional_null`: what is not required may be null, as in outputs."""
     return {
@@ -48,11 +64,16 @@ def object_schema(spec: Spec, *, optional_null: bool = False) -> dict[str, Any]:
     }
 
 
+def is_given(parameter: Parameter, value: Any) -> bool:
+    """Whether an input was given: null for one that may be left out leaves it out."""
+    return value is not empty and (value is not None or parameter.required or parameter.allow_null)
+
+
 def _parse(parameter: Parameter, value: Any) -> Any:
-    if value is None and not parameter.required and not parameter.allow_null:
+    if not is_given(parameter, value):
         value = empty
-    if value is empty and parameter.default is not empty:
-        return parameter.get_default()
+        if parameter.default is not empty:
+            return parameter.get_default()
     return None if _is_null(parameter, value) else parameter.to_python(value)
 
 

@@ -7,24 +7,28 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 
 from taskapi import events, runs, upkeep
 from taskapi.backends.arq import HEALTH_INTERVAL, Unavailable, WorkerQueue
-from taskapi.execution import Executor
-from taskapi.models import TaskInfo
-from taskapi.processes import leave
-from taskapi.registry import tasks
+from taskapi.contexts import run_of
+from taskapi.exceptions import UnknownRun
+from taskapi.execution import Attempt, Executor
+from taskapi.processes import end_in_a_moment, free_forked_children, leave
+from taskapi.states import Execution
 from taskapi.upkeep import Held
 from taskapi.work import Interruption
 from taskapi.workers.leases import LeaseKeeper
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DEFAULT_CONCURRENCY = 10  # runs at once in a process
 SWITCH_INTERVAL = 0.0002  # seconds after which a task that computes lets others have the interpreter; Python has 0.005
@@ -33,13 +37,16 @@ LAST_WORDS = 5.0  # seconds for interrupted tasks to clean up
 POLL_INTERVAL = 0.5  # seconds for which a worker waits for a job, and then between two looks at deferred ones
 BURST_WAIT = 0.01  # seconds: a burst ends when nothing is due, so it does not wait
 SWEEP_INTERVAL = 2.0  # seconds between two sweeps
+WATCH_INTERVAL = 1.0  # seconds between two looks at the thread that renews leases
+CHORE_PAUSE = 1.0  # seconds after which a chore that failed begins again
 FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0  # seconds between two tries while Redis is away; doubling
 
 
 class Worker:
     """Executes the runs of `queues`, at most `concurrency` at once.
 
-    `burst`: end when nothing is due. `grace`: seconds that running tasks get after `stop()`.
+    `burst`: end when nothing is due. `grace`: seconds that running tasks get after `stop()`. `identity`: by which the
+    runs that it holds are known; its own, where whoever starts it need not know.
     """
 
     def __init__(
@@ -49,26 +56,35 @@ class Worker:
         concurrency: int = DEFAULT_CONCURRENCY,
         burst: bool = False,
         grace: float = DEFAULT_GRACE,
+        identity: str | None = None,
     ) -> None:
         self.queues = list(queues)
         self.concurrency = concurrency
         self.burst = burst
         self.grace = grace
+        self.identity = identity
+        self.failed = False  # it cannot go on, and has said why
         self._running: set[asyncio.Task[None]] = set()
         self._done = 0
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT, or until nothing is due where `burst` is set."""
         with asyncio.Runner() as runner:
-            if not runner.run(self.main()):
+            loop = runner.get_loop()
+            ended = _complete(loop, loop.create_task(self.main()))
+            if self.failed:
+                leave(1)
+            if not ended:
                 leave()
+            end_in_a_moment(loop.is_closed)
 
     async def main(self) -> bool:
         """As `run`, on the running loop; False where a task may have left a thread behind."""
         sys.setswitchinterval(SWITCH_INTERVAL)
+        free_forked_children()
         self._stopping = asyncio.Event()
-        self._executor = Executor(self.concurrency)
-        self._queue = WorkerQueue(self.queues, tasks())
+        self._executor = Executor(self.concurrency, self.identity)
+        self._queue = WorkerQueue(self.queues)
         loop = asyncio.get_running_loop()
         self._hurrying = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, self.stop)
@@ -76,22 +92,34 @@ class Worker:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # else it is the parent's (taskapi.workers.process)
             loop.add_signal_handler(signal.SIGINT, self._ctrl_c)
 
-        def renewed(executing: set[UUID], held: Held) -> None:  # on the keeper's thread
+        def renewed(executing: set[Execution], held: Held) -> None:  # on the keeper's thread
             loop.call_soon_threadsafe(self._renewed, executing, held)
 
-        leases = LeaseKeeper(self._executor.worker, self._executing, renewed)
-        leases.start()
-        chores = [
-            loop.create_task(chore()) for chore in (self._promote, self._sweep, self._listen, self._record_health)
+        self._leases = LeaseKeeper(self._executor.worker, self._executing, renewed)
+        self._leases.start()
+        self._chores = [
+            self._begin(chore)
+            for chore in (
+                self._promote,
+                self._take_back,
+                self._requeue,
+                self._prune,
+                self._listen,
+                self._record_health,
+                self._watch_leases,
+            )
         ]
         logger.info("Worker %d takes runs from: %s.", os.getpid(), ", ".join(self.queues))
         try:
             await self._work()
         finally:
+            chores, self._chores = self._chores, []
             for chore in chores:
                 chore.cancel()
-            ended = await self._shut_down()
-            leases.stop()
+            try:
+                ended = await self._shut_down()
+            finally:
+                self._leases.stop()
             logger.info("Worker %d ended; it executed %d runs.", os.getpid(), self._done)
         return ended
 
@@ -143,13 +171,22 @@ class Worker:
         return True
 
     def _start(self, uuid: UUID) -> None:
-        task = asyncio.get_running_loop().create_task(self._executor.execute(uuid))
+        task = asyncio.get_running_loop().create_task(self._execute(uuid))
         self._running.add(task)
         task.add_done_callback(self._ended)
 
+    async def _execute(self, uuid: UUID) -> None:
+        try:
+            executed = await self._executor.execute(uuid)
+            self._done += executed  # and not in one: what is added to is read before it is awaited
+        except UnknownRun:
+            with suppress(*Unavailable):  # the main loop says so; the sweep of a worker that has the row finds it
+                await self._queue.give_back(uuid)
+        finally:
+            self._queue.done(uuid)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        self._done += 1
         if not task.cancelled() and task.exception() is not None:
             logger.error("A run could not be executed.", exc_info=task.exception())
 
@@ -180,8 +217,7 @@ class Worker:
             await asyncio.wait(self._running, timeout=LAST_WORDS)
         try:
             async with asyncio.timeout(LAST_WORDS):
-                for attempt in list(self._executor.attempts.values()):
-                    await attempt.abandon()
+                await asyncio.gather(*map(self._hand_back, list(self._executor.attempts.values())))
                 await self._queue.close()
                 await self._executor.close()
         except TimeoutError:
@@ -189,7 +225,47 @@ class Worker:
             return False
         return not unfinished
 
-    # Chores
+    async def _hand_back(self, attempt: Attempt) -> None:
+        try:
+            await attempt.abandon()
+        except Exception:  # whatever it is about this one, the others are handed back
+            logger.exception(
+                "Run %s could not be handed back; it is taken up when its lease is over.", attempt.info.uuid
+            )
+
+    # Chores. Each is guarded by itself: what goes wrong in one is no reason to leave another undone.
+
+    def _begin(self, chore: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._keep(chore), name=chore.__name__)
+        task.add_done_callback(self._chore_ended)
+        return task
+
+    async def _keep(self, chore: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do a chore for as long as this worker lives: one that fails begins again after a pause."""
+        while True:
+            try:
+                await chore()
+            except Exception:
+                logger.exception("%s failed in this worker; it begins again in %g s.", chore.__name__, CHORE_PAUSE)
+            await asyncio.sleep(CHORE_PAUSE)
+
+    def _chore_ended(self, task: asyncio.Task[None]) -> None:
+        if task in self._chores:  # else the worker is about to end, and has cancelled it
+            error = None if task.cancelled() else task.exception()
+            self._fail(f"its chore {task.get_name()} has ended ({error!r})")
+
+    def _fail(self, why: str) -> None:
+        """End this worker, rather than leave it half alive."""
+        if not self.failed:
+            logger.critical("Worker %d ends, and hands back its runs: %s.", os.getpid(), why)
+            self.failed = True
+            self.hurry()
+
+    async def _watch_leases(self) -> None:
+        while True:
+            if not self._leases.is_alive():
+                self._fail("the thread that renews its leases has ended")
+            await asyncio.sleep(WATCH_INTERVAL)
 
     async def _promote(self) -> None:
         while True:
@@ -199,18 +275,18 @@ class Worker:
                 next_due = None
             await asyncio.sleep(POLL_INTERVAL if next_due is None else min(POLL_INTERVAL, next_due))
 
-    def _executing(self) -> set[UUID]:
+    def _executing(self) -> set[Execution]:
         return set(self._executor.attempts)
 
-    def _renewed(self, executing: set[UUID], held: Held) -> None:
+    def _renewed(self, executing: set[Execution], held: Held) -> None:
         """Stop what lost its lease (it was not renewed in time, and another worker has the run) or was cancelled."""
-        for uuid in executing - held.runs:
-            self._interrupt(uuid, Interruption.LOST)
-        for uuid in held.cancelled:
-            self._interrupt(uuid, Interruption.CANCELLED)
+        for execution in executing - held.executions:
+            self._interrupt(execution, Interruption.LOST)
+        for execution in held.cancelled:
+            self._interrupt(execution, Interruption.CANCELLED)
 
-    def _interrupt(self, uuid: UUID, why: Interruption) -> None:
-        attempt = self._executor.attempts.get(uuid)
+    def _interrupt(self, execution: Execution, why: Interruption) -> None:
+        attempt = self._executor.attempts.get(execution)
         if attempt is not None:
             attempt.interrupt(why)
 
@@ -218,35 +294,54 @@ class Worker:
         """Hear of cancelled runs at once. What is missed here is read from the rows when leases are renewed."""
         while True:
             try:
-                async for uuid in events.cancellations():
-                    self._interrupt(uuid, Interruption.CANCELLED)
+                async for execution in events.cancellations():
+                    self._interrupt(execution, Interruption.CANCELLED)
             except Exception as error:  # noqa: BLE001 - each layer has errors of its own
                 logger.warning("The channel layer is not there: %r", error)
             await asyncio.sleep(LAST_PAUSE)
 
-    async def _sweep(self) -> None:
-        after = 0
-        patient_until = 0.0  # after an outage workers renew their leases first
-        loop = asyncio.get_running_loop()
+    async def _take_back(self) -> None:
+        """Free the runs of lost workers; after an outage of the database, workers renew their leases first."""
         while True:
             await asyncio.sleep(SWEEP_INTERVAL)
             try:
-                taken, after = await asyncio.to_thread(self._sweep_once, after, loop.time() >= patient_until)
-                for info in taken:
-                    await events.publish(info.uuid, runs.final_report(info))
-            except Exception as error:  # noqa: BLE001 - the database is away; the next sweep is in a few seconds
-                logger.warning("A sweep failed: %r", error)
-                patient_until = loop.time() + runs.LEASE.total_seconds()
+                taken = await self._in_thread(upkeep.take_back)
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("A sweep failed: %r; lost runs are looked for again when leases are renewed.", error)
+                await asyncio.sleep(runs.LEASE.total_seconds() - SWEEP_INTERVAL)
+            else:
+                await asyncio.gather(*(events.publish(info.uuid, runs.final_report(info)) for info in taken))
 
-    def _sweep_once(self, after: int, may_take_back: bool) -> tuple[list[TaskInfo], int]:
-        try:
-            taken = upkeep.take_back() if may_take_back else []
-            upkeep.prune_pages()
-            with suppress(*Unavailable):  # the main loop says so
-                after = upkeep.requeue(self.queues, after)
-            return taken, after
-        finally:
-            connections.close_all()
+    async def _requeue(self) -> None:
+        """Queue pending runs again that have no job."""
+        after = 0
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL)
+            try:
+                after = await self._in_thread(partial(upkeep.requeue, self.queues, after))
+            except Unavailable:  # the main loop says so
+                pass
+            except Exception as error:  # noqa: BLE001 - the database is away, say; the next sweep is in a few seconds
+                logger.warning("A sweep failed: %r; lost jobs are looked for again in %g s.", error, SWEEP_INTERVAL)
+
+    async def _prune(self) -> None:
+        """Delete finished runs that have expired."""
+        pruner = upkeep.Pruner()
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL)
+            try:
+                await self._in_thread(partial(upkeep.prune_pages, pruner))
+            except Exception as error:  # noqa: BLE001 - the same
+                logger.warning("A sweep failed: %r; what has expired is deleted later.", error)
+
+    async def _in_thread(self, duty: Callable[[], T]) -> T:
+        def call() -> T:
+            try:
+                return duty()
+            finally:
+                connections.close_all()
+
+        return await asyncio.to_thread(call)
 
     async def _record_health(self) -> None:
         while True:
@@ -255,3 +350,17 @@ class Worker:
             except Unavailable as error:
                 logger.debug("No health record: %s", error)
             await asyncio.sleep(HEALTH_INTERVAL)
+
+
+def _complete(loop: asyncio.AbstractEventLoop, working: asyncio.Task[bool]) -> bool:
+    """Run the loop until the worker has ended, whatever a callback of a task raises."""
+    while True:
+        try:
+            return loop.run_until_complete(working)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if working.done() or signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is Ctrl-C
+                raise
+            run = run_of(error)
+            logger.error("The worker goes on although a callback raised %r (in run %s).", error, run and run.run)
+            if run is not None:
+                run.exited(error)

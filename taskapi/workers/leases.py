@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from uuid import UUID
 
 from django.db import connections
 
-from taskapi.database import keep_connections
+from taskapi.database import forget_queries, keep_connections, watching
+from taskapi.states import Execution
 from taskapi.upkeep import Held, renew
 
 logger = logging.getLogger(__name__)
@@ -20,12 +20,12 @@ RENEW_INTERVAL = 3.0  # seconds: three tries within a lease
 class LeaseKeeper(threading.Thread):
     """Renews the leases of `worker` until it is stopped.
 
-    After each renewal it calls `renewed`, on its own thread, with the runs that `executing` named before it
-    and with those that the worker holds.
+    After each renewal it calls `renewed`, on its own thread, with the attempts that `executing` named
+    before it and with those that the worker holds.
     """
 
     def __init__(
-        self, worker: str, executing: Callable[[], set[UUID]], renewed: Callable[[set[UUID], Held], object]
+        self, worker: str, executing: Callable[[], set[Execution]], renewed: Callable[[set[Execution], Held], object]
     ) -> None:
         super().__init__(name="taskapi-leases", daemon=True)
         self._worker = worker
@@ -35,15 +35,18 @@ class LeaseKeeper(threading.Thread):
 
     def run(self) -> None:
         while not self._stopping.wait(RENEW_INTERVAL):
-            executing = self._executing()
-            if not executing:
-                continue
-            keep_connections()
             try:
-                self._renewed(executing, renew(self._worker, executing))
-            except Exception as error:  # noqa: BLE001 - the database is away: nobody can take the runs either
+                self._renew()
+            except Exception as error:  # noqa: BLE001 - mostly, the database is away: nobody can take the runs either
                 logger.warning("The leases could not be renewed: %r", error)
+            forget_queries()
         connections.close_all()
+
+    def _renew(self) -> None:
+        executing = self._executing()
+        if executing:
+            watching()(keep_connections)()
+            self._renewed(executing, renew(self._worker, executing))
 
     def stop(self) -> None:
         self._stopping.set()

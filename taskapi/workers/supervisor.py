@@ -5,16 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from multiprocessing.connection import Connection, wait
+import time
+from contextlib import suppress
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from threading import Thread
+from typing import Any, NamedTuple
+from uuid import uuid4
 
+from django.db import connections
+
+from taskapi import upkeep
 from taskapi.processes import fresh
 from taskapi.workers.process import work
 
 logger = logging.getLogger(__name__)
 
 RESTART_PAUSE = 1.0  # seconds: a process that cannot start must not keep the machine busy
+LOOK_INTERVAL = 0.2  # seconds between two looks at the children: one that a task forked may hold a sentinel open
+LAST_WORDS = 5.0  # seconds for what a dead worker held to be released before the parent ends
+
+
+class _Child(NamedTuple):
+    process: BaseProcess
+    identity: str  # by which the runs that it holds are known
 
 
 class Supervisor:
@@ -23,48 +37,80 @@ class Supervisor:
     def __init__(self, processes: int, options: dict[str, Any]) -> None:
         self.processes = processes
         self.options = options
-        self._children: list[BaseProcess] = []
+        self._children: list[_Child] = []
+        self._due: list[float] = []  # when a process is to be started; by the monotonic clock
+        self._releases: list[Thread] = []
         self._stopping = False
-        self._woken: Connection
-        self._wake: Connection
 
     def run(self) -> None:
         """Return when every worker has ended: after SIGTERM or SIGINT, or of itself where they work in a burst."""
-        self._woken, self._wake = fresh.Pipe(duplex=False)
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(signum, self._stop)
-        for _ in range(self.processes):
-            self._start()
-        while self._children:
-            wait([child.sentinel for child in self._children])
-            for child in [child for child in self._children if child.exitcode is not None]:
+        self._due = [time.monotonic()] * self.processes
+        while True:
+            self._start_those_due()
+            if not (self._children or self._due):
+                break
+            wait([child.process.sentinel for child in self._children], LOOK_INTERVAL)
+            for child in [child for child in self._children if child.process.exitcode is not None]:
                 self._children.remove(child)
-                if child.exitcode:
-                    self._replace(child)
+                self._bury(child)
+        deadline = time.monotonic() + LAST_WORDS
+        for release in self._releases:
+            release.join(max(0.0, deadline - time.monotonic()))
 
-    def _replace(self, lost: BaseProcess) -> None:
+    def _bury(self, child: _Child) -> None:
+        """Free what a worker held that has ended; start another one, unless it was to end."""
+        code = child.process.exitcode
+        if code == 0 and (self._stopping or self.options.get("burst")):
+            return  # it was to end, and has handed back its runs itself
+        release = Thread(target=_release, args=(child.identity,), daemon=True)  # the database may be away
+        release.start()
+        self._releases = [*(other for other in self._releases if other.is_alive()), release]
         if not self._stopping:
-            logger.error("Worker %s ended with %s; starting another.", lost.pid, lost.exitcode)
-            self._woken.poll(RESTART_PAUSE)
-        if not self._stopping:
-            self._start()
+            logger.error("Worker %s ended with %s; starting another.", child.process.pid, code)
+            self._due.append(time.monotonic() + RESTART_PAUSE)
+
+    def _start_those_due(self) -> None:
+        now = time.monotonic()
+        due = [moment for moment in self._due if moment <= now]
+        self._due = [] if self._stopping else [moment for moment in self._due if moment > now]
+        for _ in due:
+            if not self._stopping:
+                self._start()
 
     def _start(self) -> None:
-        child = fresh.Process(target=work, args=(self.options,), name="taskworker")
-        child.start()
-        self._children.append(child)
+        identity = uuid4().hex
+        process = fresh.Process(target=work, args=(self.options | {"identity": identity},), name="taskworker")
+        try:
+            process.start()
+        except OSError as error:  # no memory, say: the others are no worse for it
+            logger.error("A worker could not be started: %r; next try in %g s.", error, RESTART_PAUSE)
+            self._due.append(time.monotonic() + RESTART_PAUSE)
+            return
+        self._children.append(_Child(process, identity))
         if self._stopping:  # the signal came in between
-            _tell(child, signal.SIGTERM)
+            _tell(process, signal.SIGTERM)
 
     def _stop(self, signum: int, frame: object) -> None:
         """Let the workers finish; on SIGUSR1 or a second Ctrl-C, without giving running tasks more time."""
         hurry = signum == signal.SIGUSR1 or (self._stopping and signum == signal.SIGINT)
         self._stopping = True
-        self._wake.send(None)
         for child in self._children:
-            _tell(child, signal.SIGUSR1 if hurry else signal.SIGTERM)
+            _tell(child.process, signal.SIGUSR1 if hurry else signal.SIGTERM)
+
+
+def _release(identity: str) -> None:
+    """Free the runs of a dead worker now, in place of when its leases run out: the least that can be lost is time."""
+    try:
+        upkeep.release(identity)
+    except Exception as error:  # noqa: BLE001 - the database is away, say
+        logger.warning("The runs of a lost worker could not be freed (%r); they are when their leases run out.", error)
+    finally:
+        connections.close_all()
 
 
 def _tell(child: BaseProcess, signum: int) -> None:
     if child.pid is not None and child.exitcode is None:
-        os.kill(child.pid, signum)
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(child.pid, signum)

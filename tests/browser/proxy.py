@@ -1,33 +1,80 @@
-"""The network between a page and its server: a TCP proxy that can be cut, be away, and keep WebSockets out."""
+"""The network between a page and its server: a TCP proxy that can be slow, stall, be cut, be away, and answer itself.
 
+What its attributes say holds for the connections that there are as well, from their next bytes on.
+"""
+
+import re
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal, Self
 
 CHUNK = 65536
-NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"  # as a WSGI server answers
+# Bytes that the system may keep of a connection: what is throttled or stalled has to be felt at its other end.
+BUFFER = 65536
+PATIENCE = 0.01  # seconds between two looks at whether it passes bytes on again
+TICK = 0.05  # seconds of a throttled connection's rate that it passes on at once
+
+
+def answer(status: str, content_type: str, body: str, *headers: str) -> bytes:
+    """An answer of somebody who stands between page and server, and is neither."""
+    content = body.encode()
+    head = [f"HTTP/1.1 {status}", f"Content-Type: {content_type}", f"Content-Length: {len(content)}", *headers]
+    return "\r\n".join([*head, "Connection: close", "", ""]).encode() + content
+
+
+NOT_FOUND = answer("404 Not Found", "text/html", "")  # as a WSGI server answers the handshake of a WebSocket
+PORTAL = answer("200 OK", "text/html", "<!doctype html><title>Welcome to our hotel</title>")
+RELOADING = answer("404 Not Found", "text/plain", "404 page not found\n")
+FORBIDDEN = answer("403 Forbidden", "text/html", "<h1>This address is blocked</h1>")
+BAD_GATEWAY = answer("502 Bad Gateway", "text/html", "<h1>502 Bad Gateway</h1>")
+TOO_LARGE = answer("413 Request Entity Too Large", "text/html", "<h1>413 Request Entity Too Large</h1>")
+NO_PROXY_LOGIN = answer("407 Proxy Authentication Required", "text/html", "", "Proxy-Authenticate: Basic")
+OTHER_JSON = answer("404 Not Found", "application/json", '{"error": {"code": 404, "message": "no route"}}')
+LOGIN_PAGE = answer("302 Found", "text/html", "", "Location: /login/")
+STRANGERS = {
+    "a portal": PORTAL,
+    "404 in plain text": RELOADING,
+    "403 in HTML": FORBIDDEN,
+    "502": BAD_GATEWAY,
+    "413": TOO_LARGE,
+    "404 in JSON of another kind": OTHER_JSON,
+    "a redirect to a login page": LOGIN_PAGE,
+}
 
 
 class Proxy:
-    """Passes on to a server what comes to it; its attributes and methods say what it does instead."""
+    """Passes on to a server what comes to it; its attributes and methods say what it does instead.
+
+    Each HTTP request has a connection of its own, so that what is changed holds from the next request on.
+    """
 
     def __init__(self, server: int) -> None:
         self.server = server  # its port
         self.away = False  # connections end as they come
         self.upgrades: Literal["passed", "refused", "swallowed"] = "passed"  # what becomes of a WebSocket's handshake
+        self.delay = 0.0  # seconds that bytes take, each way
+        self.rate: float | None = None  # bytes a second of each connection, each way
+        self.stalled: Literal["up", "down", "both"] | None = None  # nothing passes, and nothing ends
+        # The answer to a request or a handshake, by its first line; None: the server's own
+        self.stranger: Callable[[str], bytes | None] = lambda _line: None
+        self.requests: list[str] = []  # the first lines of those that came, handshakes left out
         self.handshakes = 0  # of WebSockets, that have come
         self.websockets: set[socket.socket] = set()  # that it carries now
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         self._clients: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._closed = False
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed = True
         self._listener.close()
         self.cut()
 
@@ -41,6 +88,11 @@ class Proxy:
             for client in self._clients:
                 _end(client)
 
+    def cut_websockets(self) -> None:
+        """End those that it carries, and leave requests alone."""
+        for client in list(self.websockets):
+            _end(client)
+
     def leave(self) -> None:
         """Be away, for the connections that there are as well."""
         self.away = True
@@ -48,6 +100,14 @@ class Proxy:
 
     def come_back(self) -> None:
         self.away = False
+
+    def replace(self, answer: bytes, pattern: str = " /tasks/") -> None:
+        """From now on give `answer` to what has `pattern` in its first line ("POST /tasks/", say)."""
+        self.stranger = lambda line: answer if re.search(pattern, line) else None
+
+    def replace_nothing(self) -> None:
+        """Leave the answers to the server again."""
+        self.stranger = lambda _line: None
 
     def _accept(self) -> None:
         with suppress(OSError):  # the listener is closed
@@ -57,11 +117,19 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         with suppress(OSError), client, self._kept(client):
-            request = b"" if self.away else client.recv(CHUNK)
-            if b"upgrade: websocket" in request.lower():
+            request = b"" if self.away else _head(client)
+            line = request.split(b"\r\n", 1)[0].decode("latin1")
+            is_websocket = b"\r\nupgrade: websocket" in request.lower()
+            if request and not is_websocket:
+                self.requests.append(line)
+            if request and (strange := self.stranger(line)) is not None:
+                self.handshakes += is_websocket
+                _drain(request, client)
+                client.sendall(strange)
+            elif is_websocket:
                 self._serve_websocket(request, client)
             elif request:
-                self._pass_on(request, client)
+                self._pass_on(_last_of_its_connection(request), client)
 
     def _serve_websocket(self, request: bytes, client: socket.socket) -> None:
         self.handshakes += 1
@@ -77,10 +145,33 @@ class Proxy:
                 self.websockets.remove(client)
 
     def _pass_on(self, request: bytes, client: socket.socket) -> None:
-        with socket.create_connection(("127.0.0.1", self.server)) as server:
-            server.sendall(request)
-            threading.Thread(target=_pump, args=[server, client], daemon=True).start()
-            _pump(client, server)
+        with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+            server.connect(("127.0.0.1", self.server))
+            threading.Thread(target=self._pump, args=[server, client, "down"], daemon=True).start()
+            self._pump(client, server, "up", request)
+
+    def _pump(self, source: socket.socket, sink: socket.socket, way: str, first: bytes = b"") -> None:
+        """Pass everything on until either ends; then end both."""
+        with suppress(OSError):
+            data = first or source.recv(CHUNK)
+            while data:
+                time.sleep(self.delay)
+                self._send(data, sink, way)
+                data = source.recv(CHUNK)
+        _end(source)
+        _end(sink)
+
+    def _send(self, data: bytes, sink: socket.socket, way: str) -> None:
+        """Pass on, at the rate that holds now, as soon as nothing is stalled."""
+        while data:
+            while self.stalled in (way, "both") and not self._closed:
+                time.sleep(PATIENCE)
+            size = len(data) if self.rate is None else max(1, int(self.rate * TICK))
+            sink.sendall(data[:size])
+            data = data[size:]
+            if self.rate is not None:
+                time.sleep(TICK)
 
     @contextmanager
     def _kept(self, client: socket.socket) -> Iterator[None]:
@@ -94,13 +185,31 @@ class Proxy:
                 self._clients.remove(client)
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    """Pass everything on until either ends; then end both."""
-    with suppress(OSError):
-        while data := source.recv(CHUNK):
-            sink.sendall(data)
-    _end(source)
-    _end(sink)
+def _head(client: socket.socket) -> bytes:
+    """What has come of a request when its headers are whole; nothing where the client ends before."""
+    request = b""
+    while b"\r\n\r\n" not in request:
+        data = client.recv(CHUNK)
+        if not data:
+            return b""
+        request += data
+    return request
+
+
+def _drain(request: bytes, client: socket.socket) -> None:
+    """Take what is missing of the request's body: a client that is answered before it has sent all sees a reset."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: (\d+)", head.lower())
+    missing = (int(length[1]) if length else 0) - len(body)
+    while missing > 0 and (data := client.recv(CHUNK)):
+        missing -= len(data)
+
+
+def _last_of_its_connection(request: bytes) -> bytes:
+    """The request, after whose answer the server is to end the connection."""
+    head, end, body = request.partition(b"\r\n\r\n")
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
+    return b"\r\n".join([*lines, b"Connection: close"]) + end + body
 
 
 def _end(connection: socket.socket) -> None:

@@ -35,6 +35,8 @@ def run_samples(page: str, folder: Path, settings: Any, replacements: Mapping[st
         "BASE_DIR": folder,
         "DATABASES": {"default": {}},
         "INSTALLED_APPS": [],
+        "MIDDLEWARE": [],
+        "ALLOWED_HOSTS": [],
         "path": path,
         "urlpatterns": [],
         "expect": expect,  # what the transformed samples call

@@ -2,20 +2,27 @@
 
 import inspect
 import re
+import shlex
+from collections.abc import Callable
+from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from django.apps import apps
-from django.core.management.base import BaseCommand
+from django.core.management import get_commands, load_command_class
+from django.core.management.base import BaseCommand, CommandError
 
 import taskapi
-from taskapi import access, conf, params, protocol, urls
+from taskapi import access, checks, conf, ledger, params, protocol, runs, subscriptions, upkeep, urls
+from taskapi.isolation import outside
 from taskapi.management.commands.taskworker import Command as TaskWorker
 from taskapi.models import TaskInfo
-from taskapi.params import FieldParameter, Parameter
+from taskapi.params import FieldParameter, Parameter, values
 from taskapi.states import ErrorCode
 from taskapi.tasks import Task
-from tests.docs.pages import PAGES, prose, text_of
+from taskapi.workers import engine, leases
+from tests.docs.pages import PAGES, ROOT, prose, text_of
 
 PACKAGE = Path(taskapi.__file__).parent
 CODE = "\n".join(file.read_text() for file in PACKAGE.rglob("*.py"))
@@ -153,3 +160,144 @@ def test_the_options_of_the_worker_are_those_of_the_code() -> None:
     for name, action in options.items():
         if isinstance(action.default, (int, float)) and action.default is not False:
             assert f"| `{name} {action.metavar}` | {action.default:g} |" in text_of("docs/deployment.md")
+
+
+OURS = {name for name, app in get_commands().items() if app == "taskapi"}
+CALL = re.compile(r"manage\.py (\w+)((?: +[^\s`#|&]+)*)")
+
+
+def test_every_command_is_in_the_pages() -> None:
+    assert {name for name in OURS if not any(f"manage.py {name}" in text_of(page) for page in PAGES)} == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_that_a_page_names_are_there_and_take_these_options(page: str) -> None:
+    for name, arguments in CALL.findall(text_of(page)):
+        assert name in get_commands(), f"{page} names manage.py {name}"
+        if name in OURS:
+            parser = load_command_class("taskapi", name).create_parser("manage.py", name)
+            try:
+                parser.parse_args(shlex.split(arguments.rstrip(".,;:)")))
+            except CommandError as error:
+                pytest.fail(f"{page}: manage.py {name}{arguments}: {error}")
+
+
+def test_the_options_of_the_demo_are_those_of_the_code() -> None:
+    code = (ROOT / "demo" / "launcher.py").read_text()
+    named = {name for cell in first_column("docs/demo.md", "What runs") for name in re.findall(r"--\w+", cell)}
+    assert named == set(re.findall(r'add_argument\("(--\w+)"', code))
+
+
+def test_the_options_of_the_script_are_those_of_the_code() -> None:
+    declared = re.search(
+        r"interface Options {(.*?)^}", (ROOT / "frontend/src/options.ts").read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert declared is not None
+    options = set(re.findall(r"^  (\w+)\??:", declared[1], re.MULTILINE))
+    assert first_column("docs/javascript.md", "Options") == options
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_targets_of_make_that_a_page_names_are_there(page: str) -> None:
+    targets = set(re.findall(r"^([\w-]+):", text_of("Makefile"), re.MULTILINE))
+    assert set(re.findall(r"(?:`|^\s*)make ([a-z][\w-]*)", text_of(page), re.MULTILINE)) <= targets
+
+
+# What is said not to be there
+
+#: A sentence that says so. Not one that says when: "where there is no such run".
+ABSENCE = re.compile(
+    r"\bthere (?:is|are) no\b(?! such)|\bno \w+(?: \w+)? yet\b|\bonly one so far\b|\bnot (?:there )?yet\b",
+    re.IGNORECASE,
+)
+CONDITION = re.compile(r"\b(?:if|where|when|once|after|while)\b[^.;:]*$", re.IGNORECASE)
+
+
+def is_no_module(name: str) -> bool:
+    return find_spec(name) is None
+
+
+def routes() -> str:
+    return " ".join(str(url.pattern) for url in urls.urlpatterns)
+
+
+#: Each such sentence of the pages for users, as it begins, and the look that shows that it is true.
+ABSENT: dict[str, Callable[[], bool]] = {
+    "There are no parameters for files or for model instances": lambda: (
+        not {"FileParameter", "ModelParameter"} & {*dir(params)}
+    ),
+    "There is no kit for tests": lambda: is_no_module("taskapi.testing"),
+    "There is no call that lists runs or tasks": lambda: "types" not in routes() and not hasattr(_starts(), "get"),
+    "there are no server-sent events and no uploads": lambda: not re.search("events|uploads", routes()),
+    "there is no Celery backend yet": lambda: is_no_module("taskapi.backends.celery"),
+    "is the only one so far": lambda: (
+        {file.stem for file in (PACKAGE / "backends").glob("[!_]*.py")} == {"arq", "base"}
+    ),
+    "That it is accepted is not yet the end": lambda: True,  # of a cancel request: tests/faults/test_cancel.py
+    "there is no moment between state and stream": lambda: True,  # tests/unit/test_subscriptions.py
+}
+
+
+def _starts() -> type:
+    (view,) = (url.callback.view_class for url in urls.urlpatterns if str(url.pattern) == "tasks/")  # type: ignore[union-attr]
+    return view  # type: ignore[no-any-return]
+
+
+def absences(page: str) -> list[str]:
+    text = re.sub(r"`[^`]*`", "CODE", prose(page))  # what a program says is no sentence of the page
+    sentences = re.split(r"(?<=[.:;!?])\s+|\n\n|\n- |\||^#+ .*$", text, flags=re.MULTILINE)
+    found = []
+    for sentence in sentences:
+        line = " ".join(sentence.split())
+        said = ABSENCE.search(line)
+        if said and not CONDITION.search(line[: said.start()]):
+            found.append(line)
+    return found
+
+
+FOR_USERS = ["README.md", *(page for page in PAGES if page.startswith("docs/") and page != "docs/discussions.md")]
+
+
+@pytest.mark.parametrize("page", FOR_USERS)
+def test_what_a_page_says_is_not_there_is_listed_here(page: str) -> None:
+    unlisted = [said for said in absences(page) if not any(known in said for known in ABSENT)]
+    assert unlisted == [], "list it in ABSENT, with the look that shows that it is true"
+
+
+@pytest.mark.parametrize("sentence", ABSENT)
+def test_what_is_said_not_to_be_there_is_not_there(sentence: str) -> None:
+    assert any(sentence in said for page in FOR_USERS for said in absences(page)), "no page says it any more"
+    assert ABSENT[sentence](), f"it is there, and a page says: {sentence}"
+
+
+# Numbers
+
+WORDS = {2: "two", 3: "three", 5: "five", 10: "ten"}
+
+#: A page, what it says with a number in it, and the constant that the number is.
+NUMBERS = (
+    ("docs/tasks.md", "a lease of {} seconds", runs.LEASE),
+    ("docs/tasks.md", "within some {} seconds where Redis is away", leases.RENEW_INTERVAL),
+    ("docs/tasks.md", "has {} seconds to clean up", outside.LAST_WORDS),
+    ("docs/deployment.md", "waits {} seconds more", engine.LAST_WORDS),
+    ("docs/deployment.md", "offered again every {} seconds", runs.UNKNOWN_PAUSE),
+    ("docs/deployment.md", "has known it for {} minutes", runs.UNKNOWN_LIMIT / 60),
+    ("docs/deployment.md", "up to {} minutes for each write", ledger.GIVE_UP / 60),
+    ("docs/deployment.md", "every {} seconds, up to", engine.SWEEP_INTERVAL),
+    ("docs/deployment.md", "seconds, up to {}.", upkeep.PRUNE_ROWS * upkeep.PRUNE_PAGES),
+    ("docs/protocol.md", "in one query every {} seconds", subscriptions.WATCH_INTERVAL),
+    ("docs/protocol.md", "a string of at most {} characters", protocol.REF_LENGTH),
+    ("docs/glossary.md", "for {} seconds, renewed every", runs.LEASE),
+    ("docs/glossary.md", "renewed every {}", leases.RENEW_INTERVAL),
+    ("docs/glossary.md", "every {} seconds: take back, requeue, prune", engine.SWEEP_INTERVAL),
+    ("docs/parameters.md", "ends at {} lists and dicts", protocol.MAX_DEPTH),
+    ("docs/parameters.md", "After {} sentences about one value", values.MAX_SENTENCES),
+    ("docs/settings.md", "with a busy timeout under {} seconds", checks.BUSY_TIMEOUT),
+)
+
+
+@pytest.mark.parametrize(("page", "sentence", "constant"), NUMBERS)
+def test_the_numbers_in_the_pages_are_those_of_the_code(page: str, sentence: str, constant: float | timedelta) -> None:
+    value = constant.total_seconds() if isinstance(constant, timedelta) else constant
+    said = " ".join(text_of(page).split())
+    assert any(sentence.format(number) in said for number in (f"{value:,g}", WORDS.get(int(value))))

@@ -63,7 +63,9 @@ def test_curl_samples_are_answered(stack: Stack) -> None:
         answer = subprocess.run([*command, "--silent", "--show-error"], capture_output=True, check=True).stdout
         # the sample's user is nobody here, and the run has ended
         refused = "--user" in command or command[1].endswith("/cancel/")
-        assert json.loads(answer).keys() == ({"detail"} if refused else protocol.represent(TaskInfo(), []).keys())
+        assert json.loads(answer).keys() == (
+            {"detail", "code"} if refused else protocol.represent(TaskInfo(), []).keys()
+        )
 
 
 # JavaScript and HTML

@@ -10,7 +10,9 @@ import pytest
 from tests.faults.stack import FaultStack, Rest
 from tests.support.databases import Databases
 
-pytest.register_assert_rewrite(*(f"tests.faults.{name}" for name in ("executions", "follower", "promises", "storm")))
+pytest.register_assert_rewrite(
+    *(f"tests.faults.{name}" for name in ("executions", "follower", "pages", "promises", "storm"))
+)
 
 
 @pytest.fixture(scope="session")

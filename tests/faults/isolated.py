@@ -6,7 +6,7 @@ import sys
 import time
 
 from taskapi.params import IntParameter, StringParameter
-from tests.faults.tasks import LOOK, Recorded
+from tests.faults.tasks import LOOK, Recorded, Work
 
 
 class Stuck(Recorded):
@@ -50,3 +50,10 @@ class Alone(Recorded):
             raise
         self.note("ended")
         return self.info.attempt
+
+
+class IsolatedWork(Work):
+    """What the storm runs, in a process of its own."""
+
+    name = "isolated_work"
+    isolation = "process"

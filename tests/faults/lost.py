@@ -58,6 +58,7 @@ class LostWorkers:
             self.pending = self.rest.start("burst", n=3)
             stack.flush()
             stack.start_worker(name="rescuer")
+            self.kept, self.expired = self._expire()
             for runs in (self.killed, self.frozen):
                 stack.worker_of(runs["hold"], attempt=2)
             wait_for(lambda: stack.executions(self.pending), EXPIRED)
@@ -70,6 +71,17 @@ class LostWorkers:
             assert self.stack.worker_of(uuid) == worker
             if not task.endswith("loop"):
                 self.rest.until(uuid, lambda run: run["message_count"] > 0)
+        return uuids
+
+    def _expire(self) -> list[str]:
+        """Two runs that have ended and expired; a table of the project's own points to the first."""
+        uuids = [self.rest.start("burst", n=1) for _ in range(2)]
+        for uuid in uuids:
+            self.rest.ended(uuid, EXPIRED)
+        with self.stack.connect() as connection:
+            connection.execute("CREATE TABLE bill (run bigint REFERENCES taskapi_taskinfo)")
+            connection.execute("INSERT INTO bill SELECT id FROM taskapi_taskinfo WHERE uuid = %s", [uuids[0]])
+            connection.execute("UPDATE taskapi_taskinfo SET expires = now() WHERE uuid = ANY(%s::uuid[])", [uuids])
         return uuids
 
     def _start_isolated(self, task: str, **inputs: str) -> tuple[str, int]:

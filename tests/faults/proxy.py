@@ -1,4 +1,4 @@
-"""A PostgreSQL that commits and dies before it says so: a proxy that cuts connections at exactly that point."""
+"""A PostgreSQL that commits and dies before it says so, or goes silent: a proxy that does so at exactly that point."""
 
 import socket
 import tempfile
@@ -13,7 +13,10 @@ CHUNK = 65536
 
 
 class Proxy:
-    """Passes everything on, save for the answers to the COMMITs that `loses` picks: it cuts the connection instead."""
+    """Passes everything on, save for the answers to the COMMITs that `loses` picks: it cuts the connection instead.
+
+    And save for all that is said after `go_silent`: connections stay open, as those of a host that is gone.
+    """
 
     def __init__(self, host: str) -> None:
         self.server = str(Path(host, SOCKET))
@@ -22,6 +25,8 @@ class Proxy:
         self.loses: Callable[[int], bool] = lambda commit: False  # given how many there were before
         self.commits = 0
         self.lost = 0
+        self.silent: list[threading.Event] = []  # one for each connection
+        self.answers = True  # new connections
         self._listener = socket.socket(socket.AF_UNIX)
 
     def __enter__(self) -> Self:
@@ -34,6 +39,16 @@ class Proxy:
         self._listener.close()
         self.directory.cleanup()
 
+    def go_silent(self) -> None:
+        """Let nobody hear anything, on connections that there are and on new ones, and close none."""
+        self.answers = False
+        for connection in self.silent:
+            connection.set()
+
+    def come_back(self) -> None:
+        """Serve new connections; the old ones stay as they are."""
+        self.answers = True
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
@@ -43,10 +58,16 @@ class Proxy:
     def _serve(self, client: socket.socket) -> None:
         server = socket.socket(socket.AF_UNIX)
         cutting = threading.Event()  # the next answer is not for the client
+        silent = threading.Event()
+        if not self.answers:
+            silent.set()
+        self.silent.append(silent)
         with suppress(OSError), client, server:
             server.connect(self.server)
-            threading.Thread(target=self._answer, args=[server, client, cutting], daemon=True).start()
+            threading.Thread(target=self._answer, args=[server, client, cutting, silent], daemon=True).start()
             while data := client.recv(CHUNK):
+                if silent.is_set():
+                    continue
                 if b"COMMIT" in data:
                     if self.loses(self.commits):
                         cutting.set()
@@ -54,9 +75,13 @@ class Proxy:
                 server.sendall(data)
             server.shutdown(socket.SHUT_RDWR)
 
-    def _answer(self, server: socket.socket, client: socket.socket, cutting: threading.Event) -> None:
+    def _answer(
+        self, server: socket.socket, client: socket.socket, cutting: threading.Event, silent: threading.Event
+    ) -> None:
         with suppress(OSError):
             while data := server.recv(CHUNK):
+                if silent.is_set():
+                    continue
                 if cutting.is_set():
                     self.lost += 1
                     break

@@ -4,6 +4,10 @@ import json
 import os
 
 from tests.project.settings import *  # noqa: F403
+from tests.project.settings import INSTALLED_APPS
+
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.faults"]  # it has a model that points to runs
+ROOT_URLCONF = "tests.faults.urls"
 
 TASK_API_BACKGROUND_TASKS = [
     "tests.faults.tasks.Hold",
@@ -23,11 +27,21 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.faults.tasks.AsyncQuery",
     "tests.faults.tasks.HalfWay",
     "tests.faults.tasks.Brief",
+    "tests.faults.deadly.Deadly",
     "tests.faults.tasks.Work",
     "tests.faults.tasks.AsyncWork",
     "tests.faults.tasks.FlakyWork",
+    "tests.faults.tasks.GatedWork",
+    "tests.faults.tasks.LargeWork",
+    "tests.faults.tasks.TalkativeWork",
+    "tests.faults.tasks.BilledWork",
+    "tests.faults.tasks.FleetingWork",
+    "tests.faults.tasks.ThreadedWork",
+    "tests.faults.tasks.SensitiveWork",
+    "tests.faults.tasks.CrowdedWork",
     "tests.faults.isolated.Stuck",
     "tests.faults.isolated.Alone",
+    "tests.faults.isolated.IsolatedWork",
 ]
 if "FAULTS_OLD_CODE" not in os.environ:
     TASK_API_BACKGROUND_TASKS += ["tests.faults.tasks.New"]  # what a worker of an older deploy does not know

@@ -26,6 +26,7 @@ LAYERS: dict[str, dict[str, Any] | None] = {
 }
 OVER_CAPACITY = "channels over capacity"  # what the core layer logs where it drops an event
 TAKEN_UP = 15.0  # seconds in which the runs of a lost worker are taken up again, as promised
+START_LIMIT = 60.0  # seconds in which a server serves, in the midst of a storm
 EXPIRED = 30.0  # the same, where a test waits for it on a machine that has other things to do
 
 _postgres = threading.Lock()  # pgserver's own is one for all servers, and knows no threads
@@ -106,7 +107,8 @@ class FaultStack(Stack):
             else:
                 self._start(name, "django", "taskworker", *self.options)
         for name in names:
-            self.processes[name].wait_for_output("Listening on TCP" if name in self.ports else "takes runs from")
+            serves = "Listening on TCP" if name in self.ports else "takes runs from"
+            self.processes[name].wait_for_output(serves, START_LIMIT)
 
     def _start(self, name: str, *module: str) -> Process:
         process = super()._start(name, *module)
@@ -166,9 +168,9 @@ class FaultStack(Stack):
         return [line for line in self.lines(uuid) if line["what"] == what]
 
     def worker_of(self, uuid: str, attempt: int = 1, limit: float = EXPIRED) -> str:
-        """The name of the process that executes this attempt, once it does."""
+        """The name of the worker that executes this attempt, once it does."""
         line = wait_for(lambda: next((e for e in self.executions(uuid) if e["attempt"] == attempt), None), limit)
-        return self.names[line["pid"]]
+        return self.names[line["worker"]]
 
     def connect(self) -> psycopg.Connection[Any]:
         """A connection of the test's own to the PostgreSQL database."""

@@ -1,18 +1,27 @@
 """A storm: runs and followers of all kinds on one side, faults on the other, and the account of both."""
 
 import asyncio
+import itertools
 import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
+from playwright.async_api import Browser
 
+from tests.faults import kinds
 from tests.faults.executions import Strike, Takeover, check_run, takeovers, zombies
-from tests.faults.follower import PAUSE, Follower
-from tests.faults.promises import FINAL, check
+from tests.faults.follower import PAUSE, Follower, Visitor
+from tests.faults.kinds import Variant
+from tests.faults.network import STRANGERS, Road
+from tests.faults.pages import Tabs, check_page, was_refused
+from tests.faults.promises import FINAL, check, check_visit
 from tests.faults.stack import TAKEN_UP, FaultStack
 from tests.support.waiting import until
 
@@ -27,24 +36,42 @@ CALM = 120.0  # seconds after the last fault in which all runs have to end: ever
 POLL_INTERVAL = 0.25  # seconds between two questions of a poller
 STATUSES = "SELECT uuid, status FROM taskapi_taskinfo"
 WORDS = 1000  # characters that one failure may have in the account of all
+VARIANT_EVERY = 3  # runs: one of the kinds that can be left out
+LOGOUT_AFTER = 2.0  # seconds after the start of the run
+READS_AFTER = (1.0, 6.0)  # seconds after a subscription that a slow reader begins to read
+PATIENCE = 30.0  # seconds for something that takes a moment, on a machine that has other things to do
+HELD = 60  # seconds for which a row is held at most: more than anybody waits for its neighbours
+BILL = "INSERT INTO faults_bill (run_id) SELECT id FROM taskapi_taskinfo WHERE uuid = %s RETURNING id"
+LOCKED = "SELECT 1 FROM taskapi_taskinfo WHERE uuid = %s FOR UPDATE NOWAIT"
 AFTERWARDS = 2.0  # seconds after an outage of the database in which a server may still stumble over it
 
 
 class Poller:
     """Follows a run over REST, as a client without WebSockets does."""
 
-    def __init__(self, storm: "Storm", uuid: str) -> None:
+    def __init__(self, storm: "Storm", uuid: str, road: Road | None = None) -> None:
         self.storm = storm
         self.uuid = uuid
+        self.road = road  # to the server, where a stranger may answer in its place
         self.messages: list[Any] = []
         self.answers: list[dict[str, Any]] = []
 
     async def follow(self) -> None:
         while not self.answers or self.answers[-1]["status"] not in FINAL:
-            run = (await self.storm.ask("GET", f"/tasks/{self.uuid}/?after={len(self.messages)}")).json()
+            run = (await self._answer()).json()
             self.messages += run["messages"]
             self.answers.append(run)
             await asyncio.sleep(POLL_INTERVAL)
+
+    async def _answer(self) -> httpx.Response:
+        """The server's answer, and nobody else's: that is JSON."""
+        path = f"/tasks/{self.uuid}/?after={len(self.messages)}"
+        while self.road is not None:
+            answer = await self.storm.ask("GET", path, url=self.road.url)
+            if answer.headers["content-type"] == "application/json":
+                return answer
+            await asyncio.sleep(POLL_INTERVAL)
+        return await self.storm.ask("GET", path)
 
     def check(self, run: dict[str, Any]) -> None:
         """What was answered is what is so in the end, and nothing went backwards on the way."""
@@ -63,14 +90,32 @@ class Storm:
     The seed gives the same runs and the same faults in the same order, but not at the same moments.
     """
 
-    def __init__(self, stack: FaultStack, seed: int, seconds: float, runs: int) -> None:
+    def __init__(
+        self,
+        stack: FaultStack,
+        seed: int,
+        seconds: float,
+        runs: int,
+        *,
+        kinds: frozenset[str] = frozenset(),
+        browser: Browser | None = None,
+    ) -> None:
         self.stack = stack
+        self.kinds = kinds
+        self.browser = browser  # for the kinds that need one
         self.seconds = seconds
         self.least = runs
         self.random = random.Random(seed)  # noqa: S311 - no secret
         self.fate = random.Random(seed)  # noqa: S311 - of the faults: two streams, or neither would be the same again
         self.client = httpx.AsyncClient(timeout=20)
         self.runs: dict[str, dict[str, Any]] = {}  # by uuid, the inputs of what was started
+        self.variants = self._variants()
+        self.of_kind: Counter[str] = Counter()  # runs, by kind
+        self.fleeting: set[str] = set()  # runs that are to be deleted meanwhile
+        self.visitors: list[Visitor] = []
+        self.road: Road | None = None
+        self.tabs: Tabs | None = None
+        self.running = AsyncExitStack()
         self.followers: list[Follower] = []
         self.pollers: list[Poller] = []
         self.following: list[asyncio.Task[None]] = []
@@ -87,6 +132,7 @@ class Storm:
         self.began = self.ended = time.time()
 
     async def run(self) -> None:
+        await self.prepare()
         striking = asyncio.create_task(self.strike_on())
         try:
             await self.start_many(striking)
@@ -97,13 +143,32 @@ class Storm:
             await asyncio.to_thread(self.stack.heal)
         await self.last_faults()
         await asyncio.wait(self.following, timeout=CALM)
+        if self.tabs is not None:
+            await self.tabs.settle(CALM)
+            self.runs |= {record["uuid"]: record["inputs"] for record in self.tabs.records if record["uuid"]}
         with suppress(TimeoutError):  # some runs had no follower
             await until(lambda: set(self.rows().values()) <= set(FINAL), CALM)
+        with suppress(TimeoutError):
+            await until(lambda: self.fleeting.isdisjoint(self.rows()), TAKEN_UP)
         self.ended = time.time()
+
+    async def prepare(self) -> None:
+        """What the kinds need beside the servers."""
+        if self.kinds & {"stranger", "pages"}:
+            self.road = await self.running.enter_async_context(Road(self.stack.ports.values))
+            sites = [(self.road.url, "polling")] if "stranger" in self.kinds else []
+            if "pages" in self.kinds:
+                sites += [(self.road.url, "auto"), (self.url(), "auto")]
+            assert self.browser is not None
+            self.tabs = Tabs(self.browser, sites)
+            await self.tabs.open()
+        self.began = time.time()
 
     async def close(self) -> None:
         for task in self.following:
             task.cancel()
+        await asyncio.gather(*self.following, return_exceptions=True)
+        await self.running.aclose()
         await self.client.aclose()
 
     # Clients
@@ -114,12 +179,12 @@ class Storm:
     def ws_url(self) -> str:
         return f"{self.url().replace('http', 'ws')}/tasks/ws/"
 
-    async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+    async def ask(self, method: str, path: str, url: str | None = None, **options: Any) -> httpx.Response:
         """The answer of whichever server gives one."""
         while True:
             asked = time.time()
             try:
-                answer = await self.client.request(method, self.url() + path, **options)
+                answer = await self.client.request(method, (url or self.url()) + path, **options)
                 if answer.status_code < 500:
                     return answer
                 self.errors.append((asked, answer))
@@ -138,8 +203,16 @@ class Storm:
                     task.result()  # a fault that could not be done is one of this test
             await asyncio.sleep(self.seconds / self.least / 2)
 
+    def _variants(self) -> "itertools.cycle[Variant] | None":
+        """The runs of the kinds, in turns: so that a short storm has them all."""
+        found = kinds.variants(self.kinds, self.random) if self.kinds else []
+        if "pages" in self.kinds or "stranger" in self.kinds:
+            plain = [Variant("pages", task, {"steps": 12, "seconds": 4}) for task in ("work", "async_work", "work")]
+            found += plain + [variant for variant in found if variant.kind == "large"][:1] * ("pages" in self.kinds)
+        return itertools.cycle(found) if found else None
+
     async def start_any(self) -> None:
-        """Start a run over one road or the other, and let some follow it."""
+        """Start a run over one road or the other, and let some follow it; and now and then one of the kinds."""
         steps = self.random.randrange(1, 60)
         seconds, failures = self.random.uniform(0, 4), self.random.choice([0, 0, 1, 2])
         task = self.random.choice(["work", "async_work", "flaky_work"])
@@ -150,10 +223,72 @@ class Storm:
         for _ in range(followers):
             self.follow(Follower(self.ws_url, uuid))
         if polled:
-            self.pollers.append(Poller(self, uuid))
+            self.pollers.append(Poller(self, uuid, self.road if "stranger" in self.kinds else None))
             self.following.append(asyncio.create_task(self.pollers[-1].follow()))
         if cancelled:
             self.following.append(asyncio.create_task(self.cancel(uuid, after)))
+        if self.variants is not None and len(self.runs) % VARIANT_EVERY == 0:
+            await self.start_variant(next(self.variants))
+
+    async def start_variant(self, variant: Variant) -> None:
+        """Start a run of a kind, with those who follow it."""
+        self.of_kind[variant.kind] += 1
+        inputs = {"failures": 0, **variant.inputs}
+        match variant.kind, variant.task:
+            case "logout", _:
+                self.following.append(asyncio.create_task(self.visit(variant.task, inputs)))
+            case "pages", _:
+                assert self.tabs is not None
+                await self.tabs.start(self.of_kind["pages"], variant.task, inputs)
+            case _, "fleeting_work":
+                uuid = await self.start(variant.task, **inputs)
+                self.fleeting.add(uuid)
+                del self.runs[uuid]
+            case _, "billed_work":
+                uuid = await self.start(variant.task, **inputs)
+                await until(lambda: self.try_to_bill(uuid), CALM)
+                self.follow(Follower(self.ws_url, uuid))
+            case "slow_reader", _:
+                uuid = await self.start(variant.task, **inputs)
+                self.follow(Follower(self.ws_url, uuid, reads_after=self.random.uniform(*READS_AFTER)))
+                self.follow(Follower(self.ws_url, uuid))
+            case _:
+                uuid = await self.start(variant.task, over_rest=self.of_kind[variant.kind] % 2 == 0, **inputs)
+                self.follow(Follower(self.ws_url, uuid))
+
+    def try_to_bill(self, uuid: str) -> bool:
+        """Let a row of the project point to the run."""
+        try:
+            with self.stack.connect() as connection:
+                assert connection.execute(BILL, [uuid]).fetchone() is not None, (
+                    "it was deleted before it could be billed"
+                )
+        except psycopg.OperationalError:  # PostgreSQL is restarted just now
+            return False
+        return True
+
+    async def visit(self, task: str, inputs: dict[str, Any]) -> None:
+        """Be somebody who is logged in, starts a run, follows it, and logs out in the middle of it."""
+        async with httpx.AsyncClient(timeout=20) as browser:  # with cookies of its own
+            headers = await self.enter(browser, f"/enter/visitor-{len(self.visitors)}/")
+            visitor = Visitor(self.ws_url, headers=headers, task=task, inputs=inputs, idempotency_key="once")
+            self.visitors.append(visitor)
+            following = asyncio.create_task(visitor.follow(self.seconds + 2 * CALM))
+            await visitor.subscribed.wait()
+            assert visitor.uuid is not None
+            self.runs[visitor.uuid] = inputs
+            await asyncio.sleep(LOGOUT_AFTER)
+            await self.ask("POST", "/leave/", headers=headers)
+            visitor.left = time.time()
+            await following
+
+    async def enter(self, browser: httpx.AsyncClient, path: str) -> dict[str, str]:
+        """Log in, and return the header that shows it."""
+        while "sessionid" not in browser.cookies:
+            with suppress(httpx.TransportError):
+                await browser.post(self.url() + path)
+            await asyncio.sleep(PAUSE)
+        return {"Cookie": f"sessionid={browser.cookies['sessionid']}"}
 
     async def start(self, task: str, *, over_rest: bool = True, **inputs: Any) -> str:
         """Start a run, and ask again, with its idempotency key, until an answer comes."""
@@ -186,8 +321,9 @@ class Storm:
 
     async def strike_on(self) -> None:
         """Strike again and again. What is drawn is drawn in order, whatever has to wait for a server."""
+        faults = (*ROUND, *(fault for kind, fault in kinds.FAULTS.items() if kind in self.kinds))
         while not self.calm.is_set():
-            for fault in self.fate.sample(ROUND, len(ROUND)):
+            for fault in self.fate.sample(faults, len(faults)):
                 await self.sleep(self.fate.uniform(*FAULT_EVERY))
                 if self.calm.is_set():
                     return
@@ -200,11 +336,11 @@ class Storm:
                 await self.calm.wait()
 
     @asynccontextmanager
-    async def striking(self, fault: str, server: str | None = None) -> AsyncIterator[None]:
+    async def striking(self, fault: str, server: str | None = None, run: str | None = None) -> AsyncIterator[None]:
         """One fault at a time for each server, and the record of it."""
         async with self.locks[server] if server is not None else asyncio.Lock():
             process = self.stack.processes.get(server or "")
-            strike = Strike(fault, process.popen.pid if process else None, time.time())
+            strike = Strike(fault, process.popen.pid if process else None, time.time(), run=run)
             self.strikes.append(strike)
             yield
             strike.until = time.time()
@@ -260,17 +396,98 @@ class Storm:
                 if draw < 0.5:
                     follower.cut()
 
-    async def last_faults(self) -> None:
-        """With all else whole, freeze a worker until its run was taken up, and kill another: two leases expire at once.
+    async def hold_row(self) -> None:
+        """Have a view cancel a run, and commit that seconds later."""
+        seconds, draw = self.fate.choice([1, 4]), self.fate.random()
+        running = [uuid for uuid, status in self.try_rows().items() if status == "running" and uuid in self.runs]
+        if not running:
+            return
+        uuid = running[int(draw * len(running))]
+        async with self.striking("hold_row", run=uuid):
+            with suppress(httpx.TransportError):  # its server was killed: then nothing was asked
+                await self.client.post(f"{self.url()}/cancel-slowly/{uuid}/{seconds}/")
 
-        So the time until then is the product's alone, and each storm has a zombie that wakes up in calm weather.
+    async def stranger(self) -> None:
+        """Let somebody else answer those who ask for their runs by way of a proxy."""
+        seconds, who = self.fate.uniform(1, 5), self.fate.choice(list(STRANGERS))
+        assert self.road is not None
+        async with self.striking("stranger"):
+            self.road.block(who)
+            await self.sleep(seconds)
+            self.road.open()
+
+    async def last_faults(self) -> None:
+        """What the storm does when all else is whole, so that the time that it takes is the product's alone."""
+        if "transaction" in self.kinds:
+            await self.held_row()
+        gate = self.stack.directory / "crowd"
+        try:
+            if "threads" in self.kinds:
+                await self.crowds(gate)
+            await self.two_lost()
+        except TimeoutError:
+            self.broken.append(f"runs were not executed, or not taken up, for {CALM:.0f} s")
+            await asyncio.to_thread(self.stack.heal)
+        finally:
+            gate.touch()
+
+    async def held_row(self) -> None:
+        """Hold the row of a run until another one of its worker, which says and does as much, has ended."""
+        gate, done = self.stack.directory / "neighbours", self.stack.directory / "released"
+        inputs = {"steps": 6, "seconds": 0.5, "failures": 0, "gate": str(gate)}
+        at: dict[str, str] = {}  # a run that it executes, by worker
+        while True:
+            neighbour = await self.start("gated_work", **inputs)
+            execution, *_ = await until(lambda uuid=neighbour: self.stack.executions(uuid), CALM)
+            held = at.setdefault(self.stack.names[execution["pid"]], neighbour)
+            if held != neighbour:
+                break
+        holding = asyncio.create_task(self.client.post(f"{self.url()}/cancel-slowly/{held}/{HELD}/?gate={done}"))
+        try:
+            await until(lambda: self.is_locked(held), CALM)
+            gate.touch()
+            await until(lambda: self.rows()[neighbour] in FINAL, PATIENCE)
+        except TimeoutError:
+            self.broken.append(f"run {neighbour} waited for the row of run {held}, which somebody held")
+        finally:
+            done.touch()
+            gate.touch()
+            await holding
+
+    def is_locked(self, uuid: str) -> bool:
+        with self.stack.connect() as connection:
+            try:
+                connection.execute(LOCKED, [uuid])
+            except psycopg.errors.LockNotAvailable:
+                return True
+        return False
+
+    async def crowds(self, gate: Path) -> None:
+        """Keep the threads of each worker busy; and let async runs, with their sync calls, end meanwhile."""
+        crowded: set[str] = set()
+        uuids: list[str] = []
+        try:
+            while crowded != set(self.stack.workers):
+                uuids = [await self.start("crowded_work", steps=3, seconds=0.2, failures=0, gate=str(gate))]
+                execution, *_ = await until(partial(self.stack.executions, *uuids), PATIENCE)
+                crowded.add(self.stack.names[execution["pid"]])
+                self.of_kind["threads"] += 1
+            uuids = [await self.start("sensitive_work", steps=2, seconds=0.1, failures=0) for _ in crowded]
+            await until(lambda: all(self.rows()[uuid] in FINAL for uuid in uuids), PATIENCE)
+        except TimeoutError:
+            self.broken.append(f"one of the async runs {uuids} waited for the threads of others")
+
+    async def two_lost(self) -> None:
+        """Freeze a worker until its run was taken up, and kill another: two leases expire at once.
+
+        So each storm has a zombie that wakes up in calm weather.
         """
         at: dict[str, str] = {}  # a run that it executes, by worker
         while len(at) < 2:
             uuid = await self.start(self.random.choice(["work", "async_work"]), steps=60, seconds=4, failures=0)
             self.follow(Follower(self.ws_url, uuid))
             execution, *_ = await until(lambda uuid=uuid: self.stack.executions(uuid), CALM)
-            at.setdefault(self.stack.names[execution["pid"]], uuid)
+            at.setdefault(self.stack.names[execution["worker"]], uuid)
         frozen, killed = at
         async with self.striking("freeze_worker", frozen):
             self.stack.pause(frozen)
@@ -285,23 +502,46 @@ class Storm:
         with self.stack.connect() as connection:
             return {str(uuid): status for uuid, status in connection.execute(STATUSES)}
 
+    def try_rows(self) -> dict[str, str]:
+        """The same, or nothing while PostgreSQL is away."""
+        with suppress(psycopg.OperationalError):
+            return self.rows()
+        return {}
+
     async def check(self) -> list[str]:
         """Look at everything, and say what is wrong."""
+        async with httpx.AsyncClient() as browser:  # of somebody who may see every run
+            headers = await self.enter(browser, "/enter-as-staff/auditor/")
         statuses = self.rows()
         self.statuses = Counter(statuses.values())
         self.lost = [uuid for uuid in self.runs if uuid not in statuses]
         self.stuck = [uuid for uuid, status in statuses.items() if status not in FINAL]
-        runs = {uuid: (await self.ask("GET", f"/tasks/{uuid}/")).json() for uuid in self.runs if uuid in statuses}
+        runs = {
+            uuid: (await self.ask("GET", f"/tasks/{uuid}/", headers=headers)).json()
+            for uuid in self.runs
+            if uuid in statuses
+        }
         for task in self.following:
             self._note("a client", task.result)
         for follower in self.followers:
             self._note(f"a follower of {follower.uuid}", check, follower, runs.get(follower.uuid or ""))
         for poller in self.pollers:
             self._note(f"a poller of {poller.uuid}", poller.check, runs.get(poller.uuid))
+        for visitor in self.visitors:
+            self._note(f"a visitor of {visitor.uuid}", check_visit, visitor, runs.get(visitor.uuid or ""))
+        for record in self._records():
+            if not was_refused(record):
+                self._note(f"a page of {record['uuid']}", check_page, record, runs.get(record["uuid"]))
         for uuid, run in runs.items():
-            steps, lines = self.runs[uuid]["steps"], self.stack.lines(uuid)
-            self._note(f"run {uuid}", check_run, run, steps, lines, self.strikes)
-        wrong = [f"run {uuid} was started by nobody" for uuid in statuses if uuid not in self.runs]
+            self._note(f"run {uuid}", check_run, run, self.runs[uuid], self.stack.lines(uuid), self.strikes)
+        known = self.runs.keys() | self.fleeting
+        unknown = [uuid for uuid in statuses if uuid not in known]
+        refused = [
+            record for record in self._records() if was_refused(record)
+        ]  # each may have started one all the same
+        wrong = [f"run {uuid} was started by nobody" for uuid in unknown[len(refused) :]]
+        wrong += [f"run {uuid} was not deleted in its time" for uuid in self.fleeting if uuid in statuses]
+        wrong += [f"a page raised {error}" for error in (self.tabs.errors if self.tabs is not None else [])]
         wrong += [f"{refusal}" for refusal in self._refusals() if refusal != "unavailable"]
         wrong += [f"{answer}: {answer.text}" for asked, answer in self.errors if not self._database_was_away(asked)]
         late = [taken for taken in self._takeovers() if taken.clean and taken.seconds > TAKEN_UP]
@@ -314,6 +554,9 @@ class Storm:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, it goes into the account
             self.broken.append(f"{whose}: {error!r}"[:WORDS])
 
+    def _records(self) -> list[dict[str, Any]]:
+        return self.tabs.records if self.tabs is not None else []
+
     def _refusals(self) -> list[str]:
         return [refusal["code"] for follower in self.followers for refusal in follower.refusals]
 
@@ -322,7 +565,13 @@ class Storm:
         return any(strike.since - AFTERWARDS <= at <= strike.until + AFTERWARDS for strike in outages)
 
     def _takeovers(self) -> list[Takeover]:
-        return [taken for uuid in self.runs for taken in takeovers(self.stack.lines(uuid), self.strikes)]
+        return [
+            taken
+            for uuid in self.runs
+            for taken in takeovers(
+                self.stack.lines(uuid), [strike for strike in self.strikes if strike.run in (None, uuid)]
+            )
+        ]
 
     def figures(self) -> dict[str, Any]:
         """What it went through."""
@@ -334,9 +583,11 @@ class Storm:
             "servers": len(self.stack.processes),
             "faults": Counter(strike.fault for strike in self.strikes),
             "runs": len(self.runs),
+            "runs of kinds": self.of_kind,
+            "runs deleted in their time": len(self.fleeting - self.rows().keys()),
             "statuses": self.statuses,
             "executions": len(executions),
-            "executions by worker": Counter(self.stack.names[line["pid"]] for line in executions),
+            "executions by worker": Counter(self.stack.names[line["worker"]] for line in executions),
             "taken up": len(taken_up),
             "runs of zombies": sum(zombies(self.stack.lines(uuid), self.strikes) for uuid in self.runs),
             "longest takeover": round(max((taken.seconds for taken in taken_up if taken.clean), default=0), 1),
@@ -348,6 +599,12 @@ class Storm:
             "events": sum(len(frames) for follower in self.followers for frames in follower.subscriptions),
             "events dropped": self.stack.drops(),
             "refusals": Counter(self._refusals()),
+            "parts fetched by REST": sum(follower.fetched for follower in self.followers),
+            "logouts": Counter(visitor.ended[0] for visitor in self.visitors if visitor.ended is not None),
+            "promises of pages": len(self._records()),
+            "promises of pages settled": sum(len(record["outcomes"]) == 1 for record in self._records()),
+            "starts of pages refused": sum(was_refused(record) for record in self._records()),
+            "answers of strangers": self.road.answers if self.road is not None else 0,
             "pollers": len(self.pollers),
             "polls": sum(len(poller.answers) for poller in self.pollers),
             "server errors": len(self.errors),

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import multiprocessing
 import os
 import random
 import time
 from datetime import timedelta
 from pathlib import Path
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth.models import User
 
@@ -20,10 +22,20 @@ PATIENCE = 300.0  # seconds after which a task gives a gate up, so that no threa
 
 
 class Recorded(Task):
-    """A task that leaves a line in its run's file at each turn: what, in which attempt, by which process, when."""
+    """A task that leaves a line in its run's file at each turn: what, in which attempt, by which process, when.
+
+    `worker` is the worker that executes it, which is another process where the run has one of its own; `taken` when
+    that worker took the run up, a moment before such a process is there.
+    """
+
+    worker = None
 
     def note(self, what, pid=None):
+        isolated = multiprocessing.current_process().name == "taskapi-run"
+        if self.worker is None:  # as it was at first: orphans get another parent
+            self.worker = os.getppid() if isolated else os.getpid()
         line = {"what": what, "attempt": self.info.attempt, "pid": pid or os.getpid(), "at": time.time()}
+        line |= {"worker": self.worker, "isolated": isolated, "taken": self.info.started.timestamp()}
         with Path(settings.FAULTS_JOURNAL, str(self.info.uuid)).open("a") as journal:
             journal.write(json.dumps(line) + "\n")
 
@@ -261,14 +273,14 @@ class Work(Recorded):
     outputs = {"attempt": IntParameter(), "steps": IntParameter()}
     max_attempts = 4
 
-    def steps_to_do(self, steps, seconds):
-        """Yield how long each step takes."""
+    def steps_to_do(self, steps, seconds, filler=0):
+        """Yield how long each step takes; `filler` is how many characters each message has beside its numbers."""
         self.note("began")
         self.set_target(steps)
         for step in range(steps):
             yield random.uniform(0, 2 * seconds / steps)  # noqa: S311 - no secret
             if step % 3 == 0:
-                self.add_message([self.info.attempt, step])
+                self.add_message([self.info.attempt, step, *(["x" * filler] if filler else [])])
             self.inc_progress()
         self.note("ended")
 
@@ -301,3 +313,104 @@ class FlakyWork(Work):
                 self.note("raised")
                 raise ConnectionError("not yet")
         return {"attempt": self.info.attempt, "steps": steps}
+
+
+# What the storm runs beside, of the kinds that can be left out: see tests/faults/kinds.py
+
+
+class GatedWork(Work):
+    """Begin to work when the gate opens."""
+
+    name = "gated_work"
+    inputs = Work.inputs | {"gate": StringParameter()}
+
+    def run(self, steps, seconds, failures, gate):
+        to_do = self.steps_to_do(steps, seconds)
+        first = next(to_do)
+        for _ in self.until_open(gate):
+            time.sleep(LOOK)
+        for pause in (first, *to_do):
+            time.sleep(pause)
+        return {"attempt": self.info.attempt, "steps": steps}
+
+
+class LargeWork(Work):
+    """Say, and give, more than a frame may hold."""
+
+    name = "large_work"
+    inputs = Work.inputs | {"filler": IntParameter(), "blob": IntParameter()}
+    outputs = Work.outputs | {"blob": StringParameter()}
+
+    def run(self, steps, seconds, failures, filler, blob):
+        for pause in self.steps_to_do(steps, seconds, filler):
+            time.sleep(pause)
+        return {"attempt": self.info.attempt, "steps": steps, "blob": "x" * blob}
+
+
+class TalkativeWork(Work):
+    """Say much, though no more at once than a frame may hold."""
+
+    name = "talkative_work"
+    inputs = Work.inputs | {"filler": IntParameter()}
+
+    def run(self, steps, seconds, failures, filler):
+        for pause in self.steps_to_do(steps, seconds, filler):
+            time.sleep(pause)
+        return {"attempt": self.info.attempt, "steps": steps}
+
+
+class BilledWork(Work):
+    """Kept for a moment after its end, unless somebody writes a bill for it."""
+
+    name = "billed_work"
+    retain = 3
+
+
+class FleetingWork(Work):
+    """Kept for a moment after its end."""
+
+    name = "fleeting_work"
+    retain = 0.5
+
+
+class ThreadedWork(Work):
+    """Work in threads of the event loop."""
+
+    name = "threaded_work"
+
+    async def run(self, steps, seconds, failures):
+        for pause in self.steps_to_do(steps, seconds):
+            await asyncio.to_thread(time.sleep, pause)
+        return {"attempt": self.info.attempt, "steps": steps}
+
+
+class SensitiveWork(Work):
+    """Work in the thread that Django's async code calls its sync code in."""
+
+    name = "sensitive_work"
+
+    async def run(self, steps, seconds, failures):
+        for pause in self.steps_to_do(steps, seconds):
+            await sync_to_async(time.sleep)(pause)
+        return {"attempt": self.info.attempt, "steps": steps}
+
+
+class CrowdedWork(Work):
+    """Keep more threads busy than the event loop has, and Django's one, until the gate opens."""
+
+    name = "crowded_work"
+    inputs = Work.inputs | {"gate": StringParameter()}
+    THREADS = 40
+
+    async def run(self, steps, seconds, failures, gate):
+        to_do = self.steps_to_do(steps, seconds)
+        first = next(to_do)
+        waiting = [asyncio.to_thread(self.wait_for, gate) for _ in range(self.THREADS)]
+        await asyncio.gather(sync_to_async(self.wait_for)(gate), *waiting)
+        for pause in (first, *to_do):
+            await asyncio.sleep(pause)
+        return {"attempt": self.info.attempt, "steps": steps}
+
+    def wait_for(self, gate):
+        for _ in self.until_open(gate):
+            time.sleep(LOOK)

@@ -10,7 +10,7 @@ from tests.faults.follower import Follower
 from tests.faults.promises import check
 from tests.faults.proxy import Proxy
 from tests.support.socket import open_socket
-from tests.support.waiting import wait_for
+from tests.support.waiting import until, wait_for
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -112,7 +112,8 @@ def test_a_request_during_an_outage_is_answered_503(stack, rest):
     stack.start_postgres()
     for answer in answers:
         assert answer.status_code == 503
-        assert answer.json() == {"detail": "The server could not do this now. Try again later."}
+        said = {"detail": "The server could not do this now. Try again later.", "code": "unavailable"}
+        assert answer.json() == said
     assert rest.get(uuid)["status"] == "succeeded"
 
 
@@ -137,6 +138,52 @@ def test_connections_that_are_cut_while_rows_are_written_change_nothing(stack, r
         run = rest.ended(uuid)
         assert (run["status"], run["attempt"]) == ("succeeded", 1), run["error"]
         assert run["messages"] == list(range(150))
+
+
+async def test_a_cancel_of_a_locked_run_holds_up_no_other_socket(stack, rest, gate):
+    """A view does `with atomic(): info.cancel()` and goes on for long."""
+    locked, other = (rest.start("hold", gate=str(gate)) for _ in range(2))
+    for uuid in (locked, other):
+        stack.worker_of(uuid)
+    async with open_socket(stack.ws_url) as waiting, open_socket(stack.ws_url) as socket:
+        with stack.locked(locked):
+            await waiting.send(type="cancel", ref="1", uuid=locked)
+            for kind, answer in (("subscribe", "snapshot"), ("cancel", "cancelling")):
+                await socket.send(type=kind, ref="2", uuid=other)
+                assert (await socket.receive())["type"] == answer
+            await socket.send(type="run", ref="3", task="burst", inputs={"n": 3})
+            await socket.receive_until("accepted")
+        assert (await waiting.receive())["type"] == "cancelling"
+    gate.touch()
+    assert rest.ended(locked)["cancel_requested"]
+
+
+def test_a_locked_run_keeps_no_other_run_of_its_worker_waiting(stack, rest):
+    for name in stack.workers[1:]:
+        stack.kill(name)
+    locked, other = (rest.start("burst", n=300, pause=0.02) for _ in range(2))
+    for uuid in (locked, other):
+        rest.until(uuid, lambda run: run["message_count"] > 0)
+    with stack.locked(locked):
+        said = rest.get(other)["message_count"]
+        rest.until(other, lambda run: run["message_count"] > said + 40)
+        assert rest.get(locked)["status"] == "running"
+    for uuid in (locked, other):
+        run = rest.ended(uuid, 30)
+        assert (run["status"], run["attempt"], run["messages"]) == ("succeeded", 1, list(range(300)))
+
+
+async def test_a_run_that_is_deleted_stops_and_its_followers_are_told(stack, rest, gate):
+    uuid = rest.start("loop", gate=str(gate))
+    stack.worker_of(uuid)
+    async with open_socket(stack.ws_url) as socket:
+        await socket.send(type="subscribe", ref="1", uuid=uuid, after=0)
+        await socket.receive_until("snapshot")
+        code = f"from taskapi.models import TaskInfo; TaskInfo.objects.filter(uuid='{uuid}').delete()"
+        await asyncio.to_thread(stack.manage, "shell", "-c", code)
+        told = await patiently(socket, "error")
+        assert (told["uuid"], told["code"]) == (uuid, "not_found")
+    await until(lambda: stack.executions(uuid, "Interrupted"))
 
 
 @pytest.fixture
@@ -181,3 +228,45 @@ def test_messages_and_results_that_were_committed_without_an_answer_are_recorded
     assert proxy.lost > 2
     assert (run["status"], run["attempt"], run["error"]) == ("succeeded", 1, None)
     assert run["messages"] == list(range(40))
+
+
+# A host that goes away without a word: its connections stay open
+
+
+@pytest.fixture
+def behind(stack):
+    """A proxy between the database and a worker and a server that are the only ones."""
+    for name in (*stack.workers, *stack.ports):
+        stack.kill(name)
+    with Proxy(stack.database["HOST"]) as proxy:
+        stack.extra = {"TEST_DATABASE": json.dumps(stack.database | {"HOST": proxy.host})}
+        stack.start("one", "web")
+        stack.extra = {}
+        yield proxy
+        stack.kill("one")
+        stack.kill("web")
+
+
+async def test_a_database_that_goes_silent_is_given_up_by_worker_and_sockets(stack, rest, gate, behind):
+    uuid = rest.start("hold", gate=str(gate))
+    rest.until(uuid, lambda run: run["message_count"] == 1)
+    async with open_socket(stack.ws_url) as socket:
+        await socket.send(type="subscribe", ref="1", uuid=uuid, after=0)
+        await socket.receive_until("snapshot")
+        behind.go_silent()
+        gate.touch()
+        for name in ("one", "web"):
+            await until(lambda name=name: "its connection is taken for dead" in stack.processes[name].output, 60)
+        behind.come_back()
+        assert (await patiently(socket, "finished"))["status"] == "succeeded"
+        await socket.send(type="run", ref="2", task="burst", inputs={"n": 3})
+        assert (await patiently(socket, "finished"))["status"] == "succeeded"
+    assert rest.get(uuid)["attempt"] == 1
+
+
+async def patiently(socket, kind):
+    """The next frame of that type, on a machine that may have other things to do."""
+    async with asyncio.timeout(60):
+        while (frame := json.loads(await socket.connection.recv()))["type"] != kind:
+            pass
+    return frame

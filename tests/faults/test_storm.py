@@ -2,6 +2,7 @@
 
 The short form is part of the tests. `make soak` takes FAULT_SECONDS (how long faults go on), FAULT_RUNS (how many
 runs there are at least) and FAULT_SEED, and goes on until it has had both; FAULT_REPORT is a file for the figures.
+FAULT_KINDS says what it has beside plain runs and plain faults: all, none, or some (tests/faults/kinds.py).
 """
 
 import asyncio
@@ -10,12 +11,15 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import Browser
 
+from tests.faults import kinds
+from tests.faults.pages import chromium, chromium_path
 from tests.faults.stack import FaultStack
 from tests.faults.storm import CALM, FAULTS, Storm
 from tests.support.databases import Databases
@@ -23,6 +27,7 @@ from tests.support.databases import Databases
 SECONDS = float(os.environ.get("FAULT_SECONDS") or 18)
 RUNS = int(os.environ.get("FAULT_RUNS") or 50)
 SEED = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(1, 10**6))
+KINDS = kinds.chosen(os.environ.get("FAULT_KINDS") or "all")
 REPORT = os.environ.get("FAULT_REPORT")
 
 LONG = SECONDS >= 60  # by then each fault has struck, whatever the seed
@@ -34,7 +39,7 @@ FOLLOWERS = 24  # at once, at least once
 # At length one layer after the other. In short both at once, each with servers of its own: most of a storm is waiting.
 STORMS = [["default"], ["core"]] if LONG else [["default", "core"]]
 
-pytestmark = pytest.mark.timeout(2 * SECONDS + 2 * CALM + 120)
+pytestmark = pytest.mark.timeout(2 * SECONDS + 4 * CALM + 120)
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # not a line for each of thousands of requests
 
@@ -55,6 +60,12 @@ def report() -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 @pytest.fixture
+def browser_path() -> str | None:
+    """Chromium's, where a kind of this storm needs it."""
+    return chromium_path() if KINDS & {"pages", "stranger"} else None
+
+
+@pytest.fixture
 def stacks(layers: list[str], tmp_path: Path) -> Iterator[list[FaultStack]]:
     """One for each of the channel layers, with a PostgreSQL of its own."""
     with ExitStack() as running:
@@ -70,9 +81,9 @@ def stacks(layers: list[str], tmp_path: Path) -> Iterator[list[FaultStack]]:
         yield [start(layer) for layer in layers]
 
 
-async def storm_over(stack: FaultStack) -> tuple[list[str], dict[str, Any]]:
+async def storm_over(stack: FaultStack, browser: Browser | None) -> tuple[list[str], dict[str, Any]]:
     """What was wrong in the end, and the figures."""
-    storm = Storm(stack, SEED, SECONDS, RUNS)
+    storm = Storm(stack, SEED, SECONDS, RUNS, kinds=KINDS, browser=browser)
     try:
         await storm.run()
         return await storm.check(), storm.figures()
@@ -82,11 +93,12 @@ async def storm_over(stack: FaultStack) -> tuple[list[str], dict[str, Any]]:
 
 @pytest.mark.parametrize("layers", STORMS, ids=" and ".join)
 async def test_whatever_is_killed_cut_or_restarted_each_promise_holds_for_each_run_and_subscriber(
-    layers, stacks, report
+    layers, browser_path, stacks, report
 ):
-    print(f"\nFAULT_SEED={SEED}")  # noqa: T201 - shown where it fails, and by `make soak`
-    async with asyncio.TaskGroup() as group:
-        storms = [group.create_task(storm_over(stack)) for stack in stacks]
+    print(f"\nFAULT_SEED={SEED} FAULT_KINDS={','.join(sorted(KINDS)) or 'none'}")  # noqa: T201 - shown where it fails, and by `make soak`
+    async with AsyncExitStack() as running, asyncio.TaskGroup() as group:
+        browser = await running.enter_async_context(chromium(browser_path)) if browser_path else None
+        storms = [group.create_task(storm_over(stack, browser)) for stack in stacks]
     for layer, storm in zip(layers, storms, strict=True):
         report({"layer": layer, "seed": SEED, **storm.result()[1]})
     for layer, storm in zip(layers, storms, strict=True):
@@ -100,6 +112,10 @@ async def test_whatever_is_killed_cut_or_restarted_each_promise_holds_for_each_r
         assert set(figures["subscriptions by server"]) == set(WEBS)
         assert figures["taken up"] > 0
         assert figures["runs of zombies"] > 0
+        assert figures["promises of pages settled"] == figures["promises of pages"]
+        assert bool(figures["promises of pages"]) == bool(KINDS & {"pages", "stranger"})
+        assert set(figures["runs of kinds"]) >= KINDS - {*kinds.FAULTS, "pages"}
         if LONG:
-            assert set(figures["faults"]) == set(FAULTS)
+            struck = {fault for kind, fault in kinds.FAULTS.items() if kind in KINDS}
+            assert set(figures["faults"]) == {*FAULTS, *struck}
             assert (figures["events dropped"] > 0) == (layer == "core")

@@ -33,7 +33,7 @@ async def test_the_runs_of_a_killed_worker_are_taken_up_elsewhere_in_time(lost):
     uuids = [lost.killed[name] for name in ("hold", "async_hold")]
     for uuid in uuids:
         assert lost.stack.worker_of(uuid, attempt=2) == "rescuer"
-        assert lost.seconds_until(lost.stack.executions(uuid)[1]["at"]) < TAKEN_UP
+        assert lost.seconds_until(lost.stack.executions(uuid)[1]["taken"]) < TAKEN_UP
     followers = [Follower(lambda: lost.stack.ws_url, uuid) for uuid in uuids]
     following = [asyncio.create_task(follower.follow()) for follower in followers]
     await asyncio.gather(*(follower.subscribed.wait() for follower in followers))
@@ -67,6 +67,13 @@ def test_a_row_that_a_lost_worker_has_locked_keeps_nobody_else_waiting(lost):
     assert lost.stack.executions(lost.killed["hold"])[1]["at"] < lost.unlocked_at
     assert lost.stack.worker_of(lost.locked, attempt=2) == "rescuer"
     assert lost.stack.executions(lost.locked)[1]["at"] > lost.unlocked_at
+
+
+def test_a_run_that_cannot_be_deleted_keeps_no_lost_run_waiting(lost):
+    """It had expired before they were taken up."""
+    wait_for(lambda: lost.rest.client.get(f"/tasks/{lost.expired}/").status_code == 404)
+    assert lost.rest.get(lost.kept)["status"] == "succeeded"
+    assert lost.stack.processes["rescuer"].output.count("cannot be deleted") == 1
 
 
 async def test_a_zombie_changes_nothing_and_its_tasks_stop(lost):

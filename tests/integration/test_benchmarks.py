@@ -1,13 +1,15 @@
 """The benchmarks at a small size: they fail on a wrong result, never on a slow one."""
 
 import math
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import chart, report, soak
+from benchmarks import before, chart, report, soak
 from benchmarks.client import measures
 from benchmarks.client.pages import Event, Failed, Page
+from benchmarks.environments import ROOT
 from benchmarks.figures import FIGURES
 from benchmarks.servers import Servers
 from benchmarks.session import QUICK, Session
@@ -95,3 +97,59 @@ def test_what_a_soak_reports_becomes_a_table_with_a_column_for_each_storm():
     assert "| seed | 7 | 7 |" in lines
     assert f"| faults | flush 9; kill worker 2 | {report.NONE} |" in lines
     assert f"| new | {report.NONE} | x |" in lines
+
+
+# Beside the code before
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="there is no code before: this is no git repository")
+def test_the_code_before_is_measured_with_its_own_package_and_the_project_that_is_here(tmp_path):
+    stack = before.stack_of("HEAD")
+    imported = "import taskapi, benchmarks; print(taskapi.__file__, benchmarks.__file__)"
+    servers = [Servers(each, {}, tmp_path) for each in (OURS, stack)]
+    (ours, project), (earlier, the_same) = (map(Path, one._run("-c", imported).split()) for one in servers)
+    assert ours.parent == ROOT / "taskapi"
+    assert earlier.parent == stack.source / "taskapi"
+    assert project == the_same == ROOT / "benchmarks" / "__init__.py"
+
+
+def _measured(here, earlier):
+    """Results of one measure with two figures, the same number of rounds on both."""
+    return {
+        name: {"poll": [{"p50": value, "rate": 1 / value} for value in values]}
+        for name, values in (("ours", here), ("before", earlier))
+    }
+
+
+def test_figures_are_compared_round_by_round_and_what_is_worse_is_said():
+    slow, fast = [0.2, 2.2, 0.2], [0.1, 1.0, 0.1]  # on a machine that was slow for a while
+    p50, rate = (figure for figure in FIGURES if figure.measure == "poll")
+    assert before.ratios(p50, _measured(slow, fast)) == pytest.approx([2, 2.2, 2])
+    assert before.worse_by(rate, _measured(slow, fast)) == pytest.approx([2, 2.2, 2])
+    assert "2.00 times worse than before (2.00 to 2.20 in 3 rounds)" in "\n".join(before.told(_measured(slow, fast)))
+    assert before.told(_measured(fast, slow))[-1] == "None of them is worse than 1.05 times what it was."
+
+
+def test_a_figure_that_was_better_in_some_rounds_is_said_to_be_unsure():
+    lines = before.told(_measured([0.2, 0.2, 0.1], [0.1, 0.1, 0.2]))
+    assert "in 1 of them it was better than before, so this may be noise" in lines[-1]
+
+
+def test_the_table_has_a_column_for_the_ratio():
+    stack = before.replace(OURS, name=before.NAME, title="before: abc")
+    head, _, p50, rate = report.table([OURS, stack], _measured([0.2], [0.1]))
+    assert head == "|  | here | before: abc | here / before | here, wanted |"
+    assert "| **2.00** |" in p50
+    assert "| **0.50** |" in rate
+
+
+def test_what_seems_to_be_worse_is_measured_again_on_both(monkeypatch):
+    session = Session(None, "sqlite", QUICK)
+    session.results |= _measured([0.2], [0.1])
+    asked = []
+    monkeypatch.setattr(session, "measure", lambda *order: asked.append(order))
+    before.measure_again(session, "the code before", 1, None)
+    assert asked == [([OURS, "the code before"], 2, {"poll"})]
+    session.results |= _measured([0.1], [0.1])
+    before.measure_again(session, "the code before", 1, None)
+    assert len(asked) == 1

@@ -41,6 +41,31 @@ def test_ctrl_c_ends_everything_and_the_run_that_it_cut_short_goes_on_after_the_
     wait_for(lambda: httpx.get(f"{demo.url}tasks/{run['uuid']}/").json()["status"] == "succeeded", limit=60)
 
 
+SLOW_PAGE = """
+import sys
+from pathlib import Path
+from demo import launcher
+
+launcher.START_LIMIT = 15
+usual = launcher.Launcher.spawn
+slow = "tests.support.slow_page"
+launcher.Launcher.spawn = lambda self, name, module, *more, keep: usual(self, name, slow, *more, keep=keep)
+demo = launcher.Launcher("127.0.0.1", 0, Path(sys.argv[1]), None)
+demo.prepare_data_dir()
+with demo.listen() as listener:
+    demo.port = listener.getsockname()[1]
+    try:
+        demo.start_web(listener)
+    finally:
+        demo.stop()
+"""
+
+
+def test_a_page_that_takes_its_time_is_waited_for(tmp_path):
+    """As after a restart with open tabs, whose requests are answered first."""
+    subprocess.run([sys.executable, "-c", SLOW_PAGE, str(tmp_path)], cwd=ROOT, timeout=60, check=True)
+
+
 def test_kill_9_leaves_no_process_behind(demo):
     started = descendants(demo.process.pid)
     demo.process.kill()

@@ -295,7 +295,7 @@ def test_beginning():
 def test_leaving_a_run_to_others():
     waiting = run_of(Status.PENDING)
     with in_indexes(2):
-        assert runs.begin(waiting.uuid, "mine", knows=lambda task: False) is None
+        assert runs.begin(waiting.uuid, "mine", refuse=lambda info: CANCELLED) is None
 
 
 def test_recording_messages():
@@ -336,9 +336,9 @@ def test_waiting_for_a_result():
 
 
 def test_renewing_leases():
-    uuids = set(TaskInfo.objects.filter(status="running", worker="mine").values_list("uuid", flat=True))
+    executing = set(TaskInfo.objects.filter(status="running", worker="mine").values_list("uuid", "attempt"))
     with in_indexes(2):
-        assert upkeep.renew("mine", uuids).runs == uuids
+        assert upkeep.renew("mine", executing | {(uuid4(), 2)}).executions == executing
 
 
 def test_the_sweeps_look_for_lost_workers():

@@ -8,7 +8,8 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 from redis.exceptions import RedisError
 
 from taskapi import layers
-from taskapi.layers import PREFIX, PubSubLayer
+from taskapi.conf import DEFAULT_REDIS_PREFIX as PREFIX
+from taskapi.layers import PubSubLayer
 from taskapi.redis import channel_layer_host
 
 

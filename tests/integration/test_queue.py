@@ -18,9 +18,11 @@ from arq.worker import async_check_health
 from django.utils import timezone
 
 from taskapi import events
+from taskapi.backends import arq as backends
 from taskapi.backends import get_backend
 from taskapi.backends.arq import ArqBackend, WorkerQueue, health_key, queue_key, serialize
 from taskapi.layers import own_layer
+from taskapi.tasks import Task
 from taskapi.worker import redis_settings
 from tests.support.waiting import until
 
@@ -156,6 +158,22 @@ async def test_jobs_are_taken_in_the_order_in_which_they_were_queued(backend, wo
     assert [await worker.take(1) for _ in queued] == queued
 
 
+async def test_a_run_that_is_queued_again_keeps_its_place(backend, worker):
+    """A sweep, or a worker that hands back, may queue what is queued already."""
+    first, second = enqueue(backend), enqueue(backend)
+    backend.enqueue(first, queue="default")
+    assert [await worker.take(1) for _ in range(2)] == [first, second]
+
+
+async def test_a_deferred_job_that_is_due_does_not_take_a_run_that_is_queued_out_of_its_place(backend, client, worker):
+    first, second = enqueue(backend), enqueue(backend)
+    (_, place) = client.zrange(queue_key("default"), 1, 1, withscores=True)[0]
+    client.zadd(queue_key("default") + ":deferred", {first.hex: place + 0.5})
+    await until(lambda: client.time()[0] * 1000 > place + 1)
+    assert await worker.promote() is None
+    assert [await worker.take(1) for _ in range(2)] == [first, second]
+
+
 async def test_a_queue_of_another_name_is_not_looked_at(backend, worker):
     enqueue(backend, "other")
     assert await worker.take(0.01) is None
@@ -215,31 +233,177 @@ async def test_a_worker_that_waits_takes_the_first_job_of_any_of_its_queues(back
 # Setting aside
 
 
-async def test_what_is_set_aside_is_for_those_who_know_the_task(backend, client, worker):
-    knowing = WorkerQueue(["other", "default"], ["one", "new"])
-    waiting, waiting_here = (asyncio.ensure_future(queue.take(60)) for queue in (knowing, worker))
+@pytest.fixture
+async def of_version(monkeypatch, valkey):
+    """Makes the queue of a worker of another version, which has said that it is there."""
+    made = []
+
+    async def make(name: str, *queues: str) -> WorkerQueue:
+        with monkeypatch.context() as patch:
+            patch.setattr(backends, "version", lambda: name)
+            queue = WorkerQueue(queues or ["default"])
+        made.append(queue)
+        await queue.promote()
+        return queue
+
+    yield make
+    for queue in made:
+        await queue.close()
+
+
+def leave(backend: ArqBackend, uuid: UUID, as_version: str, monkeypatch: Any) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(backends, "version", lambda: as_version)
+        backend.set_aside(uuid, queue="default")
+
+
+async def test_what_is_set_aside_is_for_workers_of_another_version(backend, client, worker, of_version):
+    await worker.promote()
+    other = await of_version("newer", "other", "default")
+    waiting, waiting_here = (asyncio.ensure_future(queue.take(60)) for queue in (other, worker))
     await blocked(client, 2)
     uuid = uuid4()
-    await asyncio.to_thread(backend.set_aside, uuid, queue="default", task="new")
+    await asyncio.to_thread(backend.set_aside, uuid, queue="default")
     assert await waiting == uuid
-    await blocked(client, 1)  # the other one has not so much as stirred
+    await blocked(client, 1)  # the one of this version has not so much as stirred
     assert await asyncio.to_thread(enqueue, backend) == await waiting_here
-    await knowing.close()
 
 
-async def test_what_is_set_aside_is_taken_first_and_once(backend, valkey):
-    queue = WorkerQueue(["default"], ["new"])
+async def test_what_is_set_aside_is_taken_first_and_once(backend, of_version):
+    queue = await of_version("newer")
     waiting, left = enqueue(backend), uuid4()
     for _ in range(2):
-        backend.set_aside(left, queue="default", task="new")
+        backend.set_aside(left, queue="default")
     assert [await queue.take(0.01) for _ in range(3)] == [left, waiting, None]
+
+
+async def test_each_version_that_is_there_is_asked_once(backend, of_version, monkeypatch):
+    queues = {name: await of_version(name) for name in ("one", "two", "three")}
+    uuid = uuid4()
+    backend.set_aside(uuid, queue="default")
+    asked = []
+    for _ in queues:
+        (name,) = [name for name, queue in queues.items() if await queue.take(0.01) == uuid]
+        asked.append(name)
+        leave(backend, uuid, name, monkeypatch)
+    assert sorted(asked) == sorted(queues)
+    assert [await queue.take(0.01) for queue in queues.values()] == [None] * 3
+
+
+async def test_where_no_other_version_is_there_nothing_is_set_aside(backend, client, worker, of_version):
+    await worker.promote()
+    gone = await of_version("gone")
+    await gone.close()
+    await of_version("elsewhere", "another queue")
+    backend.set_aside(uuid := uuid4(), queue="default")
+    assert client.keys("*:version:*") == []
+    (key,) = client.keys("*:left:*")
+    assert key.decode().endswith(uuid.hex)
+    assert 0 < client.ttl(key) <= 5
+
+
+async def test_what_no_version_has_taken_that_is_there_goes_to_the_next_that_comes(
+    backend, client, of_version, monkeypatch
+):
+    first = await of_version("first")
+    uuids = [uuid4() for _ in range(3)]
+    for uuid in uuids:
+        backend.set_aside(uuid, queue="default")
+        assert await first.take(0.01) == uuid
+        leave(backend, uuid, "first", monkeypatch)
+    assert 3590 < client.ttl("taskapi:queue:default:left") <= 3600
+    second = await of_version("second")
+    assert [await second.take(0.01) for _ in range(4)] == [*uuids, None]
+    assert await first.take(0.01) is None
+    assert not client.exists("taskapi:queue:default:left")
+
+
+async def test_a_version_that_was_killed_is_soon_none_that_is_there(backend, client, of_version):
+    await of_version("killed")
+    assert client.zcount("taskapi:queue:default:versions", "-inf", "+inf") == 1
+    ((_, until_then),) = client.zrange("taskapi:queue:default:versions", 0, -1, withscores=True)
+    assert 10 < until_then / 1000 - float(".".join(map(str, client.time()))) <= 15
+    client.zadd("taskapi:queue:default:versions", {"killed": 1})
+    backend.set_aside(uuid4(), queue="default")
+    assert client.keys("*:version:*") == []
+
+
+async def test_what_is_set_aside_and_not_taken_does_not_stay_for_ever(backend, client, of_version):
+    await of_version("newer")
+    backend.set_aside(uuid4(), queue="default")
+    (key,) = client.keys("*:version:*")
+    assert 3590 < client.ttl(key) <= 3600
+
+
+async def test_a_worker_blocks_on_as_many_keys_however_many_tasks_there_are(client, settings, valkey):
+    settings.TASK_API_BACKGROUND_TASKS = [type(f"T{n}", (Task,), {"name": f"t{n}", "run": print}) for n in range(600)]
+    queue = WorkerQueue(["one", "two"])
+    client.config_set("slowlog-log-slower-than", 0)
+    client.slowlog_reset()
+    await queue.take(0.01)
+    (taking,) = [entry["command"] for entry in client.slowlog_get() if entry["command"].startswith(b"BZPOPMIN")]
+    client.config_set("slowlog-log-slower-than", 10_000)
+    assert len(taking.split()) == 1 + 2 * 2 + 1
     await queue.close()
 
 
-def test_what_is_set_aside_for_a_task_that_nobody_knows_does_not_stay_for_ever(backend, client):
-    backend.set_aside(uuid4(), queue="default", task="new")
-    (key,) = client.keys()
-    assert 3590 < client.ttl(key) <= 3600
+# Jobs without a row
+
+
+async def test_a_job_without_a_row_is_given_back_after_a_pause(backend, client, worker, caplog):
+    uuid = enqueue(backend)
+    assert await worker.take(1) == uuid
+    await worker.give_back(uuid)
+    assert client.zcard("taskapi:queue:default") == 0
+    assert client.zrange("taskapi:queue:default:deferred", 0, -1) == [uuid.hex.encode()]
+    assert 0 < await worker.promote() <= 1
+    assert f"There is no run {uuid} in this worker's database" in caplog.text
+    assert "TASK_API_REDIS_PREFIX" in caplog.text
+    assert "the run was deleted" in caplog.text
+
+
+async def test_it_does_not_go_round_for_ever(backend, client, worker, caplog):
+    uuid = enqueue(backend)
+    rounds = 0
+    while await worker.take(0.01):
+        rounds += 1
+        await worker.give_back(uuid)
+        client.zadd("taskapi:queue:default:deferred", {uuid.hex: 0}, xx=True)  # the pause is over
+        await worker.promote()
+    assert rounds == 11
+    assert caplog.text.count("There is no run") == 1
+    assert f"The job of run {uuid} is dropped" in caplog.text
+    await worker.promote()
+    assert client.keys("arq:job:*") == []
+    assert all(client.ttl(key) > 0 for key in client.keys("*:stray:*") + client.keys("*:left:*"))
+
+
+async def test_it_goes_at_once_to_a_worker_of_another_installation(backend, worker, of_version, caplog):
+    uuid = enqueue(backend)
+    assert await worker.take(1) == uuid
+    other = await of_version("staging")
+    await worker.give_back(uuid)
+    assert await other.take(0.01) == uuid
+    assert f"There is no run {uuid} in this worker's database" in caplog.text
+
+
+async def test_a_prefix_keeps_two_installations_apart(backend, client, settings, worker):
+    ours = enqueue(backend)
+    settings.TASK_API_REDIS_PREFIX = "staging"
+    theirs = enqueue(get_backend())
+    staging = WorkerQueue(["default"])
+    assert [await staging.take(0.01) for _ in range(2)] == [theirs, None]
+    assert [await worker.take(0.01) for _ in range(2)] == [ours, None]
+    await staging.promote()
+    await staging.record_health("done=0 running=0")
+    await staging.give_back(theirs)
+    get_backend().set_aside(theirs, queue="default")
+    keys = {key.decode() for key in client.scan_iter() if not key.startswith((b"taskapi", b"arq:job:"))}
+    assert {key.partition(":")[0] for key in keys} == {"staging"}
+    assert events.group(theirs) == f"staging.run.{theirs.hex}"
+    assert events.workers() == "staging.workers"
+    assert events.get_layer()._kwargs["prefix"] == "staging"
+    await staging.close()
 
 
 # Deferring
@@ -311,15 +475,14 @@ async def test_the_call_of_a_job_that_was_taken_is_cleared_away_by_the_next_look
     assert left == {uuid.hex for uuid in (waiting, later, again, deferred)}
 
 
-async def test_nor_does_one_stay_that_was_set_aside(backend, client):
+async def test_nor_does_one_stay_that_was_set_aside(backend, client, of_version):
     uuid = enqueue(backend)
-    queue = WorkerQueue(["other", "default"], ["new"])
+    queue = await of_version("newer", "other", "default")
     client.zrem(queue_key("default"), uuid.hex)
-    backend.set_aside(uuid, queue="default", task="new")
+    backend.set_aside(uuid, queue="default")
     assert await queue.take(1) == uuid
     await queue.promote()
     assert list(client.scan_iter("arq:job:*")) == []
-    await queue.close()
 
 
 # What else there is

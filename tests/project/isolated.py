@@ -1,6 +1,7 @@
 """Tasks with a process of their own. What a test has to know of that process, the task leaves in a file."""
 
 import asyncio
+import atexit
 import os
 import re
 import subprocess
@@ -34,6 +35,16 @@ class AsyncAlone(Alone):
         for number in self.track(range(n)):
             self.add_message({"number": number, "attempt": self.info.attempt})
             await asyncio.sleep(0)
+        return os.getpid()
+
+
+class Whereabouts(Task):
+    """Say which process this is, whichever it is."""
+
+    name = "whereabouts"
+    outputs = {"pid": IntParameter()}
+
+    def run(self):
         return os.getpid()
 
 
@@ -73,6 +84,44 @@ class AloneFails(Alone):
             case "invalid_outputs":
                 return "many"
         raise AssertionError(how)
+
+
+class LateParameter(IntParameter):
+    """Takes longer to convert than the task may take."""
+
+    def to_python(self, value):
+        time.sleep(1)
+        return super().to_python(value)
+
+
+class AloneLate(Alone):
+    """Be quick, after a process and inputs that were not."""
+
+    name = "alone_late"
+    inputs = {"n": LateParameter()}
+    timeout = 0.4
+
+    def run(self, n):
+        self.add_message("begun")
+        return os.getpid()
+
+
+class AsyncAloneLate(AloneLate):
+    name = "async_alone_late"
+
+    async def run(self, n):
+        self.add_message("begun")
+        return os.getpid()
+
+
+class AloneLingers(Alone):
+    """Leave a process that does not end."""
+
+    name = "alone_lingers"
+
+    def run(self, n):
+        atexit.register(time.sleep, 600)
+        return os.getpid()
 
 
 class AlonePatient(Alone):

@@ -71,6 +71,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 
 # Nothing listens on port 1: a test that reaches for Redis without a fixture that gives it one fails at once.
 TASK_API_REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:1/0")
+TASK_API_REDIS_PREFIX = os.environ.get("TEST_REDIS_PREFIX")  # None: as if it were not set
 TASK_API_BACKGROUND_TASKS = [
     "tests.project.tasks.Sum",
     "tests.project.tasks.AsyncSum",
@@ -84,16 +85,28 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.project.tasks.AsideHold",
     "tests.project.tasks.AsideAsyncHold",
     "tests.project.tasks.AsidePatient",
+    "tests.project.tasks.AsideQuick",
     "tests.project.tasks.AddUser",
     "tests.project.tasks.AsyncAddUser",
     "tests.project.tasks.Rollback",
     "tests.project.tasks.WhoAmI",
     "tests.project.isolated.Alone",
     "tests.project.isolated.AsyncAlone",
+    "tests.project.isolated.Whereabouts",
     "tests.project.isolated.AloneForUser",
     "tests.project.isolated.AloneFails",
+    "tests.project.isolated.AloneLate",
+    "tests.project.isolated.AsyncAloneLate",
+    "tests.project.isolated.AloneLingers",
     "tests.project.isolated.AlonePatient",
     "tests.project.isolated.AsyncAlonePatient",
     "tests.project.isolated.Stuck",
     "tests.project.isolated.StuckForAWhile",
+    "tests.project.harsh.Fork",
+    "tests.project.harsh.AloneFork",
+    "tests.project.harsh.AsyncFork",
+    "tests.project.harsh.Exit",
+    "tests.project.harsh.LeavesThreads",
+    "tests.project.harsh.DefaultExit",
+    "tests.project.harsh.DefaultLeavesThreads",
 ]

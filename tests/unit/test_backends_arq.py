@@ -74,7 +74,7 @@ def test_a_redis_that_hangs_is_not_waited_for_once_more_for_each_run(hanging, mo
         with pytest.raises(Unavailable):
             backend.enqueue(uuid4(), queue="default")
         with pytest.raises(Unavailable):
-            backend.set_aside(uuid4(), queue="default", task="new")
+            backend.set_aside(uuid4(), queue="default")
     assert hanging() == 1
     monkeypatch.setattr("taskapi.redis.time", SimpleNamespace(monotonic=lambda: time.monotonic() + THREAD_PAUSE))
     with pytest.raises(Unavailable):

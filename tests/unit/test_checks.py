@@ -2,8 +2,10 @@
 
 import ast
 from datetime import timedelta
+from functools import partialmethod, wraps
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.core import checks
 from django.core.checks import Error, run_checks
 from django.core.management import call_command
@@ -14,6 +16,7 @@ from rest_framework.authentication import BasicAuthentication
 from rest_framework.permissions import IsAdminUser, IsAuthenticated
 from rest_framework.throttling import UserRateThrottle
 
+from taskapi.checks import check_postgresql
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
 
@@ -157,6 +160,73 @@ def test_a_task_whose_parameters_are_none(kind, spec):
     assert f"`{kind} = {{" in message.hint
 
 
+def plainly(function):
+    @wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def awaiting(function):
+    @wraps(function)
+    async def wrapper(*args, **kwargs):
+        return await function(*args, **kwargs)
+
+    return wrapper
+
+
+async def async_run(self):
+    pass
+
+
+def generator_run(self):
+    yield
+
+
+async def async_generator_run(self):
+    yield
+
+
+@pytest.mark.parametrize("run", [generator_run, async_generator_run])
+def test_a_run_that_is_a_generator(run):
+    message = the_one_about(type("Made", (Task,), {"name": "made", "run": run}))
+    assert (message.id, type(message)) == ("taskapi.E008", Error)
+    assert "add_message" in message.hint
+
+
+@pytest.mark.parametrize("run", [plainly(async_run), plainly(awaiting(async_run))])
+def test_an_async_run_under_a_decorator_that_is_not(run):
+    message = the_one_about(type("Made", (Task,), {"name": "made", "run": run}))
+    assert (message.id, type(message)) == ("taskapi.W008", checks.Warning)
+    assert "async def" in message.hint
+
+
+def consuming(function):
+    @wraps(function)
+    def wrapper(self):
+        return list(function(self))
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        async_run,
+        awaiting(async_run),
+        awaiting(plainly(async_run)),
+        async_to_sync(async_run),
+        plainly(lambda self: None),
+        sync_to_async(lambda self: None),
+        partialmethod(async_run),
+        consuming(generator_run),
+    ],
+)
+def test_a_decorator_that_has_the_work_done_is_fine(run):
+    assert found(TASK_API_BACKGROUND_TASKS=[type("Made", (Task,), {"name": "made", "run": run})]) == []
+
+
 def test_a_task_without_run():
     class Idle(Task):
         name = "idle"
@@ -259,6 +329,12 @@ def test_attributes_that_can_be_used():
         ("TASK_API_THROTTLE_CLASSES", [IsAdminUser], "not a subclass of BaseThrottle"),
         ("TASK_API_REDIS_URL", "127.0.0.1:6379", "begins with one of"),
         ("TASK_API_REDIS_URL", 6379, "expected an address"),
+        ("TASK_API_REDIS_PREFIX", "", "expected a short name"),
+        ("TASK_API_REDIS_PREFIX", "my site", "expected a short name"),
+        ("TASK_API_REDIS_PREFIX", "x" * 51, "expected a short name"),
+        ("TASK_API_REDIS_PREFIX", "site:staging", "expected a short name"),
+        ("TASK_API_REDIS_PREFIX", "straße", "expected a short name"),
+        ("TASK_API_REDIS_PREFIX", 7, "expected a short name"),
         ("TASK_API_REDIS_URL", "sentinel://one", "sentinel://host:port"),
         ("TASK_API_EVENT_INTERVAL", "0.05", "expected seconds"),
         ("TASK_API_EVENT_INTERVAL", -1, "expected seconds"),
@@ -267,6 +343,15 @@ def test_attributes_that_can_be_used():
         ("TASK_API_EVENT_INTERVAL", True, "expected seconds"),
         ("TASK_API_RETENTION", "7 days", "expected seconds, a timedelta or None"),
         ("TASK_API_RETENTION", -1, "expected seconds, a timedelta or None"),
+        ("TASK_API_LIMITS", 5, "expected a dict"),
+        ("TASK_API_LIMITS", [("sent_frame_bytes", 5000)], "expected a dict"),
+        ("TASK_API_LIMITS", {"sent_frame_byte": 2**20}, "there is no limit named 'sent_frame_byte'"),
+        ("TASK_API_LIMITS", {5: 5}, "there is no limit named 5"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": 4095}, "4096 or more, not 4095"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": "1 MB"}, "4096 or more, not '1 MB'"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": 1e6}, "4096 or more, not 1000000.0"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": True}, "4096 or more, not True"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": None}, "4096 or more, not None"),
     ],
 )
 def test_a_bad_value(setting, value, problem):
@@ -288,11 +373,15 @@ def test_a_bad_value(setting, value, problem):
         ("TASK_API_THROTTLE_CLASSES", [UserRateThrottle]),
         ("TASK_API_REDIS_URL", "sentinel://one:1,two:2/mine/3"),
         ("TASK_API_REDIS_URL", "unix:///run/redis.sock"),
+        ("TASK_API_REDIS_PREFIX", "mysite-staging_2.1"),
+        ("TASK_API_REDIS_PREFIX", "x" * 50),
         ("TASK_API_EVENT_INTERVAL", 0),
         ("TASK_API_EVENT_INTERVAL", 0.5),
         ("TASK_API_RETENTION", None),
         ("TASK_API_RETENTION", 3600),
         ("TASK_API_RETENTION", timedelta(days=1)),
+        ("TASK_API_LIMITS", {}),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": 4096}),
     ],
 )
 def test_a_good_value(setting, value):
@@ -307,6 +396,7 @@ def test_a_good_value(setting, value):
         "TASK_API_BACKGROUND_CLASSES",
         "TASK_API_REDIS_URL",
         "TASK_API_EVENT_INTERVAL",
+        "TASK_API_LIMITS",
         "CHANNEL_LAYERS",
     ],
 )
@@ -322,6 +412,13 @@ def test_everything_that_is_wrong_with_the_settings_is_said():
         "TASK_API_PERMISSIONS_CLASSES",
         "TASK_API_REDIS_URL",
     ]
+
+
+def test_a_limit_that_bounds_nothing_yet_is_said_to():
+    message = the_one(TASK_API_LIMITS={"messages": 100, "sent_frame_bytes": 2**20, "frames_per_second": 5})
+    assert (message.id, type(message)) == ("taskapi.W010", checks.Warning)
+    assert "'messages', 'frames_per_second'" in message.msg
+    assert "sent_frame_bytes" not in message.msg
 
 
 # Channel layer
@@ -396,7 +493,15 @@ def test_an_sqlite_as_django_makes_it_has_no_wal(messages_for):
 
 
 def test_an_sqlite_that_makes_its_writers_wait_is_fine(messages_for):
-    assert messages_for(timeout=5, init_command="PRAGMA journal_mode=WAL") == []
+    assert messages_for(timeout=5, init_command="PRAGMA journal_mode=WAL", transaction_mode="IMMEDIATE") == []
+    assert messages_for(timeout=5, init_command="PRAGMA journal_mode=WAL", transaction_mode="exclusive") == []
+
+
+@pytest.mark.parametrize("mode", [None, "DEFERRED"])
+def test_an_sqlite_whose_transactions_read_before_they_have_their_lock(messages_for, mode):
+    (message,) = messages_for(timeout=20, init_command="PRAGMA journal_mode=WAL", transaction_mode=mode)
+    assert (message.id, type(message)) == ("taskapi.W001", checks.Warning)
+    assert "transactions begin DEFERRED" in message.msg
 
 
 def test_the_remedy_for_an_sqlite_is_one(messages_for):
@@ -407,6 +512,48 @@ def test_the_remedy_for_an_sqlite_is_one(messages_for):
 
 def test_a_database_of_one_process_is_not_looked_at(messages_for):
     assert messages_for(name=":memory:") == messages_for(name="file:memorydb?mode=memory") == []
+
+
+# PostgreSQL
+
+
+@pytest.fixture
+def about_postgres():
+    """What is found about a PostgreSQL on that host, to which nobody connects."""
+
+    def look(host, **options):
+        database = {"ENGINE": "django.db.backends.postgresql", "NAME": "any", "HOST": host, "OPTIONS": options}
+        connections.databases[SCRATCH] = connection.settings_dict | database
+        messages = check_postgresql([SCRATCH])
+        del connections[SCRATCH], connections.databases[SCRATCH]
+        return messages
+
+    return look
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({}, "connect_timeout and tcp_user_timeout"),
+        ({"connect_timeout": 5}, "tcp_user_timeout"),
+        ({"tcp_user_timeout": 10_000}, "connect_timeout"),
+    ],
+)
+def test_a_postgresql_that_would_be_waited_for_after_its_host_has_gone(about_postgres, options, missing):
+    (message,) = about_postgres("db.example.com", **options)
+    assert (message.id, type(message)) == ("taskapi.W009", checks.Warning)
+    assert f"DATABASES['scratch'] is PostgreSQL without {missing}:" in message.msg
+
+
+def test_the_remedy_for_a_postgresql_is_one(about_postgres):
+    (message,) = about_postgres("db.example.com")
+    options = ast.literal_eval(message.hint.removeprefix("Add to OPTIONS: ").removesuffix("."))
+    assert about_postgres("db.example.com", **options) == []
+
+
+def test_a_postgresql_that_is_given_up_in_time_is_fine(about_postgres):
+    assert about_postgres("db.example.com", connect_timeout=3, keepalives_idle=5) == []
+    assert about_postgres("/var/run/postgresql") == about_postgres("") == [], "a host of its own cannot go away"
 
 
 def test_a_slip_in_the_name_of_a_setting():

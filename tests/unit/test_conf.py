@@ -38,6 +38,8 @@ def test_what_a_project_gets_that_sets_nothing(settings, monkeypatch):
     [
         ("TASK_API_BACKEND", "backend", "a.B", "a.B"),
         ("TASK_API_EVENT_INTERVAL", "event_interval", 1, 1.0),
+        ("TASK_API_LIMITS", "sent_frame_bytes", {"sent_frame_bytes": 5000}, 5000),
+        ("TASK_API_LIMITS", "sent_frame_bytes", {}, 1024 * 1024),
         ("TASK_API_RETENTION", "retention", None, None),
         ("TASK_API_RETENTION", "retention", 60, timedelta(seconds=60)),
         ("TASK_API_AUTHENTICATION_CLASSES", "authentication_classes", [], []),

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("memory_layer")
 
 SAYING = {
     "followers": lambda: events.publish_from_thread(uuid4(), Report(1, 0, 0, False, [])),
-    "workers": lambda: events.tell_workers(uuid4()),
+    "workers": lambda: events.tell_workers(uuid4(), 1),
 }
 
 

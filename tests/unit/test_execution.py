@@ -1,19 +1,23 @@
 """One run, from its row to its outcome: on a real event loop, with a real database and Channels' own layer."""
 
 import asyncio
+import gc
 import json
 import threading
-from contextlib import asynccontextmanager
+import time
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partialmethod, wraps
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
 from django.db import connection, connections
 from django.utils import timezone
 
 from taskapi import events, execution, protocol, runs, work
 from taskapi.backends import get_backend
-from taskapi.exceptions import Interrupted, TaskError
+from taskapi.exceptions import Interrupted, TaskError, UnknownRun
 from taskapi.execution import Executor, Interruption
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import BooleanParameter, DictParameter, FloatParameter, IntParameter, StringParameter
@@ -77,9 +81,9 @@ class Listener:
 class Bench:
     """An executor, and what became of the runs that it was given."""
 
-    def __init__(self, settings):
+    def __init__(self, settings, concurrency=4):
         self.settings = settings
-        self.executor = Executor(4)
+        self.executor = Executor(concurrency)
 
     async def start(self, task, inputs=None, **fields):
         """A run of the task, and its execution, under way."""
@@ -159,6 +163,12 @@ class Exhausted(Sealed):
         (ONE, "three", "sum: A valid integer is required."),
         (ONE, None, "sum: This field may not be null."),
         ({"x": FloatParameter()}, float("nan"), "x: A valid number is required."),
+        (
+            ONE,
+            2**53 + 1,
+            "sum: 9007199254740993 is past 2**53, so that JavaScript would read another number. "
+            "Declare it as IntParameter(as_string=True), or return it as a string.",
+        ),
         (TWO, {}, "a: This field is required."),
         (TWO, {"a": 1, "c": 2}, "c: Unknown name. Expected: a, b."),
         (TWO, 5, "Expected an object with the names: a, b. Got int."),
@@ -274,13 +284,51 @@ async def test_a_task_that_nobody_has_known_for_long_has_failed(bench):
 
 
 @both
-async def test_inputs_that_no_longer_fit_the_task_fail_the_run(bench, flavour):
-    task = make(flavour(lambda self, **inputs: 1), inputs={"a": IntParameter(), "b": IntParameter()})
-    info = await bench.run(task, {"a": "x"})
-    assert info.error == {
-        "code": "task_error",
-        "message": "The inputs no longer fit the task: a: A valid integer is required.; b: This field is required.",
-    }
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        ({"a": "x", "b": 1}, "a: A valid integer is required."),
+        ({"a": 1}, "it needs the input 'b'"),
+        ({"a": 1, "b": 1, "d": 1, "c": 1}, "it has no input 'c', 'd'"),
+        ({"c": 1}, "it has no input 'c'; it needs the input 'a', 'b'"),
+    ],
+)
+async def test_inputs_that_are_none_for_this_declaration_leave_the_run_to_others(
+    bench, flavour, caplog, inputs, sentence
+):
+    caplog.set_level("INFO")
+    attempts = int(inputs.get("a") == "x")  # the names are compared before it begins
+    called = []
+    task = make(
+        flavour(lambda self, **inputs: called.append(inputs)),
+        inputs={"a": IntParameter(), "b": IntParameter(), "e": IntParameter(required=False)},
+        max_attempts=1,
+        retry_on=(Exception,),
+    )
+    info = await bench.run(task, inputs)
+    since = info.renewed
+    assert (info.status, info.attempt, info.error, info.worker) == ("pending", attempts, None, "")
+    assert f"Run {info.uuid} is left to workers of another version: " in caplog.text
+    assert sentence in caplog.text
+    assert not await bench.executor.execute(info.uuid)
+    await info.arefresh_from_db()
+    assert (info.status, info.renewed) == ("pending", since), "it was left since then"
+    await TaskInfo.objects.aupdate(renewed=since - runs.UNKNOWN_LIMIT - timedelta(seconds=1))
+    await bench.executor.execute(info.uuid)
+    await info.arefresh_from_db()
+    assert called == []
+    assert info.error == {"code": "task_error", "message": f"The inputs no longer fit the task: {sentence}"}
+
+
+@both
+async def test_a_run_that_was_left_has_all_of_its_attempts(bench, flavour):
+    body = flavour(lambda self, **inputs: "done")
+    outputs = {"said": StringParameter()}
+    info = await bench.run(make(body, inputs={"a": IntParameter()}, outputs=outputs), {"a": "x"}, max_attempts=1)
+    bench.settings.TASK_API_BACKGROUND_TASKS = [make(body, inputs={"a": StringParameter()}, outputs=outputs)]
+    assert await bench.executor.execute(info.uuid)
+    await info.arefresh_from_db()
+    assert (info.status, info.outputs) == ("succeeded", {"said": "done"})
 
 
 # What a task is given
@@ -369,7 +417,8 @@ async def test_a_run_that_is_not_pending_is_left_alone(bench, status):
 async def test_a_run_that_was_deleted_before_it_began_is_nobodys(bench):
     info = await TaskInfo.objects.acreate(task="made")
     await TaskInfo.objects.all().adelete()
-    await bench.executor.execute(info.uuid)
+    with pytest.raises(UnknownRun):
+        await bench.executor.execute(info.uuid)
 
 
 # What followers hear
@@ -424,6 +473,14 @@ async def test_reports_say_what_was_before_them(bench, flavour):
         assert report.finished == ("finished" in kinds(told))
         count = report.known
     assert count == 2
+
+
+@both
+async def test_the_first_report_of_a_later_attempt_shows_a_gap_to_whoever_knows_the_earlier_one_alone(bench, flavour):
+    """Its last words may have gone unheard: they are in the row."""
+    await bench.run(make(flavour(talk), outputs=ONE), attempt=1, seq=first_seq(1) + 9)
+    first, *_ = bench.listener.reports()
+    assert first.since > first_seq(1) + 9
 
 
 @both
@@ -726,6 +783,227 @@ async def test_a_timeout_is_of_no_interest_once_the_task_has_returned(bench):
     assert [handle for handle in timers if "interrupt" in repr(handle)] == []
 
 
+# Timeouts: from the task's first line
+
+
+class Slow(IntParameter):
+    """Its conversion waits for the test."""
+
+    gate: threading.Event
+
+    def to_python(self, value):
+        assert self.gate.wait(60)
+        return super().to_python(value)
+
+
+@both
+async def test_a_timeout_does_not_count_before_the_tasks_first_line(bench, flavour):
+    """The thread is busy, or the inputs take long to convert."""
+    Slow.gate = threading.Event()
+
+    def body(self, n):
+        self.add_message("begun")
+        return n
+
+    task = make(flavour(body), inputs={"n": Slow()}, outputs={"n": IntParameter()}, timeout=0.2)
+    info, executing = await bench.start(task, {"n": 1})
+    await until(lambda: bench.executor.attempts)
+    await asyncio.sleep(0.5)  # longer than it may take
+    Slow.gate.set()
+    await executing
+    await info.arefresh_from_db()
+    assert (info.status, info.error) == ("succeeded", None)
+
+
+# A task that cannot be stopped
+
+
+WENT_ON = "and did not within 0.5 s"
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        (Interruption.TIMEOUT, "its timeout is over"),
+        (Interruption.CANCELLED, "somebody has cancelled it"),
+        (Interruption.LOST, "its worker has lost it"),
+        (Interruption.HANDED_BACK, "its worker ends"),
+    ],
+)
+@both
+async def test_a_task_that_was_asked_to_stop_and_goes_on_is_told_of_once(bench, caplog, flavour, why, words):
+    going_on = threading.Event()
+
+    def run(self):
+        going_on.wait(60)
+
+    async def arun(self):
+        while not going_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    timeout = 0.05 if why is Interruption.TIMEOUT else None
+    info, executing = await bench.start(make(run if flavour is sync_run else arun, timeout=timeout))
+    attempt = await until(lambda: bench.executor.attempts.get((info.uuid, 1)))
+    await until(lambda: attempt.cannot_be_ended)
+    if why is not Interruption.TIMEOUT:
+        attempt.interrupt(why)
+    await until(lambda: WENT_ON in caplog.text)
+    (line,) = [record.getMessage() for record in caplog.records if WENT_ON in record.getMessage()]
+    going_on.set()
+    await executing
+    assert str(info.uuid) in line
+    assert "'made'" in line
+    assert words in line
+    assert ("A thread cannot be stopped" in line) == (flavour is sync_run)
+    assert "isolation = 'process'" in line
+    assert caplog.text.count(WENT_ON) == 1
+
+
+async def test_a_task_that_blocks_the_loop_past_its_timeout_is_told_of_afterwards(bench, caplog):
+    async def run(self):
+        time.sleep(0.7)  # noqa: ASYNC251 - as it should not be
+
+    await bench.run(make(run, timeout=0.1))
+    assert caplog.text.count(WENT_ON) == 1
+
+
+@pytest.mark.parametrize("run", [run_until_interrupted, wait_for_ever], ids=["sync", "async"])
+async def test_a_task_that_stops_is_nothing_to_tell_of(bench, caplog, run):
+    info = await bench.run(make(run, timeout=0.05))
+    assert info.error["code"] == "timeout"
+    await asyncio.sleep(0.6)  # longer than a task may take to stop
+    assert WENT_ON not in caplog.text
+
+
+# A `run` that returns its work undone
+
+
+def wrapped(function):
+    """As a decorator of a project that thinks of sync functions alone."""
+
+    @wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+async def coroutine_run(self):
+    raise AssertionError("nobody awaits it")
+
+
+def sync_coroutine_run(self):
+    return coroutine_run(self)
+
+
+def generator_run(self):
+    raise AssertionError("nobody begins with it")
+    yield
+
+
+async def async_generator_run(self):
+    raise AssertionError("nobody begins with it")
+    yield
+
+
+class Awaitable:
+    def __await__(self):
+        raise AssertionError("nobody awaits it")
+
+
+async def future_run(self):
+    return asyncio.get_running_loop().create_future()
+
+
+async def coroutine_of_a_coroutine(self):
+    return coroutine_run(self)
+
+
+UNDONE = [
+    (wrapped(coroutine_run), "a coroutine"),
+    (sync_coroutine_run, "a coroutine"),
+    (coroutine_of_a_coroutine, "a coroutine"),
+    (generator_run, "a generator"),
+    (wrapped(generator_run), "a generator"),
+    (lambda self: (1 / 0 for _ in "a"), "a generator"),
+    (async_generator_run, "an async generator"),
+    (wrapped(async_generator_run), "an async generator"),
+    (lambda self: Awaitable(), "an awaitable"),
+    (future_run, "a future"),
+]
+
+
+@pytest.mark.parametrize("outputs", [{}, ONE], ids=["no outputs", "outputs"])
+@pytest.mark.parametrize(("run", "what"), UNDONE)
+async def test_a_run_that_returns_its_work_undone_has_failed(bench, caplog, run, what, outputs):
+    info = await bench.run(make(run, outputs=outputs))
+    gc.collect()  # what is never awaited says so when it is collected
+    assert (info.status, info.error["code"]) == ("failed", "invalid_outputs")
+    if outputs and run.__name__ == "<lambda>" and "generator" in what:
+        return  # it is an output, though no integer
+    assert f"`run` returned {what} that nobody" in info.error["message"]
+    assert f"Task made failed in run {info.uuid}" in caplog.text
+
+
+def awaiting(function):
+    @wraps(function)
+    async def wrapper(self):
+        return await function(self)
+
+    return wrapper
+
+
+def consuming(function):
+    @wraps(function)
+    def wrapper(self):
+        return sum(function(self))
+
+    return wrapper
+
+
+async def three(self):
+    return 3
+
+
+def one_and_two(self):
+    yield 1
+    yield 2
+
+
+async def awaited_before(self):
+    awaited = asyncio.ensure_future(three(self))
+    await awaited
+    self.awaited = awaited
+    return 3
+
+
+DONE = [
+    awaiting(three),
+    awaiting(wrapped(three)),
+    async_to_sync(three),
+    sync_to_async(lambda self: 3),
+    partialmethod(three),
+    consuming(one_and_two),
+    awaited_before,
+]
+
+
+@pytest.mark.parametrize("run", DONE)
+async def test_a_run_whose_work_is_done_under_a_wrapper_succeeds(bench, run):
+    assert (await bench.run(make(run, outputs=ONE))).outputs == {"sum": 3}
+
+
+async def test_what_is_lazy_but_no_work_of_the_task_is_no_concern(bench):
+    async def done(self):
+        awaited = asyncio.ensure_future(three(self))
+        await awaited
+        return awaited
+
+    assert (await bench.run(make(done))).status == "succeeded"
+    assert (await bench.run(make(sync_run(lambda self: User.objects.all())))).status == "succeeded"
+
+
 # Stopping: a worker that ends, and one that has lost the run
 
 
@@ -857,7 +1135,7 @@ async def test_an_earlier_attempt_that_ends_late_leaves_the_later_one_its_place(
         await first.abandon()
         bench.settings.TASK_API_BACKGROUND_TASKS = [make(wait_for_ever)]
         again = asyncio.ensure_future(bench.executor.execute(info.uuid))
-        await until(lambda: bench.executor.attempts[info.uuid] is not first)
+        await until(lambda: (info.uuid, 2) in bench.executor.attempts)
     (second,) = bench.executor.attempts.values()
     assert second.info.attempt == 2
     second.interrupt(Interruption.CANCELLED)
@@ -950,6 +1228,14 @@ async def test_each_try_waits_twice_as_long_as_the_one_before(bench, attempt, de
     assert (job.uuid, job.run_at) == (info.uuid, info.run_at)
 
 
+async def test_attempts_that_were_handed_back_make_no_wait_longer_and_take_no_try_away(bench):
+    task = make(raiser(ValueError("not now")), retry_on=(ValueError,), retry_delay=100)
+    before = timezone.now()
+    info = await bench.run(task, attempt=6, handed_back=5, max_attempts=3)
+    assert (info.status, info.attempt) == ("pending", 7)
+    assert 200 <= (info.run_at - before).total_seconds() < 250
+
+
 # When something around it is away or broken
 
 
@@ -982,8 +1268,8 @@ async def test_reports_that_wait_for_the_layer_are_published_as_one(bench, monke
     monkeypatch.setattr(events, "PUBLISH_TIMEOUT", 60)
     monkeypatch.setattr(events.get_layer(), "group_send", fail_late)
     info, executing = await bench.start(make(run))
-    await until(lambda: info.uuid in bench.executor.attempts)
-    attempt = bench.executor.attempts[info.uuid]
+    await until(lambda: (info.uuid, 1) in bench.executor.attempts)
+    attempt = bench.executor.attempts[info.uuid, 1]
     await until(lambda: attempt._untold and attempt._untold.finished)
     failing.set()
     await executing

@@ -7,8 +7,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from rest_framework import exceptions
 
 from taskapi import protocol
+from taskapi.access import as_protocol_error
 from taskapi.models import TaskInfo
 
 FRAMES = {path.stem: json.loads(path.read_text()) for path in Path(__file__).parent.parent.glob("frames/*.json")}
@@ -26,6 +28,35 @@ def test_a_client_frame_is_read_with_every_field(name: str) -> None:
     for field, value in golden.items():
         read = getattr(frame, field)
         assert (str(read) if isinstance(read, UUID) else read) == value
+
+
+def test_a_run_that_is_not_found_for_nobody_is_answered_as_its_golden_frame() -> None:
+    golden = SERVER["error-not-found-anonymous"]
+    refusal = as_protocol_error(exceptions.NotFound(code="not_authenticated"), golden["ref"])
+    assert (refusal.code, refusal.detail, refusal.reason) == (golden["code"], golden["detail"], golden["reason"])
+
+
+@pytest.mark.parametrize("name", ["snapshot-omitted", "finished-omitted"])
+def test_what_a_frame_leaves_out_is_named_as_in_its_golden_frame(name: str) -> None:
+    golden = SERVER[name]
+    large = {field: {"a": "x" * 20_000} for field in golden["task"]["omitted"]}
+    whole = {**golden, "task": {**golden["task"], **large}}
+    del whole["task"]["omitted"]
+    assert json.loads(protocol.within(json.dumps(whole), 10_000)) == golden
+
+
+def test_a_message_that_does_not_fit_is_written_as_its_golden_frame() -> None:
+    golden = SERVER["message-omitted"]
+    event = protocol.message_event(UUID(golden["uuid"]), 1, golden["seq"], golden["index"], "x" * 20_000)
+    assert json.loads(protocol.within(event.text, 10_000)) == golden
+
+
+def test_a_snapshot_with_a_part_of_the_messages_is_written_as_its_golden_frame() -> None:
+    golden = SERVER["snapshot-partial"]
+    info = _info({**golden["task"], "seq": 1000000099})
+    rows = [protocol.Message(2, 1, 1000000009, "two"), protocol.Message(3, 1, 1000000010, "x" * 20_000)]
+    answer = protocol.reply("snapshot", golden["ref"])
+    assert json.loads(protocol.first_frame(answer, info, 2, rows, 10_000).text) == golden
 
 
 @pytest.mark.parametrize("name", ["accepted", "snapshot", "unsubscribed", "cancelling", "pong", "error-invalid-inputs"])

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,6 +13,8 @@ from django.utils import timezone
 from taskapi.execution import Executor, Interruption
 from taskapi.isolation import outside
 from taskapi.models import TaskInfo
+from taskapi.params import IntParameter
+from taskapi.tasks import Task
 from tests.support.processes import is_there
 from tests.support.waiting import until
 
@@ -107,6 +110,39 @@ async def test_a_task_knows_its_user(executor):
     assert info.outputs == {"user": "ada"}
 
 
+@pytest.mark.parametrize("task", ["alone_late", "async_alone_late"])
+async def test_a_timeout_counts_from_the_tasks_first_line_and_not_from_the_start_of_its_process(executor, task):
+    info = await execute(executor, task, {"n": 1})
+    assert (info.status, info.error) == ("succeeded", None)
+
+
+async def test_a_process_that_takes_long_to_end_keeps_nobody_waiting(settings, monkeypatch):
+    monkeypatch.setattr(outside, "LAST_WORDS", 600)
+    settings.TASK_API_BACKGROUND_TASKS = [*settings.TASK_API_BACKGROUND_TASKS, Quick]
+    executor = Executor(1)
+    first = await execute(executor, "alone_lingers")
+    pid = first.outputs["pid"]
+    try:
+        async with asyncio.timeout(30):
+            info = await execute(executor, "quick")
+        assert (info.status, info.error) == ("succeeded", None)
+        assert is_there(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        await executor.close()
+    await until(lambda: not [thread for thread in threading.enumerate() if thread.name == "taskapi-process"])
+
+
+class Quick(Task):
+    """Needs a thread of the worker, at once."""
+
+    name = "quick"
+    timeout = 20
+
+    def run(self):
+        self.add_message("begun")
+
+
 # How it fails
 
 
@@ -140,7 +176,7 @@ async def test_a_process_that_ends_without_a_word_is_a_lost_worker(executor, cap
     assert f"The process of run {info.uuid} ended with 3" in caplog.text
     await executor.execute(info.uuid)
     await info.arefresh_from_db()
-    assert (info.status, info.attempt, info.error["code"]) == ("failed", 2, "worker_lost")
+    assert (info.status, info.attempt, info.error["code"]) == ("failed", 2, "process_lost")
 
 
 async def test_a_process_that_is_killed_is_a_lost_worker(executor, tmp_path):
@@ -172,7 +208,7 @@ async def test_a_process_that_cannot_be_started_is_a_failure(executor, monkeypat
 )
 async def test_a_task_that_is_told_to_stop_can_clean_up(executor, tmp_path, task, why, status):
     async with under_way(executor, task, tmp_path / "pids") as (info, (pid,)):
-        executor.attempts[info.uuid].interrupt(why)
+        executor.attempts[info.uuid, 1].interrupt(why)
         await until(lambda: not executor.attempts)
         await info.arefresh_from_db()
         assert info.status == status
@@ -187,16 +223,17 @@ async def test_a_task_that_is_told_to_stop_can_clean_up(executor, tmp_path, task
 async def test_a_task_that_does_not_stop_is_killed_with_all_that_it_has_started(executor, tmp_path, why, status):
     async with under_way(executor, "stuck", tmp_path / "pids") as (info, pids):
         assert all(is_there(pid) for pid in pids)
-        executor.attempts[info.uuid].interrupt(why)
+        executor.attempts[info.uuid, 1].interrupt(why)
         await until(lambda: not executor.attempts)
         await info.arefresh_from_db()
         assert info.status == status
         await until(lambda: not any(is_there(pid) for pid in pids))
 
 
-async def test_a_timeout_ends_a_task_that_calls_nothing(executor, tmp_path):
+async def test_a_timeout_ends_a_task_that_calls_nothing(executor, tmp_path, caplog):
     info = await execute(executor, "stuck_for_a_while", {"pid_file": str(tmp_path / "pids")})
     assert (info.status, info.error["code"]) == ("failed", "timeout")
+    assert "did not within" not in caplog.text, "it is ended"
     for pid in read_pids(tmp_path / "pids"):
         await until(lambda pid=pid: not is_there(pid))
 
@@ -213,7 +250,7 @@ async def test_a_run_that_is_stopped_before_its_process_is_up_never_begins(execu
     pids = tmp_path / "pids"
     info = await TaskInfo.objects.acreate(task="alone_patient", inputs={"pid_file": str(pids)})
     executing = asyncio.ensure_future(executor.execute(info.uuid))
-    attempt = await until(lambda: executor.attempts.get(info.uuid))
+    attempt = await until(lambda: executor.attempts.get((info.uuid, 1)))
     attempt.interrupt(Interruption.CANCELLED)
     await executing
     await info.arefresh_from_db()
@@ -225,3 +262,40 @@ async def test_a_run_that_begins_while_its_worker_ends_is_handed_back(executor, 
     async with asyncio.timeout(20):
         info = await execute(executor, "alone_patient", {"pid_file": str(tmp_path / "pids")})
     assert (info.status, info.attempt, info.error) == ("pending", 1, None)
+
+
+# A run whose worker was lost: it may be what ended it
+
+
+async def test_a_run_that_has_lost_a_worker_runs_in_a_process_of_its_own(executor):
+    before = await execute(executor, "whereabouts")
+    again = await execute(executor, "whereabouts", attempt=1, lost=1)
+    assert (before.status, before.outputs) == ("succeeded", {"pid": os.getpid()})
+    assert (again.status, again.attempt) == ("succeeded", 2)
+    assert again.outputs["pid"] != os.getpid()
+
+
+async def test_a_task_that_a_new_process_does_not_know_runs_here(executor, settings):
+    """Its settings are those of the module; in this process, somebody has added to them."""
+    here = type("Here", (Task,), {"name": "here", "outputs": {"pid": IntParameter()}, "run": lambda self: os.getpid()})
+    settings.TASK_API_BACKGROUND_TASKS = [here]
+    info = await execute(executor, "here", attempt=1, lost=1)
+    assert (info.status, info.outputs) == ("succeeded", {"pid": os.getpid()})
+
+
+async def test_a_task_that_a_new_process_does_not_know_can_be_stopped_here(executor, settings):
+    begun = threading.Event()
+
+    def run(self):
+        begun.set()
+        while True:
+            self.check_cancelled()
+
+    settings.TASK_API_BACKGROUND_TASKS = [type("Here", (Task,), {"name": "here", "run": run})]
+    info = await TaskInfo.objects.acreate(task="here", attempt=1, lost=1)
+    executing = asyncio.ensure_future(executor.execute(info.uuid))
+    await until(begun.is_set)
+    executor.interrupt_all(Interruption.CANCELLED)
+    await executing
+    await info.arefresh_from_db()
+    assert info.status == "cancelled"

@@ -41,11 +41,12 @@ def keeper(monkeypatch):
 
 
 def held(worker):
-    return runs.begin(TaskInfo.objects.create(task="any").uuid, worker).uuid
+    info = runs.begin(TaskInfo.objects.create(task="any").uuid, worker)
+    return info.uuid, info.attempt
 
 
 def test_it_tells_which_runs_there_were_and_which_are_held(keeper):
-    mine, theirs, gone = held("mine"), held("theirs"), uuid4()
+    mine, theirs, gone = held("mine"), held("theirs"), (uuid4(), 1)
     keeper.executing = {mine, theirs, gone}
     keeper.thread.start()
     assert keeper.told.get(timeout=10) == ({mine, theirs, gone}, Held({mine}, set()))
@@ -56,6 +57,23 @@ def test_it_goes_on_for_as_long_as_it_is_not_stopped(keeper):
     keeper.thread.start()
     first, second = keeper.told.get(timeout=10), keeper.told.get(timeout=10)
     assert first == second
+
+
+def test_a_run_that_begins_while_leases_are_renewed_is_not_taken_for_lost(keeper, monkeypatch):
+    usual, begun = leases.renew, held("mine")
+
+    def renew(*args):
+        found = usual(*args)
+        keeper.executing.add(begun)  # too late for this renewal
+        return found
+
+    monkeypatch.setattr(leases, "renew", renew)
+    keeper.executing = {held("mine")}
+    keeper.thread.start()
+    executing, found = keeper.told.get(timeout=10)
+    assert executing <= found.executions
+    executing, found = keeper.told.get(timeout=10)
+    assert begun in executing <= found.executions
 
 
 def test_where_nothing_is_executed_nothing_is_asked(keeper, monkeypatch):
@@ -81,6 +99,21 @@ def test_a_database_that_is_away_is_asked_again(keeper, monkeypatch, caplog):
     assert "The leases could not be renewed: ConnectionError('away')" in caplog.text
 
 
+def test_runs_that_change_while_they_are_looked_at_are_looked_at_again(keeper, monkeypatch, caplog):
+    usual, errors = keeper.ask, iter([RuntimeError("dictionary changed size during iteration")])
+
+    def ask():
+        for error in errors:
+            raise error
+        return usual()
+
+    keeper.thread._executing = ask
+    keeper.executing = {held("mine")}
+    keeper.thread.start()
+    keeper.told.get(timeout=10)
+    assert "The leases could not be renewed: RuntimeError" in caplog.text
+
+
 def test_it_does_not_keep_its_process_from_ending(keeper):
     assert keeper.thread.daemon
 
@@ -94,7 +127,7 @@ def test_its_connection_is_kept_while_it_works_and_closed_when_it_ends(keeper, m
         return Held(set(), set())
 
     monkeypatch.setattr(leases, "renew", renew)
-    keeper.executing = {uuid4()}
+    keeper.executing = {(uuid4(), 1)}
     keeper.thread.start()
     for _ in range(2):
         keeper.told.get(timeout=10)

@@ -256,6 +256,76 @@ async def test_a_write_whose_transaction_was_ended_is_made_again(ledger, error):
     assert await stored() == ["a"]
 
 
+async def test_what_cannot_be_prepared_while_the_database_is_away_is_prepared_again(ledger, monkeypatch):
+    monkeypatch.setattr(ledgers, "FIRST_PAUSE", 0.01)
+    errors = iter([OperationalError("away")])
+
+    def prepare():
+        for error in errors:
+            raise error
+        return "a"
+
+    assert await ledger.write(insert, prepare=prepare) == "a"
+    assert await stored() == ["a"]
+
+
+async def test_a_write_that_keeps_failing_keeps_no_other_waiting(ledger, caplog):
+    failing = True
+
+    def fail():
+        insert("half")
+        if failing:
+            raise OperationalError("out of memory")
+        return "late"
+
+    gate = Gate(ledger)
+    await gate.entered.wait()
+    writes = [asyncio.ensure_future(ledger.write(write)) for write in (lambda: insert("a"), fail, lambda: insert("b"))]
+    await asyncio.sleep(0)
+    gate.opened.set()
+    async with asyncio.timeout(30):
+        assert (await writes[0], await writes[2]) == ("a", "b")
+        for n in range(5):
+            assert await ledger.write(lambda n=n: insert(str(n))) == str(n)
+        assert not writes[1].done()
+        failing = False
+        assert await writes[1] == "late"
+    assert await stored() == ["a", "b", "0", "1", "2", "3", "4", "half"]
+    assert "no other waits for it" in caplog.text
+    assert ledger._spare is None, "nothing is kept for what happens seldom"
+
+
+async def test_closing_waits_for_what_is_tried_by_itself():
+    ledger = WorkerLedger()
+    errors = iter([OperationalError("one"), OperationalError("two")])
+
+    def write():
+        for error in errors:
+            raise error
+        return insert("a")
+
+    writing = asyncio.ensure_future(ledger.write(write))
+    await until(lambda: ledger._beside)
+    await ledger.close()
+    assert await writing == "a"
+
+
+async def test_while_no_transaction_can_begin_one_line_says_so_and_not_one_for_each_run(ledger, caplog):
+    await ledger.write(give_up_at_once)
+    other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None, check_same_thread=False)
+    gate = Gate(ledger)
+    await gate.entered.wait()
+    writes = [asyncio.ensure_future(ledger.write(lambda n=n: insert(str(n)))) for n in range(20)]
+    await asyncio.sleep(0)
+    ledger._thread.submit(other.execute, "BEGIN IMMEDIATE")  # after the gate's transaction, and before theirs
+    gate.opened.set()
+    await until(lambda: "does not take writes" in caplog.text)
+    other.execute("COMMIT")
+    other.close()
+    assert await asyncio.gather(*writes) == [str(n) for n in range(20)]
+    assert len(caplog.records) < 10
+
+
 async def test_the_pauses_between_two_tries_grow_up_to_a_limit(ledger, caplog, monkeypatch):
     monkeypatch.setattr(ledgers, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(ledgers, "LAST_PAUSE", 0.03)
@@ -298,6 +368,20 @@ async def test_closing_finishes_what_waits(monkeypatch):
     await asyncio.sleep(0)
     await ledger.close()
     assert [await write for write in writing] == ["0", "1", "2"]
+
+
+async def test_closing_finishes_what_waits_however_many_transactions_that_takes(monkeypatch):
+    monkeypatch.setattr(ledgers, "MOST_WRITES", 1)
+    ledger = WorkerLedger()
+    gate = Gate(ledger)
+    await gate.entered.wait()
+    writing = [asyncio.ensure_future(ledger.write(lambda n=n: insert(str(n)))) for n in range(8)]
+    closing = asyncio.ensure_future(ledger.close())
+    await asyncio.sleep(0)  # a turn of the loop: it waits
+    gate.opened.set()
+    async with asyncio.timeout(20):
+        await closing
+        assert [await write for write in writing] == [str(n) for n in range(8)]
 
 
 async def test_closing_ends_the_thread_and_its_connection():

@@ -38,6 +38,7 @@ from taskapi.params import (
     StringParameter,
     URLParameter,
     UUIDParameter,
+    dump_outputs,
     dump_values,
     object_schema,
     parse_inputs,
@@ -913,3 +914,77 @@ def test_decimals_do_not_depend_on_the_thread_s_context():
     with decimal.localcontext(prec=3):
         parameter = DecimalParameter(decimal_places=4)
         assert parameter.to_json(parameter.to_python("123456.7891")) == "123456.7891"
+
+
+# Integers that JavaScript reads as others
+
+PAST = 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "place"),
+    [
+        (IntParameter(), PAST, ""),
+        (IntParameter(), -PAST, ""),
+        (IntParameter(), 1e20, ""),
+        (IntParameter(), str(PAST), ""),
+        (NumberParameter(), PAST, ""),
+        (NumberParameter(), str(PAST), ""),
+        (JSONParameter(), PAST, ""),
+        (JSONParameter(), [1, {"a": [2, PAST]}], 'Item 1: Key "a": Item 1: '),
+        (DictParameter(), {"a": PAST}, 'Key "a": '),
+        (DictParameter(), [0, PAST], "Item 1: "),
+        (ListParameter(IntParameter()), [1, PAST], "Item 1: "),
+        (ListParameter(ListParameter(NumberParameter())), [[1], [PAST]], "Item 1: Item 0: "),
+        (ChoiceParameter([PAST]), PAST, ""),
+        (Parameter(), PAST, ""),
+    ],
+    ids=brief,
+)
+def test_an_output_that_a_page_would_read_as_another_number_is_refused(parameter, value, place):
+    assert dump_values({"a": parameter}, {"a": value}), "as an input it is taken"
+    with pytest.raises(ValidationError) as refusal:
+        dump_outputs({"a": parameter}, {"a": value})
+    (sentence,) = refusal.value.detail["a"]
+    assert sentence.startswith(place)
+    assert "past 2**53" in sentence
+    assert "IntParameter(as_string=True)" in sentence
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "written"),
+    [
+        (IntParameter(), 2**53, 2**53),
+        (IntParameter(), -(2**53), -(2**53)),
+        (NumberParameter(), 1e300, 1e300),
+        (FloatParameter(), float(2**60), float(2**60)),
+        (JSONParameter(), [True, None, 2**53, [1e300], {"a": "x"}], [True, None, 2**53, [1e300], {"a": "x"}]),
+        (DecimalParameter(), PAST, str(PAST)),
+        (StringParameter(), PAST, str(PAST)),
+        (IntParameter(as_string=True), PAST, str(PAST)),
+        (IntParameter(as_string=True), -6, "-6"),
+        (IntParameter(as_string=True), "6", "6"),
+        (IntParameter(required=False, as_string=True), None, None),
+        (IntParameter(allow_null=True, as_string=True), None, None),
+        (ListParameter(IntParameter(as_string=True)), [1, PAST], ["1", str(PAST)]),
+        (DictParameter(IntParameter(as_string=True)), {"a": 2**70}, {"a": str(2**70)}),
+    ],
+    ids=brief,
+)
+def test_an_output_that_a_page_reads_exactly(parameter, value, written):
+    assert dump_outputs({"a": parameter}, {"a": value}) == {"a": written}
+
+
+def test_an_integer_that_is_a_string_in_json_is_an_integer_in_python_and_keeps_its_limits():
+    parameter = IntParameter(as_string=True, max_value=2**60, default=5)
+    assert parse_inputs({"a": parameter}, {"a": str(2**60)}) == {"a": 2**60}
+    assert parse_inputs({"a": parameter}, {}) == {"a": 5}
+    with pytest.raises(ValidationError):
+        parse_inputs({"a": parameter}, {"a": str(2**60 + 1)})
+    assert parameter.json_schema() == {"type": "string", "pattern": "^-?[0-9]+$", "default": "5"}
+    assert repr(IntParameter(as_string=True)) == "IntParameter(as_string=True)"
+    assert IntParameter(as_string=True) != IntParameter()
+    schema = object_schema({"a": IntParameter(as_string=True, allow_null=True)})
+    for value in (str(PAST), "-6", None):
+        Draft202012Validator(schema).validate({"a": value})
+    assert not Draft202012Validator(schema).is_valid({"a": 6})

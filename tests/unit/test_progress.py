@@ -2,11 +2,13 @@
 
 import datetime as dt
 import decimal
+import itertools
 import math
 import sys
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from django.utils.functional import lazystr
@@ -219,6 +221,64 @@ def test_what_is_said_during_a_collection_is_in_it_or_wakes_the_next():
             assert waking.acquire(timeout=10), f"nobody said that it was more than {last}"
             last = speaker.collect().progress
         saying.result()
+
+
+SAID = {  # each call, its argument, and where it is in what was collected
+    "target": (Speaker.set_target, 7, lambda said: said.target == 7),
+    "progress": (Speaker.set_progress, 7, lambda said: said.progress == 7),
+    "increment": (Speaker.inc_progress, 7, lambda said: said.progress == 7),
+    "message": (Speaker.add_message, "hi", lambda said: said.messages == ["hi"]),
+}
+each_said = pytest.mark.parametrize(("call", "value", "has_it"), SAID.values(), ids=SAID)
+
+
+def switched(number, other, function, *arguments):
+    """Call `function`, and `other` just before its line of that number, as when another thread gets its turn there.
+
+    Returns what it returns, and whether it has so many lines.
+    """
+    lines = itertools.count()
+    passed = []
+
+    def look(frame, event, arg):
+        if event == "line" and next(lines) == number:
+            passed.append(True)
+            other()
+        return look
+
+    usual = sys.gettrace()
+    sys.settrace(lambda frame, *_: look if frame.f_code is function.__code__ else None)
+    try:
+        result = function(*arguments)
+    finally:
+        sys.settrace(usual)
+    return result, bool(passed)
+
+
+@each_said
+def test_what_is_said_at_any_moment_of_a_collection_is_in_it_or_wakes_the_next(call, value, has_it):
+    for number in itertools.count():
+        wakes = Wakes()
+        speaker = Speaker(None, None, wake=wakes)
+        speaker.changed()  # there is something to collect
+        said, passed = switched(number, partial(call, speaker, value), Speaker.collect, speaker)
+        if not passed:
+            break
+        assert has_it(said) or (wakes.count == 2 and has_it(speaker.collect())), f"lost before line {number}"
+    assert number > 2
+
+
+@each_said
+def test_a_collection_at_any_moment_of_a_call_has_what_it_says_or_is_not_the_last(call, value, has_it):
+    for number in itertools.count():
+        wakes = Wakes()
+        speaker = Speaker(None, None, wake=wakes)
+        collected = []
+        _, passed = switched(number, lambda: collected.append(speaker.collect()), call, speaker, value)  # noqa: B023
+        if not passed:
+            break
+        assert has_it(collected[0]) or (wakes.count == 1 and has_it(speaker.collect())), f"lost before line {number}"
+    assert number > 1
 
 
 @pytest.mark.usefixtures("eager_switching")

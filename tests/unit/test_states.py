@@ -63,5 +63,5 @@ def test_a_later_attempt_is_not_moved_by_an_earlier_one():
 
 def test_statuses_and_codes_are_the_words_of_the_contract():
     assert {str(status) for status in Status} == {"pending", "running", "succeeded", "failed", "cancelled"}
-    codes = {"exception", "task_error", "timeout", "worker_lost", "invalid_outputs", "unknown_task"}
+    codes = {"exception", "task_error", "timeout", "worker_lost", "process_lost", "invalid_outputs", "unknown_task"}
     assert {str(code) for code in ErrorCode} == codes

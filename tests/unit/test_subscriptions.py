@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection
 
 from taskapi import events, protocol, subscriptions
+from taskapi.conf import settings
 from taskapi.consumers.tasks import TaskConsumer
 from taskapi.database import in_database
 from taskapi.execution import Executor
@@ -40,9 +41,9 @@ class Follower:
     async def start(self, after=0):
         """Show the run as its row is now, as the consumer does."""
         info = await TaskInfo.objects.aget(uuid=self.subscription.uuid)
-        messages = await sync_to_async(info.messages_after)(after)
-        snapshot = {"type": "snapshot", "task": protocol.represent(info, messages)}
-        await self.subscription.start(info, protocol.encode(snapshot))
+        messages = await sync_to_async(subscriptions.read_messages)(info, after, subscriptions.SHOWN)
+        first = protocol.first_frame({"type": "snapshot"}, info, after, messages, settings.sent_frame_bytes)
+        await self.subscription.start(info, first)
         return self
 
     def hear(self, *reports):
@@ -201,6 +202,46 @@ async def test_an_end_that_shows_a_gap_is_told_from_the_row():
     follower.hear(report((DONE["seq"], "end"), since=ONE + 16))
     await until(lambda: follower.ended)
     assert follower.told() == [("message", "missed"), ("target", 9), ("progress", 9), ("finished", "succeeded")]
+
+
+async def test_a_look_that_is_asked_for_while_the_row_is_read_is_not_forgotten(monkeypatch):
+    loop, usual, late = asyncio.get_running_loop(), subscriptions._read_changes, iter(["late"])
+    info = await a_run(**RUNNING)
+    follower = await Follower(info).start()
+
+    def read(*args):
+        found = usual(*args)
+        for message in late:  # what it has not found, and a look at that
+            TaskMessage.objects.create(run=info, index=0, attempt=1, seq=ONE + 5, body=message)
+            TaskInfo.objects.filter(pk=info.pk).update(message_count=1, seq=ONE + 9)
+            loop.call_soon_threadsafe(follower.subscription.catch_up)
+        return found
+
+    monkeypatch.setattr(subscriptions, "_read_changes", read)
+    follower.subscription.catch_up()
+    await until(follower.told)
+    assert follower.told() == [("message", "late")]
+    follower.subscription.stop()
+
+
+async def test_messages_that_a_follower_has_heard_are_not_read_again(monkeypatch):
+    usual, read = subscriptions._read_changes, []
+
+    def reads(*args):
+        info, messages = usual(*args)
+        read.append([message.body for message in messages])
+        return info, messages
+
+    monkeypatch.setattr(subscriptions, "_read_changes", reads)
+    info = await a_run(**RUNNING)
+    follower = await Follower(info).start()
+    await change(info, (ONE + 5, "m0"), (ONE + 6, "m1"), seq=ONE + 10)
+    follower.hear(report((ONE + 5, "m0"), (ONE + 6, "m1"), (ONE + 10, "on"), since=ONE + 4))
+    await heard_up_to("on", follower)
+    follower.subscription.catch_up()
+    await until(lambda: read)
+    assert read == [[]]
+    follower.subscription.stop()
 
 
 async def test_reports_that_come_while_the_row_is_read_wait_their_turn(held):
@@ -809,6 +850,82 @@ async def test_a_layer_that_breaks_is_joined_again_and_what_was_missed_is_told(a
     assert first != second  # another channel
 
 
+async def test_who_comes_first_after_an_outage_is_in_the_group_at_once(away, patient):
+    info = await a_run(**RUNNING)
+    async with opened() as hub:
+        await until(lambda: hub._away)
+        away.come_back()
+        await until(hub._connected.is_set)
+        await follow(hub, info)
+        assert set(away.groups) == {events.group(info.uuid)}
+
+
+async def test_a_layer_that_has_worked_is_soon_tried_again_however_long_it_was_away_before(away, caplog):
+    info = await a_run(**RUNNING)
+    async with opened() as hub:
+        await until(lambda: len(caplog.records) > 3)
+        for _ in range(2):
+            away.come_back()
+            await until(hub._connected.is_set)
+            follower = await follow(hub, info)
+            await until(lambda: away.groups)
+            await published(info, (ONE + 9, "on"))
+            await heard_up_to("on", follower)
+            hub.remove(follower.subscription)
+            caplog.clear()
+            away.leave()
+            broke = await until(lambda: next((at for at in caplog.records if "next try" in at.msg), None))
+            assert broke.args[-1] == subscriptions.FIRST_PAUSE
+
+
+async def test_what_happens_while_a_layer_is_joined_again_is_told(away, patient, caplog, monkeypatch):
+    away.come_back()
+    info = await a_run(**RUNNING)
+    group_add, meanwhile = away.group_add, iter(["before it has joined, nothing can be heard"])
+
+    async def join(group, channel):
+        for message in meanwhile:
+            await change(info, (ONE + 5, message), seq=ONE + 9)
+        await group_add(group, channel)
+
+    async with opened() as hub:
+        follower = await follow(hub, info)
+        away.leave()
+        await until(lambda: "The channel layer is not there" in caplog.text)
+        await away.flush()
+        monkeypatch.setattr(away, "group_add", join)
+        away.come_back()
+        await until(follower.told)
+    assert follower.told() == [("message", "before it has joined, nothing can be heard")]
+
+
+async def test_a_group_that_was_joined_with_a_channel_that_is_gone_is_joined_with_the_next(away, monkeypatch):
+    monkeypatch.setattr(subscriptions, "WATCH_INTERVAL", 3600)
+    monkeypatch.setattr(subscriptions, "CONNECT_TIMEOUT", LIMIT)
+    away.come_back()
+    info = await a_run(**RUNNING)
+    group_add, joining, going = away.group_add, asyncio.Event(), asyncio.Event()
+
+    async def join(group, channel):
+        joining.set()
+        await going.wait()
+        await group_add(group, channel)
+
+    monkeypatch.setattr(away, "group_add", join)
+    async with opened() as hub:
+        following = asyncio.create_task(follow(hub, info))
+        await joining.wait()
+        first = hub._channel
+        away.leave()
+        await until(lambda: hub._channel is None)
+        away.come_back()
+        second = await until(lambda: hub._channel)
+        going.set()
+        await following
+        await until(lambda: second in away.groups.get(events.group(info.uuid), {}))
+    assert first != second
+
+
 async def test_a_group_that_could_not_be_joined_is_tried_again(away, monkeypatch):
     away.come_back()
     info = await a_run(**RUNNING)
@@ -878,7 +995,7 @@ async def test_a_layer_that_hung_is_waited_for_again_when_it_answers(slow):
         await follow(hub, first)
         await follow(hub, second)
         slow.set()
-        await until(lambda: {first.uuid, second.uuid} == hub._joined)
+        await until(lambda: {first.uuid, second.uuid} == set(hub._joined))
         await follow(hub, third)
         assert third.uuid in hub._joined
 
@@ -1096,6 +1213,36 @@ async def test_a_hub_that_is_opened_while_it_closes_is_open(slow, moment):
         await heard_up_to("on", follower)
         hub.remove(follower.subscription)
     await until(lambda: not events.get_layer().groups)
+
+
+async def test_chores_that_end_late_leave_those_of_a_hub_that_was_opened_again_their_channel(away, monkeypatch):
+    away.come_back()
+    info = await a_run(**RUNNING)
+    receive, receiving, going = away.receive, asyncio.Event(), asyncio.Event()
+
+    async def receive_to_the_end(channel):
+        receiving.set()
+        try:
+            return await receive(channel)
+        finally:
+            await going.wait()
+
+    monkeypatch.setattr(away, "receive", receive_to_the_end)
+    hub = Hub()
+    hub.open()
+    await receiving.wait()
+    first = hub._channel
+    closing = asyncio.create_task(hub.close())
+    await asyncio.sleep(0)  # a turn of the loop: it has begun, and waits
+    async with opened(hub):
+        await until(lambda: hub._channel not in (None, first))
+        going.set()
+        await closing
+        follower = await follow(hub, info)
+        await until(lambda: away.groups)
+        await published(info, (ONE + 9, "on"))
+        await heard_up_to("on", follower)
+        hub.remove(follower.subscription)
 
 
 @pytest.mark.parametrize("turns", range(6))

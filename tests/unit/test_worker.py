@@ -29,6 +29,12 @@ async def test_arqs_own_worker_executes_nothing():
     ("url", "expected"),
     [
         ("redis://ann:secret@there:7/3", {"host": "there", "port": 7, "database": 3, "username": "ann"}),
+        ("redis://ann:s%40c%2Fret@there/3", {"username": "ann", "password": "s@c/ret", "database": 3}),
+        (
+            "rediss://there?ssl_cert_reqs=none&ssl_ca_certs=/ca.pem&db=2&health_check_interval=5",
+            {"ssl": True, "ssl_cert_reqs": "none", "ssl_ca_certs": "/ca.pem", "database": 2},
+        ),
+        ("unix://:s%40cret@/run/redis.sock", {"unix_socket_path": "/run/redis.sock", "password": "s@cret"}),
         ("rediss://there/0", {"host": "there", "ssl": True, "sentinel": False}),
         ("unix:///run/redis.sock?db=3", {"unix_socket_path": "/run/redis.sock", "database": 3}),
         (

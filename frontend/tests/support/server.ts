@@ -204,6 +204,10 @@ export class TestServer {
       return reply({ type: "accepted", ref, task: run.after(0) });
     }
     const run = this.runs.find(({ info }) => info.uuid === frame.uuid);
+    if (type === "unsubscribe") {
+      run?.followers.delete(socket);
+      return reply({ type: "unsubscribed", ref, uuid: frame.uuid ?? null });
+    }
     if (run === undefined) return reply({ type: "error", ref, code: "not_found", detail: "Not found." });
     if (type === "cancel") {
       if (!this.cancel(run)) return reply({ type: "error", ref, code: "conflict", status: 409, detail: ENDED });

@@ -6,14 +6,16 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from taskapi.upkeep import prune
+from taskapi.upkeep import Pruner
 
 
 class Command(BaseCommand):
     help = "Deletes finished runs, and their messages, that TASK_API_RETENTION or their task's `retain` lets go."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        deleted = 0
-        while count := prune():
-            deleted += count
-        self.stdout.write(f"Deleted {deleted} runs.")
+        pruner = Pruner()
+        while pruner.page():
+            pass
+        self.stdout.write(f"Deleted {pruner.deleted} runs.")
+        if pruner.left:
+            self.stdout.write(f"{len(pruner.left)} more have expired, but could not be deleted.")

@@ -7,4 +7,6 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.browser.site.tasks.Talk",
     "tests.browser.site.tasks.AsyncTalk",
     "tests.browser.site.tasks.Unserved",
+    "tests.browser.site.tasks.Mark",
+    "tests.browser.site.tasks.Chatter",
 ]

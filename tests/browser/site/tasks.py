@@ -54,3 +54,25 @@ class Unserved(Talk):
 
     name = "unserved"
     queue = "nobody"
+
+
+class Mark(Task):
+    """Add a line to a file: how often it was executed can be seen when no page is left to hear of it."""
+
+    name = "mark"
+    inputs = {"file": StringParameter(), "ballast": StringParameter(default="", max_length=1_000_000)}
+
+    def run(self, file, ballast):
+        with Path(file).open("a") as marks:
+            marks.write(f"{self.info.uuid}\n")
+
+
+class Chatter(Task):
+    """Say much at once."""
+
+    name = "chatter"
+    inputs = {"count": IntParameter()}
+
+    def run(self, count):
+        for number in range(count):
+            self.add_message(number)

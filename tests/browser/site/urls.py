@@ -15,6 +15,7 @@ def page(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("", page),
+    path("elsewhere", page),
     path("static/<path:path>", serve, {"insecure": True}),  # a test's server is nobody else's
     path("", include("taskapi.urls")),
 ]

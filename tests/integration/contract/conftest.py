@@ -15,11 +15,13 @@ MEMBERS_SETTINGS = "tests.integration.contract.members_settings"
 
 PASSWORD = "secret"
 
+
+def basic(name: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + b64encode(f"{name}:{PASSWORD}".encode()).decode()}
+
+
 # By user, the header that says who one is; None for nobody.
-BASIC: dict[str | None, dict[str, str]] = {
-    name: {"Authorization": "Basic " + b64encode(f"{name}:{PASSWORD}".encode()).decode()}
-    for name in ("ann", "bob", "staff")
-}
+BASIC: dict[str | None, dict[str, str]] = {name: basic(name) for name in ("ann", "bob", "staff")}
 BASIC[None] = {}
 
 MAKE_USERS = f"""

@@ -35,4 +35,5 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.integration.contract.tasks.WhoAmI",
     "tests.integration.contract.tasks.Members",
     "tests.integration.contract.tasks.OncePerDay",
+    "tests.integration.contract.tasks.Large",
 ]

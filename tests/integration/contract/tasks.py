@@ -283,3 +283,19 @@ class OncePerDay(Task):
 
     def run(self):
         pass
+
+
+class Large(Task):
+    """Say so many lines, then a message of so many characters, and return a text of so many."""
+
+    name = "large"
+    inputs = {"lines": IntParameter(default=0), "message": IntParameter(default=0), "outputs": IntParameter(default=0)}
+    outputs = {"text": StringParameter()}
+
+    def run(self, lines, message, outputs):
+        for number in range(lines):
+            self.add_message(f"line {number}: {'.' * 80}")
+        if message:
+            self.add_message("x" * message)
+            self.add_message("after it")
+        return "x" * outputs

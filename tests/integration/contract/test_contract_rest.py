@@ -317,3 +317,11 @@ def test_a_browser_needs_its_csrf_token(stack, rest):
     refused = rest.post("/tasks/", json=SUM)
     assert (refused.status_code, "CSRF" in refused.json()["detail"]) == (403, True)
     start(rest, **SUM, headers={"X-CSRFToken": cookies["csrftoken"]})
+
+
+def test_who_has_no_credentials_does_not_learn_which_runs_there_are(rest):
+    found = start(rest, **SUM, headers=BASIC["ann"]).json()
+    answers = [rest.get(f"/tasks/{uuid}/") for uuid in (found["uuid"], UUID)]
+    assert answers[0].content == answers[1].content == b'{"detail":"Not found.","code":"not_authenticated"}'
+    assert {answer.status_code for answer in answers} == {404}
+    assert rest.get(f"/tasks/{UUID}/", headers=BASIC["ann"]).json() == {"detail": "Not found.", "code": "not_found"}

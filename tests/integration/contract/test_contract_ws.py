@@ -3,11 +3,12 @@
 import asyncio
 import json
 import uuid
+from contextlib import suppress
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.integration.contract.conftest import BASIC
+from tests.integration.contract.conftest import BASIC, basic
 from tests.integration.contract.guarantees import REPRESENTATION, check_stream, messages
 from tests.integration.contract.tasks import EVERYTHING
 from tests.support.socket import open_socket
@@ -195,6 +196,87 @@ async def test_a_refusal_says_what_rest_would_have_answered(ws_connect, rest, bo
         error = await ask(socket, type="run", ref="r", **body)
     status = {"status": 401} if response.status_code == 401 else {}  # the others follow from the code
     assert error == {"type": "error", "ref": "r", "code": code, "detail": answer.get("detail", answer), **status}
+
+
+# What is too large for a frame
+
+MOST = 2**20  # bytes, as daphne's and as the default of TASK_API_LIMITS
+
+
+async def receive_bounded(socket):
+    """The frames up to `finished`, none of which is larger than it may be."""
+    frames = []
+    while not frames or frames[-1]["type"] != "finished":
+        text = await asyncio.wait_for(socket.connection.recv(), 20)
+        assert len(text.encode()) <= MOST
+        frames.append(json.loads(text))
+    return frames
+
+
+def check_numbers(frames):
+    numbers = [frames[0]["task"]["seq"], *(frame["seq"] for frame in frames[1:])]
+    assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.parametrize("size", [MOST - 2000, MOST, 3_000_000])
+async def test_an_outcome_of_any_size_arrives(ws_connect, rest, size):
+    async with ws_connect(max_size=MOST) as socket:
+        await socket.send(type="run", ref="r", task="large", inputs={"outputs": size})
+        *_, finished = frames = await receive_bounded(socket)
+        await socket.send(type="subscribe", ref="again", uuid=finished["uuid"])
+        again = await receive_bounded(socket)
+        await assert_alive(socket)
+    uuid = finished["uuid"]
+    assert rest.get(f"/tasks/{uuid}/").json()["outputs"] == {"text": "x" * size}
+    for task in (finished["task"], again[0]["task"], again[-1]["task"]):
+        if size >= MOST:
+            assert task["omitted"] == ["outputs"]
+            assert "outputs" not in task
+        else:
+            assert "omitted" not in task
+            assert len(task["outputs"]["text"]) == size
+    check_numbers(frames)
+
+
+async def test_a_message_that_no_frame_can_hold_is_told_without_its_text(ws_connect, rest):
+    async with ws_connect(max_size=MOST) as socket:
+        await socket.send(type="run", ref="r", task="large", inputs={"message": 1_100_000})
+        frames = await receive_bounded(socket)
+        await socket.send(type="subscribe", ref="again", uuid=frames[-1]["uuid"])
+        again = await receive_bounded(socket)
+    for followed in (frames, again):
+        large, after = (frame for frame in followed if frame["type"] == "message")
+        assert (large["index"], large["omitted"], "message" in large) == (0, True, False)
+        assert (after["index"], after["message"]) == (1, "after it")
+        check_numbers(followed)
+    answer = rest.get(f"/tasks/{frames[-1]['uuid']}/?after=0").json()
+    assert [len(message) for message in answer["messages"]] == [1_100_000, 8]
+
+
+async def test_a_run_with_large_inputs_is_followed_over_the_socket_though_it_was_started_over_rest(ws_connect, rest):
+    body = {"task": "say_these", "inputs": {"messages": ["x" * 1_200_000]}}
+    uuid = rest.post("/tasks/", json=body).json()["uuid"]
+    async with ws_connect(max_size=MOST) as socket:
+        await socket.send(type="subscribe", ref="r", uuid=uuid)
+        frames = await receive_bounded(socket)
+    assert frames[0]["task"]["omitted"] == ["inputs"]
+    assert frames[-1]["task"]["omitted"] == ["inputs"]
+    assert rest.get(f"/tasks/{uuid}/").json()["inputs"] == body["inputs"]
+
+
+async def test_a_log_that_no_frame_can_hold_arrives_line_by_line(ws_connect):
+    async with ws_connect(max_size=MOST) as socket:
+        await socket.send(type="run", ref="r", task="large", inputs={"lines": 14_000})
+        frames = await receive_bounded(socket)
+        await socket.send(type="subscribe", ref="again", uuid=frames[-1]["uuid"], after=1000)
+        again = await receive_bounded(socket)
+    said = [message for frame in frames if frame["type"] == "message" for message in [frame["message"]]]
+    assert len(said) == 14_000
+    shown = again[0]["task"]["messages"]
+    assert 0 < len(shown) < 13_000
+    assert shown + messages(again) == said[1000:]
+    assert again[0]["task"]["message_count"] == 14_000
+    check_numbers(again)
 
 
 # Running
@@ -631,3 +713,54 @@ async def test_a_throttle_is_asked_once_a_run_and_not_when_one_is_read(ws_connec
         error = await ask(socket, type="run", ref="r", task="once_per_day", inputs={})
         await assert_alive(socket)
     assert (error["type"], error["code"]) == ("error", "throttled")
+
+
+# Who is at the other end by now
+
+
+async def closing_code(socket):
+    """The code with which the server closes the socket, whatever it sends before."""
+    async with asyncio.timeout(20):
+        with suppress(ConnectionClosed):
+            async for _ in socket.connection:
+                pass
+    return socket.connection.close_code
+
+
+def as_header(cookies):
+    return {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+
+
+async def test_who_logs_out_in_another_tab_is_closed_as_he_follows_a_run_and_starts_no_more(stack, ws_connect, gate):
+    cookies = stack.login("staff")
+    async with ws_connect(additional_headers=as_header(cookies), origin=stack.url) as socket:
+        await socket.send(type="run", ref="r", task="hold", inputs={"gate": gate.path})
+        await socket.receive_until("message")
+        with stack.client() as tab:
+            tab.cookies.update(cookies)
+            out = tab.post("/admin/logout/", data={"csrfmiddlewaretoken": cookies["csrftoken"]})
+            assert out.status_code < 400
+        assert await closing_code(socket) == 4401
+    gate.open()  # its run goes on
+
+
+@pytest.mark.parametrize("headers", ["session", "password"])
+async def test_a_user_who_is_deactivated_by_another_process_is_closed(stack, ws_connect, headers):
+    name = f"leaver{headers}"
+    script = f"User.objects.create_user('{name}', password='secret', is_staff=True)"
+    stack.manage("shell", "--verbosity=0", "-c", f"from django.contrib.auth.models import User; {script}")
+    known = as_header(stack.login(name)) if headers == "session" else basic(name)
+    async with ws_connect(additional_headers=known) as busy, ws_connect(additional_headers=known) as quiet:
+        assert (await run(busy, "who_am_i"))[-1]["task"]["outputs"]["info"]["user"] == name
+        script = f"User.objects.filter(username='{name}').update(is_active=False)"
+        stack.manage("shell", "--verbosity=0", "-c", f"from django.contrib.auth.models import User; {script}")
+        assert await closing_code(quiet) == 4401
+        assert await closing_code(busy) == 4401
+
+
+async def test_who_subscribes_without_credentials_is_told_that_he_may_have_to_log_in(ws_connect):
+    async with ws_connect() as nobody, ws_connect(additional_headers=BASIC["bob"]) as bob:
+        asked = {"type": "subscribe", "ref": "s", "uuid": UUID}
+        answer = {"type": "error", "ref": "s", "code": "not_found", "detail": "Not found."}
+        assert await ask(nobody, **asked) == {**answer, "reason": "not_authenticated"}
+        assert await ask(bob, **asked) == answer

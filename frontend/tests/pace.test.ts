@@ -1,0 +1,306 @@
+/** How often `onStatus` is called, and what of a run that says much costs what. */
+
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { AbortError } from "../src/errors.js";
+import { Caller } from "../src/handle.js";
+import { Iteration } from "../src/iteration.js";
+import { defaults } from "../src/options.js";
+import { Pace } from "../src/pace.js";
+import type { Status, TaskInfo, TaskMessageEvent } from "../src/protocol.js";
+import { Run } from "../src/run.js";
+
+const UUID = "6b0f3a4e-0000-4000-8000-000000000000";
+let page: { visibilityState: string };
+
+beforeEach(() => {
+  vi.useFakeTimers(); // of which each frame of the screen lasts 16 ms
+  page = { visibilityState: "visible" };
+  vi.stubGlobal("document", page);
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+const info = (fields: Partial<TaskInfo> = {}): TaskInfo => ({
+  uuid: UUID,
+  task: "talk",
+  status: "running",
+  progress: null,
+  target: null,
+  inputs: {},
+  outputs: null,
+  messages: [],
+  message_count: 0,
+  error: null,
+  attempt: 1,
+  seq: 1,
+  cancel_requested: false,
+  created: "2026-01-02T03:04:05Z",
+  started: null,
+  finished: null,
+  ...fields,
+});
+
+const message = (index: number): TaskMessageEvent => ({
+  type: "message",
+  uuid: UUID,
+  attempt: 1,
+  seq: index + 2,
+  index,
+  message: index,
+});
+
+/** A caller, and what it was told, in order: of each call of `onStatus` how many messages there were. */
+function calling(extra: object = {}) {
+  const told: unknown[] = [];
+  const caller = new Caller({
+    onStatus: (task) => told.push(task.messages.length),
+    onSuccess: () => told.push("success"),
+    onError: (error) => told.push(error.name),
+    ...extra,
+  });
+  const run = new Run({ uuid: UUID }, defaults());
+  caller.follows(run, { cancel: () => Promise.resolve(), leave: () => {} });
+  caller.changed(run.answer(info(), 0));
+  const say = (count: number) => {
+    for (let said = 0; said < count; said += 1) caller.changed(run.event(message(run.known)));
+  };
+  const end = (status: Status) => {
+    const { messages: _, ...task } = info({ status, outputs: {}, message_count: run.known, seq: 1e9 });
+    caller.changed(run.event({ type: "finished", uuid: UUID, attempt: 1, seq: 1e9, status, task }));
+    caller.ended(run);
+  };
+  return { caller, run, told, say, end };
+}
+
+/** The frames of the screen that go by, and how often `told` grew in each. */
+function inFrames(count: number, told: unknown[], during: () => void): number[] {
+  const calls: number[] = [];
+  for (let frame = 0; frame < count; frame += 1) {
+    const before = told.length;
+    during();
+    vi.advanceTimersToNextFrame();
+    calls.push(told.length - before);
+  }
+  return calls;
+}
+
+test("`onStatus` is called once in a frame of the screen at most, with the state by then", () => {
+  const { told, say } = calling();
+  expect(told).toEqual([0]);
+  const calls = inFrames(20, told, () => say(50));
+  expect(Math.max(...calls)).toBe(1);
+  expect(told.length).toBeGreaterThanOrEqual(18);
+  vi.advanceTimersByTime(100);
+  expect(told.at(-1)).toBe(1_000);
+  expect(vi.getTimerCount()).toBe(0);
+});
+
+test("a change that comes alone is told at once", () => {
+  const { told, say } = calling();
+  for (let known = 0; known < 5; known += 1) {
+    vi.advanceTimersByTime(50);
+    say(1);
+    expect(told.at(-1)).toBe(known + 1);
+  }
+  expect(told).toHaveLength(6);
+});
+
+test.each([
+  ["hidden", () => Object.assign(page, { visibilityState: "hidden" })],
+  ["no page", () => vi.stubGlobal("document", undefined)],
+  ["a page that has no screen", () => vi.stubGlobal("requestAnimationFrame", undefined)],
+])("in %s a timer takes the frame's place", (_name, prepare) => {
+  prepare();
+  const { told, say } = calling();
+  say(100);
+  vi.advanceTimersByTime(50);
+  expect(told).toEqual([0, 100]);
+});
+
+test("a page that is hidden while it waits for a frame is told all the same", () => {
+  vi.stubGlobal("requestAnimationFrame", () => 1); // which never comes
+  vi.stubGlobal("cancelAnimationFrame", vi.fn());
+  const { told, say } = calling();
+  say(100);
+  page.visibilityState = "hidden";
+  vi.advanceTimersByTime(2_000);
+  expect(told).toEqual([0, 100]);
+});
+
+test.each([
+  ["succeeded", "success"],
+  ["failed", "TaskFailed"],
+  ["cancelled", "TaskCancelled"],
+] as const)("the last state is told before it is told that the run %s", async (status, outcome) => {
+  const { caller, told, say, end } = calling();
+  say(3);
+  end(status);
+  expect(told).toEqual([0, 3, outcome]);
+  vi.advanceTimersByTime(1_000);
+  expect(told).toHaveLength(3);
+  expect(vi.getTimerCount()).toBe(0);
+  await caller.handle.catch(() => {});
+});
+
+test("what happened before a refusal is told before it", async () => {
+  const { caller, told, say } = calling();
+  say(3);
+  caller.failed(new Error("gone"));
+  expect(told).toEqual([0, 3, "Error"]);
+});
+
+test("nothing is told late after `detach()`, and no timer stays", () => {
+  const { caller, told, say } = calling();
+  say(3);
+  caller.handle.detach();
+  expect(vi.getTimerCount()).toBe(0);
+  vi.advanceTimersByTime(1_000);
+  expect(told).toEqual([0]);
+});
+
+test("an abort in the middle of a frame tells nothing but itself", async () => {
+  const controller = new AbortController();
+  const told: string[] = [];
+  const callbacks = { onStatus: () => told.push("status"), onError: (error: Error) => told.push(error.name) };
+  const caller = new Caller(callbacks, controller.signal);
+  const run = new Run({ uuid: UUID }, defaults());
+  caller.follows(run, { cancel: () => Promise.resolve(), leave: () => {} });
+  caller.changed(run.answer(info(), 0));
+  caller.changed(run.event(message(0)));
+  controller.abort();
+  expect(told).toEqual(["status", "AbortError"]);
+  await expect(caller.handle).rejects.toBeInstanceOf(AbortError);
+});
+
+test("listeners and loops are told every event, whatever the frame", async () => {
+  const { caller, say, end } = calling();
+  const heard: number[] = [];
+  caller.handle.on("message", ({ index }) => heard.push(index));
+  const looped: number[] = [];
+  const loop = (async () => {
+    for await (const event of caller.handle) if (event.type === "message") looped.push(event.index);
+  })();
+  say(1_000);
+  end("succeeded");
+  await loop;
+  const all = Array.from({ length: 1_000 }, (_, index) => index);
+  expect(heard).toEqual(all);
+  expect(looped).toEqual(all);
+});
+
+test("nobody who gives no `onStatus` is waited for", () => {
+  const { say } = calling({ onStatus: null });
+  say(3);
+  expect(vi.getTimerCount()).toBe(0);
+});
+
+test("a throw of `tell` ends nothing", () => {
+  const tell = vi.fn(() => {
+    throw new Error("mine");
+  });
+  const pace = new Pace(tell);
+  expect(() => pace.changed()).toThrow("mine");
+  pace.changed();
+  expect(() => vi.advanceTimersByTime(100)).toThrow("mine");
+  expect(tell).toHaveBeenCalledTimes(2);
+});
+
+// What a representation has
+
+function said(count: number) {
+  const run = new Run({ uuid: UUID }, defaults());
+  run.answer(info(), 0);
+  for (let index = 0; index < count; index += 1) run.event(message(index));
+  return run;
+}
+
+test("the messages of a representation stay as they were, and are the caller's own", () => {
+  const run = said(2);
+  const early = run.current();
+  const looked = run.current();
+  expect(looked.messages).toEqual([0, 1]);
+  run.event(message(2));
+  expect(early.messages).toEqual([0, 1]); // though it is looked at only now
+  early.messages.push("mine");
+  expect(early.messages).toEqual([0, 1, "mine"]);
+  expect(looked.messages).toEqual([0, 1]);
+  expect(run.current().messages).toEqual([0, 1, 2]);
+  early.messages = [];
+  expect(early.messages).toEqual([]);
+});
+
+test("a representation is a plain object with an array, however it is copied", () => {
+  const expected = info({ messages: [0, 1], message_count: 2, seq: 3 });
+  const fresh = () => said(2).current();
+  expect(fresh()).toEqual(expected);
+  expect({ ...fresh() }).toEqual(expected);
+  expect(Object.assign({}, fresh())).toEqual(expected);
+  expect(JSON.parse(JSON.stringify(fresh()))).toEqual(expected);
+  expect(structuredClone(fresh())).toEqual(expected);
+  expect(Object.keys(fresh()).sort()).toEqual(Object.keys(expected).sort());
+  expect(Array.isArray(fresh().messages)).toBe(true);
+  expect(Object.freeze(fresh()).messages).toEqual([0, 1]);
+  expect(Object.getPrototypeOf(fresh())).toBe(Object.prototype);
+});
+
+/** The elements of arrays that were copied or moved meanwhile. */
+async function moved(work: () => void | Promise<void>): Promise<number> {
+  const { slice, shift, [Symbol.iterator]: iterator } = Array.prototype;
+  let count = 0;
+  const counting = (original: (...args: never[]) => unknown, all: boolean) =>
+    function (this: unknown[], ...args: never[]) {
+      const result = Reflect.apply(original, this, args);
+      count += all ? this.length : (result as unknown[]).length;
+      return result;
+    };
+  Object.assign(Array.prototype, {
+    slice: counting(slice, false),
+    shift: counting(shift, true),
+    [Symbol.iterator]: counting(iterator, true),
+  });
+  try {
+    await work();
+  } finally {
+    Object.assign(Array.prototype, { slice, shift, [Symbol.iterator]: iterator });
+  }
+  return count;
+}
+
+test("a run that says much costs no copy of all of it for each message", async () => {
+  const run = said(10_000);
+  const copied = await moved(() => {
+    for (let index = 10_000; index < 10_100; index += 1) {
+      run.event(message(index));
+      run.current();
+    }
+  });
+  expect(run.known).toBe(10_100);
+  expect(copied).toBeLessThan(10_000);
+});
+
+test("a loop that is far behind moves no event more often than once as it takes them", async () => {
+  const COUNT = 5_000;
+  const iteration = new Iteration([], () => {});
+  for (let index = 0; index < COUNT; index += 1) iteration.push(message(index));
+  iteration.end();
+  const taken: number[] = [];
+  const copied = await moved(async () => {
+    for (let next = await iteration.next(); !next.done; next = await iteration.next()) {
+      if (next.value.type === "message") taken.push(next.value.index);
+    }
+  });
+  expect(taken).toEqual(Array.from({ length: COUNT }, (_, index) => index));
+  expect(copied).toBeLessThanOrEqual(COUNT);
+});
+
+test("a loop takes what comes while it waits, and what was kept, in order", async () => {
+  const iteration = new Iteration([message(0), message(1)], () => {});
+  const waiting = [iteration.next(), iteration.next(), iteration.next(), iteration.next()];
+  for (const index of [2, 3, 4, 5, 6]) iteration.push(message(index));
+  iteration.end();
+  const rest = [iteration.next(), iteration.next(), iteration.next(), iteration.next()];
+  const results = await Promise.all([...waiting, ...rest]);
+  expect(results.map(({ value }) => value?.type === "message" && value.index)).toEqual([0, 1, 2, 3, 4, 5, 6, false]);
+});

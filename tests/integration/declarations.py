@@ -1,0 +1,33 @@
+"""One task, as several versions of a project declare it."""
+
+from typing import Any
+
+from taskapi.params import DictParameter, IntParameter, StringParameter
+from taskapi.tasks import Task
+
+
+class First(Task):
+    name = "versioned"
+    inputs = {"a": IntParameter()}
+    outputs = {"by": StringParameter(), "given": DictParameter()}
+
+    def run(self, **inputs: Any) -> dict[str, Any]:
+        return {"by": type(self).__name__, "given": inputs}
+
+
+class Optional(First):
+    """Has one more, with a default."""
+
+    inputs = {"a": IntParameter(), "b": IntParameter(default=5)}
+
+
+class Required(First):
+    """Has one more, that is needed."""
+
+    inputs = {"a": IntParameter(), "c": IntParameter()}
+
+
+class Wider(First):
+    """Takes more values."""
+
+    inputs = {"a": StringParameter()}
