@@ -6,10 +6,10 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from typing import Protocol
-from weakref import WeakKeyDictionary
 
 from taskapi.access import Caller
 from taskapi.database import in_database
+from taskapi.loops import of_loop
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +81,6 @@ def _changed(callers: Iterable[Caller]) -> set[Caller]:
     return changed
 
 
-_rounds: WeakKeyDictionary[asyncio.AbstractEventLoop, Round] = WeakKeyDictionary()
-
-
 def get_round() -> Round:
     """The round of the running event loop."""
-    loop = asyncio.get_running_loop()
-    found = _rounds.get(loop)
-    if found is None:
-        found = _rounds[loop] = Round()
-    return found
+    return of_loop(Round)
