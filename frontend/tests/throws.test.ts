@@ -91,6 +91,7 @@ test.each([
   ["crypto throws", { crypto: { randomUUID: blocked, getRandomValues: blocked } }],
   ["there is no crypto", { crypto: undefined }],
   ["there are no events", { addEventListener: blocked }],
+  ["the page has no events", { addEventListener: blocked, document: { visibilityState: "visible", cookie: "" } }],
 ])("where %s, a run is started, polled and cancelled all the same", async (_name, globals) => {
   for (const [name, value] of Object.entries(globals)) vi.stubGlobal(name, value);
   client = clientOf(server);
