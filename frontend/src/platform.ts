@@ -95,32 +95,42 @@ export function newKey(): string {
 
 /** Calls `listener` when the page is looked at again, or the network has come back: it may have slept. */
 export function onWake(listener: () => void): void {
-  try {
-    if (typeof document === "object") {
-      // a stand-in for a page, as servers that render have it, may have no events
-      document.addEventListener?.("visibilitychange", () => {
-        if (document.visibilityState === "visible") listener();
-      });
-    }
-    if (typeof addEventListener !== "function") return;
+  listen(() => {
+    document.addEventListener("visibilitychange", () => {
+      if (document.visibilityState === "visible") listener();
+    });
+  });
+  listen(() => {
     addEventListener("online", listener);
     addEventListener("pageshow", (event) => {
       if (event.persisted) listener(); // from the browser's cache, with sockets that it has closed
     });
-  } catch {
-    // it goes on without: what waits is tried when its time has come
-  }
+  });
 }
 
 /** Calls `listener` when the page goes, or is hidden: on a phone that may be the last that it hears. */
 export function onLeave(listener: () => void): void {
-  if (typeof addEventListener !== "function" || typeof document !== "object") return;
-  addEventListener("pagehide", listener);
-  // on the window, after the page's own listeners on the document: they may start something themselves
-  addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "hidden") listener();
+  if (typeof document !== "object") return;
+  listen(() => {
+    addEventListener("pagehide", listener);
+    // on the window, after the page's own listeners on the document: they may start something themselves
+    addEventListener("visibilitychange", () => {
+      if (document.visibilityState === "hidden") listener();
+    });
   });
   if (document.visibilityState === "hidden") listener(); // it may be going at this moment
+}
+
+/**
+ * Begins to listen, where there is a page that has events: a worker has none of a document, a stand-in for a page, as
+ * servers that render have it, may have none at all, or throw. It goes on without: what waits is tried in its time.
+ */
+function listen(begin: () => void): void {
+  try {
+    begin();
+  } catch {
+    // as without
+  }
 }
 
 const FRAME = 16; // ms, where no screen says how long one lasts

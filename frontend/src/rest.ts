@@ -8,13 +8,13 @@ import type { Order } from "./run.js";
 import { limit, timing } from "./timing.js";
 
 /** A request as `fetch` takes it. */
-export interface Call {
+interface Call {
   readonly url: string;
   readonly init: RequestInit & { body?: string };
 }
 
 /** What starts a run, or finds the one that an earlier try with the same key has started. */
-export function startCall(base: string, order: Order, options: Options): Call {
+function startCall(base: string, order: Order, options: Options): Call {
   const headers = { "Content-Type": "application/json", "Idempotency-Key": order.key, ...csrf(options) };
   const body = JSON.stringify({ task: order.task, inputs: order.inputs });
   return callOf(base, { method: "POST", headers, body }, options);
@@ -23,26 +23,24 @@ export function startCall(base: string, order: Order, options: Options): Call {
 export const startRun = async (base: string, order: Order, options: Options, watch: Watch): Promise<TaskInfo> =>
   send(startCall(base, order, options), null, watch);
 
-/**
- * Asks for a start in a request that outlives its page, whose answer nobody hears.
- *
- * A browser takes some 64 KB of such requests at a time, and refuses what is larger.
- */
-export function handOver(base: string, order: Order, options: Options): void {
-  void outlive(() => startCall(base, order, options));
-}
-
-/** Asks a run to stop, in a request of that kind. */
-export function handOverCancel(base: string, uuid: string, options: Options): void {
-  void outlive(() => cancelCall(base, uuid, options));
-}
-
 const cancelCall = (base: string, uuid: string, options: Options): Call =>
   callOf(`${base}${uuid}/cancel/`, { method: "POST", headers: csrf(options) }, options);
 
 /** Asks a run to stop; the answer has all of its messages. */
 export const cancelRun = async (base: string, uuid: string, options: Options, watch: Watch): Promise<TaskInfo> =>
   send(cancelCall(base, uuid, options), uuid, watch);
+
+/**
+ * Asks for a start in a request that outlives its page, whose answer nobody hears.
+ *
+ * A browser takes some 64 KB of such requests at a time, and refuses what is larger.
+ */
+export const handOver = (base: string, order: Order, options: Options): void =>
+  void outlive(() => startCall(base, order, options));
+
+/** Asks a run to stop, in a request of that kind. */
+export const handOverCancel = (base: string, uuid: string, options: Options): void =>
+  void outlive(() => cancelCall(base, uuid, options));
 
 /** Reads a run, with its messages past the first `after`. */
 export const readRun = async (
@@ -193,13 +191,13 @@ async function exchange({ url, init }: Call, watch: Watch): Promise<Answer> {
   }
 }
 
-/** The page ends while this is under way; where it does not, the usual road tells how it went. */
-async function outlive(call: () => Call): Promise<void> {
+/** The page ends while this is under way, so it leaves at once; where the page stays, the usual road tells how it went. */
+async function outlive(make: () => Call): Promise<void> {
   try {
-    const { url, init } = call();
+    const { url, init } = make();
     await fetch(url, { ...init, keepalive: true });
   } catch {
-    // it is too large, or there is no network
+    // it is too large, there is no network, or it may not be asked
   }
 }
 

@@ -54,8 +54,8 @@ type State = "idle" | "waiting" | "connecting" | "open" | "live";
 
 /** A frame that has to be answered. */
 interface Question {
-  /** Of `run` and `subscribe`. */
-  readonly run: Run | null;
+  /** Of `run` and `subscribe`; null once the subscription has been ended again. */
+  run: Run | null;
   readonly after: number;
   /** Of `cancel`. */
   readonly cancel: Deferred<void> | null;
@@ -120,7 +120,7 @@ export class WebSocketTransport implements Transport {
 
   unfollow(run: Run): void {
     if (!this.runs.delete(run)) return;
-    if (this.isOpen() && this.isAlone(run)) this.ask(unsubscribeFrame(this.newRef(), String(run.uuid)), {});
+    if (this.isOpen() && this.isAlone(run)) this.unsubscribe(run);
     this.review();
   }
 
@@ -166,6 +166,12 @@ export class WebSocketTransport implements Transport {
       this.look();
       if (this.questions.has(ref) && this.lifeAt <= asked) this.silent();
     });
+  }
+
+  /** Ends the subscription, and one that is under way: a run that comes back meanwhile has to ask for another. */
+  private unsubscribe(run: Run): void {
+    for (const question of this.questions.values()) if (question.run === run) question.run = null;
+    this.ask(unsubscribeFrame(this.newRef(), String(run.uuid)), {});
   }
 
   /** Whether nobody else here follows that run, or starts one: by the same key it would be the same run. */

@@ -155,6 +155,28 @@ test("a message that fits into no frame is fetched in its place, and the next on
   expect(heard.transports).toEqual(["websocket"]);
 });
 
+test("a second message that fits into no frame, told before the run is subscribed to again, costs no later one", async () => {
+  const handle = client.run("sum", {});
+  const heard = heardOf(handle);
+  await handle.uuid;
+  const { run } = server;
+  const waiting: Frame[] = []; // REST answers before the socket does
+  server.onFrame = (frame) => waiting.push(frame) > 0;
+  for (const [index, large] of ["large", "larger"].entries()) {
+    run.message(large, false);
+    run.send("message", { index, omitted: true });
+    await until(() => expect(heard.messages).toHaveLength(index + 1));
+    await until(() => expect(waiting.some(({ type }) => type === "subscribe")).toBe(true));
+  }
+  server.onFrame = () => false;
+  for (const socket of server.sockets) for (const frame of waiting) server.serve(frame, socket);
+  await until(() => expect(run.followers.size).toBe(1));
+  run.message("small");
+  run.finish({ outputs: {} });
+  expect((await handle).messages).toEqual(["large", "larger", "small"]);
+  expect(heard.messages).toEqual(["large", "larger", "small"]);
+});
+
 test("a snapshot with the first of many messages is followed by the others, as events", async () => {
   leaveOut([], 2);
   const run = server.start("sum", {}, undefined);

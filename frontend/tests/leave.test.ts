@@ -184,6 +184,20 @@ test.each([
   expect(server.runs).toHaveLength(1);
 });
 
+test.each([
+  ["cannot be made", { csrfToken: () => expect.fail("no token here") }],
+  ["may not be asked there", { baseURL: "http://127.0.0.1:9/tasks/" }],
+])("a start that %s as the page goes harms nothing else", (_name, options) => {
+  vi.stubGlobal("self", { origin: new URL(server.baseURL).origin });
+  client.run("first", {});
+  Object.assign(client.options, options);
+  client.run("second", {});
+  Object.assign(client.options, { csrfToken: null, baseURL: server.baseURL });
+  client.run("third", {});
+  goes();
+  expect(handedOver().map(({ body }) => JSON.parse(String(body)).task)).toEqual(["first", "third"]);
+});
+
 test("without a page there is nothing to leave", async () => {
   vi.stubGlobal("document", undefined);
   vi.stubGlobal("addEventListener", undefined);

@@ -71,9 +71,9 @@ def test_a_page_that_is_looked_at_again_connects_at_once(untouched_chromium: Bro
         context.new_page()  # in front of it
         wait_for(lambda: page.evaluate("document.visibilityState") == "hidden")
         lifecycle = context.new_cdp_session(page)
+        stop_clock(page)  # before it is frozen: what is due by then could not end
         if frozen:
             lifecycle.send("Page.setWebLifecycleState", {"state": "frozen"})
-        stop_clock(page)
         proxy.cut()
         if frozen:
             lifecycle.send("Page.setWebLifecycleState", {"state": "active"})
