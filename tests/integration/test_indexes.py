@@ -402,7 +402,7 @@ def test_retrying_by_rest():
 def test_subscribing():
     info = TaskInfo.objects.filter(status="succeeded", user=None).first()
     consumer = TaskConsumer()
-    consumer._caller = Caller({"type": "websocket", "path": "/tasks/ws/", "headers": []})
+    consumer.caller = Caller({"type": "websocket", "path": "/tasks/ws/", "headers": []})
     with in_indexes(2):
         found, messages = consumer._find(info.uuid, after=1)
     assert (found, len(messages)) == (info, MESSAGES - 1)

@@ -860,7 +860,6 @@ def test_a_task_that_would_end_its_worker_ends_its_run_alone(rest, aside, gate, 
     gate.open()
     assert seen(rest, held, status="succeeded")["attempt"] == 1
     assert worker.stop() == 0
-    assert "executed 2 runs" in worker.output
 
 
 def leave_threads(rest):
@@ -972,6 +971,8 @@ def test_ctrl_c_in_a_terminal_lets_the_processes_finish_and_a_second_one_does_no
     gate.open()
     seen(rest, held, status="succeeded", attempt=1)
     assert rest.get(patient).json()["status"] == "running"
+    # The other process ends by itself; until then it might take what the patient one hands back.
+    wait_for(lambda: sum(map(is_alive, everybody[:2])) == 1)
 
     for pid in everybody:
         if is_alive(pid):
