@@ -76,26 +76,35 @@ class Servers:
         """What the client measures; it is a process of its own, of this environment."""
         order = {"measure": measure, "page": page or self.stack.page, "port": self.port, "options": options}
         command = [sys.executable, "-m", "benchmarks.client", json.dumps(order)]
-        return json.loads(_output(command, self.environment))
+        return json.loads(self._output(command))
 
     def script(self, name: str, *arguments: object) -> Any:
         """What the project's own script measures, in the project's environment."""
         return json.loads(self._run("-m", f"{self.stack.module}.{name}", *map(str, arguments)))
 
     def _run(self, *arguments: str) -> str:
-        return _output([self.python, *arguments], self.environment)
+        return self._output([self.python, *arguments])
+
+    def _output(self, command: list[str]) -> str:
+        """What it prints; what it complains of goes to the terminal."""
+        done = subprocess.run(
+            command,
+            env=self.environment,
+            cwd=self.directory,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=LIMIT,
+        )
+        return done.stdout
 
     def _start(self, starting: ExitStack, name: str, *module: str) -> Process:
         command = [self.python, "-m", *module]
-        process = Process(f"{self.stack.name}'s {name}", command, self.environment, self.directory / f"{name}.log")
+        log = self.directory / f"{name}.log"
+        # In another folder: daphne looks for modules in that where it is started, before all others.
+        process = Process(f"{self.stack.name}'s {name}", command, self.environment, log, folder=self.directory)
         starting.callback(_end, process)
         return process
-
-
-def _output(command: list[str], environment: dict[str, str]) -> str:
-    """What it prints; what it complains of goes to the terminal."""
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=LIMIT)
-    return done.stdout
 
 
 def _processor_time(process: Process) -> float:

@@ -105,7 +105,8 @@ def test_what_a_soak_reports_becomes_a_table_with_a_column_for_each_storm():
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="there is no code before: this is no git repository")
 def test_the_code_before_is_measured_with_its_own_package_and_the_project_that_is_here(tmp_path):
     stack = before.stack_of("HEAD")
-    imported = "import taskapi, benchmarks; print(taskapi.__file__, benchmarks.__file__)"
+    as_daphne = "import sys; sys.path.insert(0, '.'); "  # which looks first in the folder where it is started
+    imported = f"{as_daphne}import taskapi, benchmarks; print(taskapi.__file__, benchmarks.__file__)"
     servers = [Servers(each, {}, tmp_path) for each in (OURS, stack)]
     (ours, project), (earlier, the_same) = (map(Path, one._run("-c", imported).split()) for one in servers)
     assert ours.parent == ROOT / "taskapi"

@@ -28,12 +28,14 @@ def free_port() -> int:
 class Process:
     """A server process whose output goes to a file."""
 
-    def __init__(self, name: str, command: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, command: list[str], environment: dict[str, str], log: Path, folder: Path | None = None
+    ) -> None:
         self.name = name
         self.log = log
         self.offset = log.stat().st_size if log.exists() else 0  # of this process's output
         with log.open("ab") as output:
-            self.popen = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+            self.popen = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
 
     @property
     def output(self) -> str:
