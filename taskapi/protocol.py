@@ -380,7 +380,9 @@ def message_event(uuid: UUID, attempt: int, seq: int, index: int, message: Any) 
 
 
 def finished_event(info: TaskInfo) -> Event:
-    fields = {"status": info.status, "task": represent(info)}
+    task = represent(info)
+    del task["inputs"]  # which the follower has had, and which may be as large as the outputs
+    fields = {"status": info.status, "task": task}
     return _event("finished", info.uuid, info.attempt, info.seq, **fields)
 
 

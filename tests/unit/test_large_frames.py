@@ -97,7 +97,7 @@ def test_no_refusal_is_over_the_limit_whatever_it_echoes(detail):
 def test_as_little_as_possible_is_left_out_of_a_representation(sizes, omitted):
     inputs, outputs, error = ("x" * size for size in sizes)
     info = a_run(inputs={"a": inputs}, outputs={"b": outputs}, error={"message": error}, status="succeeded")
-    task = json.loads(within(protocol.finished_event(info).text, LIMIT))["task"]
+    task = fit({"type": "snapshot", "ref": "r", "task": protocol.represent(info, [])}, LIMIT)[0]["task"]
     assert task.get("omitted") == omitted
     assert not set(omitted or []) & set(task)
 

@@ -57,6 +57,6 @@ def _check_progress(run: dict[str, Any], events: list[dict[str, Any]]) -> None:
 def _check_end(events: list[dict[str, Any]]) -> None:
     assert [event["type"] for event in events].index("finished") == len(events) - 1, "one `finished`, the last"
     last = events[-1]
-    assert set(last["task"]) == REPRESENTATION - {"messages"}
+    assert set(last["task"]) == REPRESENTATION - {"messages", "inputs"}
     assert last["status"] == last["task"]["status"]
     assert (last["task"]["seq"], last["task"]["attempt"]) == (last["seq"], last["attempt"])
