@@ -21,7 +21,7 @@ from taskapi.database import watching, workers_transaction
 from taskapi.events import publish_from_thread
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.rows import CLOCK, NOW
-from taskapi.runs import LEASE, WORKER_LOST, end, enqueue, final_report
+from taskapi.runs import EARLY, LEASE, WORKER_LOST, end, enqueue, final_report
 from taskapi.states import FINAL, Execution, Status
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,9 @@ def requeue(queues: Iterable[str], after: int = 0) -> int:
     """
     backend = get_backend()
     pending = TaskInfo.rows().filter(status=Status.PENDING.value, id__gt=after, queue__in=queues)
-    soon = pending.filter(created__lt=CLOCK - SWEEP_AGE).exclude(run_at__gt=CLOCK + SWEEP_AHEAD)
+    # A run of the future is one of a server whose clock is ahead: nobody knows how old it is.
+    young = Q(created__range=(CLOCK - SWEEP_AGE, CLOCK + EARLY))
+    soon = pending.exclude(young).exclude(run_at__gt=CLOCK + SWEEP_AHEAD)
     # Not the rows: their inputs may be large, and what is read here is read again in a few seconds.
     page = list(soon.order_by("id").values_list("id", "uuid", "queue", "run_at")[:SWEEP_ROWS])
     by_queue = defaultdict(list)

@@ -805,10 +805,10 @@ async def test_a_timeout_does_not_count_before_the_tasks_first_line(bench, flavo
         self.add_message("begun")
         return n
 
-    task = make(flavour(body), inputs={"n": Slow()}, outputs={"n": IntParameter()}, timeout=0.2)
+    task = make(flavour(body), inputs={"n": Slow()}, outputs={"n": IntParameter()}, timeout=1)
     info, executing = await bench.start(task, {"n": 1})
     await until(lambda: bench.executor.attempts)
-    await asyncio.sleep(0.5)  # longer than it may take
+    await asyncio.sleep(1.5)  # longer than it may take
     Slow.gate.set()
     await executing
     await info.arefresh_from_db()
@@ -869,11 +869,12 @@ async def test_a_task_that_blocks_the_loop_past_its_timeout_is_told_of_afterward
 
 
 @pytest.mark.parametrize("run", [run_until_interrupted, wait_for_ever], ids=["sync", "async"])
-async def test_a_task_that_stops_is_nothing_to_tell_of(bench, caplog, run):
+async def test_a_task_that_stops_is_nothing_to_tell_of(bench, caplog, monkeypatch, run):
+    monkeypatch.setattr(execution, "NOTICE", 1.5)  # more than a busy machine takes
     info = await bench.run(make(run, timeout=0.05))
     assert info.error["code"] == "timeout"
-    await asyncio.sleep(0.6)  # longer than a task may take to stop
-    assert WENT_ON not in caplog.text
+    await asyncio.sleep(1.7)  # longer than a task may take to stop
+    assert "was asked to stop" not in caplog.text
 
 
 # A `run` that returns its work undone

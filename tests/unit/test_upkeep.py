@@ -503,6 +503,12 @@ def test_a_wrong_clock_changes_nothing_for_a_sweep(queue, monkeypatch, old, wron
     assert gone.pk is not None
 
 
+def test_a_lost_job_of_a_server_whose_clock_is_ahead_is_found_at_once(queue):
+    ahead = pending(timezone.now() + timedelta(hours=1))
+    upkeep.requeue(["default"])
+    assert queue.jobs == [Job(ahead.uuid, "default")]
+
+
 @pytest.mark.parametrize(
     ("zone", "clock"),
     [
