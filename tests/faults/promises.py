@@ -29,7 +29,7 @@ def check_visit(visitor: Visitor, run: dict[str, Any]) -> None:
     check_shapes(frames, run["uuid"])
     check_order(visitor.subscriptions)
     check_progress(frames)
-    told = told_by(visitor.subscriptions)
+    told = told_by(visitor.subscriptions, run["messages"])
     assert told == run["messages"][: len(told)]
     assert visitor.left is not None
     assert visitor.ended is not None
@@ -50,18 +50,19 @@ def check_shapes(frames: list[dict[str, Any]], uuid: str) -> None:
 
 def check_messages(subscriptions: list[list[dict[str, Any]]], run: dict[str, Any]) -> None:
     """Every message, once, in order (1), however often the follower came back (4)."""
-    told = told_by(subscriptions)
+    told = told_by(subscriptions, run["messages"])
     assert told == run["messages"]
     assert len(told) == run["message_count"]
 
 
-def told_by(subscriptions: list[list[dict[str, Any]]]) -> list[Any]:
-    """The messages that a follower was told, which came in order."""
+def told_by(subscriptions: list[list[dict[str, Any]]], everything: list[Any]) -> list[Any]:
+    """The messages that a follower was told, which came in order; `everything` that there was to tell."""
     told: list[Any] = []
     for first, *events in subscriptions:
-        told += first["task"]["messages"]
+        shown = first["task"]["messages"]
+        told += shown
         if len(told) != first["task"]["message_count"]:
-            check_full(first["task"]["messages"], [event["message"] for event in events if event["type"] == "message"])
+            check_full(shown, everything[len(told)])
         for event in events:
             if event["type"] == "message":
                 assert event["index"] == len(told), f"index {event['index']} after {len(told)} messages"
@@ -69,9 +70,9 @@ def told_by(subscriptions: list[list[dict[str, Any]]]) -> list[Any]:
     return told
 
 
-def check_full(shown: list[Any], following: list[Any]) -> None:
+def check_full(shown: list[Any], following: Any) -> None:
     """A snapshot has what its follower lacks, or as much of it as a first frame shows; the others follow."""
-    size = sum(len(json.dumps(message)) for message in shown + following[:1])
+    size = sum(len(json.dumps(message)) for message in [*shown, following])
     assert size > 0.9 * SHOWN_BYTES, "a snapshot has what its follower lacks"
 
 
