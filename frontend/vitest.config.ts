@@ -7,7 +7,7 @@ export default defineConfig({
   define: { VERSION: JSON.stringify(version) }, // as in build.mjs
   test: {
     include: ["tests/**/*.test.ts"],
-    testTimeout: 10_000, // ms: a test waits for a state, with this limit
+    testTimeout: 30_000, // ms: a test waits for a state, with this limit
     unstubGlobals: true,
     sequence: { shuffle: true },
   },
