@@ -31,6 +31,7 @@ FAULTS = (
 )  # fmt: skip
 ROUND = (*FAULTS, "kill_worker", "cut_sockets")  # each in a round, in another order every time
 FAULT_EVERY = (0.5, 2.5)  # seconds between two faults; those that take longer go on meanwhile
+AT_ONCE = 8  # faults under way: on a slow machine they would pile up, and no server would ever serve
 BUSY = 120  # followers, pollers and who cancels: no more are started while there are so many
 CALM = 120.0  # seconds after the last fault in which all runs have to end: every attempt may wait for a lease
 POLL_INTERVAL = 0.25  # seconds between two questions of a poller
@@ -325,9 +326,14 @@ class Storm:
         while not self.calm.is_set():
             for fault in self.fate.sample(faults, len(faults)):
                 await self.sleep(self.fate.uniform(*FAULT_EVERY))
+                while self.are_under_way(AT_ONCE) and not self.calm.is_set():  # noqa: ASYNC110 - whichever ends first
+                    await asyncio.sleep(PAUSE)
                 if self.calm.is_set():
                     return
                 self.under_way.append(asyncio.create_task(getattr(self, fault)()))
+
+    def are_under_way(self, faults: int) -> bool:
+        return sum(not task.done() for task in self.under_way) >= faults
 
     async def sleep(self, seconds: float) -> None:
         """Let a fault last, but not longer than the storm."""
