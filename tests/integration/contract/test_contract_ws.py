@@ -260,7 +260,7 @@ async def test_a_run_with_large_inputs_is_followed_over_the_socket_though_it_was
         await socket.send(type="subscribe", ref="r", uuid=uuid)
         frames = await receive_bounded(socket)
     assert frames[0]["task"]["omitted"] == ["inputs"]
-    assert frames[-1]["task"]["omitted"] == ["inputs"]
+    assert not {"inputs", "omitted"} & set(frames[-1]["task"])  # an end has none, whatever their size
     assert rest.get(f"/tasks/{uuid}/").json()["inputs"] == body["inputs"]
 
 
