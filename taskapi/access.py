@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from io import BytesIO
 from threading import Lock
@@ -478,9 +478,18 @@ def _on_logout(*, request: Any, user: Any, **kwargs: Any) -> None:
 
 
 def _on_change(*, instance: Any, using: str, **kwargs: Any) -> None:
-    if _callers:
-        pk = instance.pk
-        transaction.on_commit(lambda: _doubt(lambda caller: caller.user_pk == pk), using=using)
+    if not _callers:
+        return
+    doubt = partial(_doubt, partial(_is_user, instance.pk))
+    connection = transaction.get_connection(using)
+    if connection.in_atomic_block or connection.get_autocommit():
+        transaction.on_commit(doubt, using=using)
+    else:  # by hand: Django tells nobody of its commit, and on_commit would raise in the project's own line
+        doubt()
+
+
+def _is_user(pk: Any, caller: Caller) -> bool:
+    return bool(caller.user_pk == pk)
 
 
 def _doubt(concerns: Callable[[Caller], object]) -> list[Caller]:

@@ -11,7 +11,7 @@ from channels.auth import AuthMiddlewareStack
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from rest_framework.authentication import BaseAuthentication
@@ -189,6 +189,17 @@ def test_a_token_that_is_another_users_by_now_is_not_his(project, ann, bob):
     TOKENS["t"] = "bob"
     assert not caller.renew()
     assert caller._known.user == ann, "what was taken before is not done as another"
+
+
+def test_a_user_may_be_saved_in_a_transaction_by_hand_while_it_has_a_socket(ann):
+    caller = Caller(scope_of(browser(ann)))
+    transaction.set_autocommit(False)
+    try:
+        ann.save()
+        transaction.commit()
+    finally:
+        transaction.set_autocommit(True)
+    assert caller.is_due
 
 
 def test_nobody_without_a_session_is_never_looked_at(project):
