@@ -43,6 +43,7 @@ class Follower:
         self.subscriptions: list[list[dict[str, Any]]] = []
         self.refusals: list[dict[str, Any]] = []
         self.connections = 0
+        self.heard = 0.0  # when the last frame came
         self.largest = 0  # bytes, of the frames that came
         self.fetched = 0  # parts that were left out of a frame
         self.servers: set[str] = set()  # the urls at which it subscribed
@@ -93,6 +94,7 @@ class Follower:
 
     async def _read(self, text: str | bytes) -> dict[str, Any]:
         """The frame, with what was too large for it."""
+        self.heard = time.time()
         self.largest = max(self.largest, len(text.encode() if isinstance(text, str) else text))
         frame: dict[str, Any] = json.loads(text)
         if frame["type"] == "message" and frame.pop("omitted", False):
