@@ -17,7 +17,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from taskapi.models import TaskInfo
-from taskapi.registry import tasks
+from taskapi.tasks.registry import tasks
 
 MOST_LISTED = 2_000  # runs in a list; older ones are found by a filter or a search
 

@@ -13,8 +13,9 @@ class TaskAPIConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from taskapi import checks, models, runs  # models can be imported only now
-        from taskapi.doors import doors
+        from taskapi import models, runs  # models can be imported only now
+        from taskapi.management import checks
+        from taskapi.tasks.doors import doors
 
         checks.register()
         doors.runs = runs

@@ -14,10 +14,10 @@ from django.conf import settings
 from django.db import connections, models, router, transaction
 from django.utils import timezone
 
-from taskapi.contexts import waiting_for
-from taskapi.doors import doors
 from taskapi.exceptions import TaskCancelled, TaskFailed
-from taskapi.states import FINAL, Status
+from taskapi.protocol.states import FINAL, Status
+from taskapi.tasks.current import waiting_for
+from taskapi.tasks.doors import doors
 
 FIRST_LOOK, LAST_LOOK = 0.005, 0.5  # seconds between two looks at a run whose result is waited for
 NEWEST = 100  # runs of a user: those that may have been started, and have ended, since Django looked at all of them

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from taskapi.views import CancelView, RetryView, RunsView, RunView
+from taskapi.views.runs import CancelView, RetryView, RunsView, RunView
 
 app_name = "taskapi"
 

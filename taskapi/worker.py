@@ -27,12 +27,12 @@ if not apps.ready:
     django.setup()
 
 from taskapi.backends.arq import FUNCTION, Unavailable, health_key, queue_key, serialize
+from taskapi.backends.redis import parse_sentinel, sync_client
 from taskapi.conf import settings
-from taskapi.processes import end_in_a_moment, leave, log_to_terminal
-from taskapi.redis import parse_sentinel, sync_client
-from taskapi.registry import tasks
 from taskapi.tasks import Task
-from taskapi.workers.engine import Worker
+from taskapi.tasks.registry import tasks
+from taskapi.workers.processes import end_in_a_moment, leave, log_to_terminal
+from taskapi.workers.worker import Worker
 
 QUEUE = Task.queue
 

@@ -10,8 +10,8 @@ the call, and the job's id in the queue's sorted set. Two things differ from sto
 
 Not every worker of a queue can execute every run: during a deploy, some do not know a task yet, or not its inputs; and
 those of another installation on the same Redis have no row of it. So workers of the same code and database are of one
-version (taskapi.registry), and each version has a set of its own beside the queue, on which its workers block as well.
-What one of them has to leave it sets aside for the next version that is there, until each has been asked once.
+version (taskapi.tasks.registry), and each version has a set of its own beside the queue, on which its workers block as
+well. What one of them has to leave it sets aside for the next version that is there, until each has been asked once.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from arq.jobs import serialize_job
 from redis.exceptions import RedisError
 
 from taskapi.backends.base import Backend
+from taskapi.backends.redis import Breaker, async_client, sync_client
 from taskapi.conf import settings
-from taskapi.redis import Breaker, async_client, sync_client
-from taskapi.registry import version
+from taskapi.tasks.registry import version
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Iterable
 from typing import Protocol
 
-from taskapi.access import Caller
-from taskapi.database import in_database
-from taskapi.loops import of_loop
+from taskapi.runs.access import Caller
+from taskapi.store.database import in_database
+from taskapi.store.loops import of_loop
 
 logger = logging.getLogger(__name__)
 

@@ -11,16 +11,16 @@ from uuid import UUID, uuid4
 from channels.consumer import AsyncConsumer
 
 from taskapi import protocol, runs
-from taskapi.access import Caller, Refused, Unavailable, as_protocol_error, origin_allowed
 from taskapi.conf import settings
 from taskapi.consumers.backlog import transport_of, wait_for_reader
 from taskapi.consumers.callers import get_round
-from taskapi.database import in_database
+from taskapi.events.subscriptions import SHOWN, Subscription, get_hub, read_messages
 from taskapi.exceptions import AlreadyFinished, ProtocolError
-from taskapi.ledger import get_ledger
 from taskapi.models import TaskInfo
 from taskapi.protocol import Cancel, Frame, Message, Ping, Run, Subscribe, Unsubscribe
-from taskapi.subscriptions import SHOWN, Subscription, get_hub, read_messages
+from taskapi.runs.access import Caller, Refused, Unavailable, as_protocol_error, origin_allowed
+from taskapi.store.database import in_database
+from taskapi.store.ledger import get_ledger
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ CLOSE_SUBPROTOCOL = 4406  # the client names subprotocols, and none of ours
 class TaskConsumer(AsyncConsumer):
     """One socket, which carries any number of runs.
 
-    It has no channel in the channel layer: the process has one (taskapi.subscriptions.Hub), and the events
+    It has no channel in the channel layer: the process has one (taskapi.events.subscriptions.Hub), and the events
     of a run are passed on from there, as the text that their publisher encoded.
     """
 

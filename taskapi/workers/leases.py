@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from django.db import connections
 
-from taskapi.database import forget_queries, keep_connections, watching
-from taskapi.states import Execution
-from taskapi.upkeep import Held, renew
+from taskapi.protocol.states import Execution
+from taskapi.store.database import forget_queries, keep_connections, watching
+from taskapi.workers.upkeep import Held, renew
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from uuid import uuid4
 
 from django.db import connections
 
-from taskapi import upkeep
-from taskapi.processes import fresh
-from taskapi.workers.process import work
+from taskapi.workers import upkeep
+from taskapi.workers.child import work
+from taskapi.workers.processes import fresh
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from taskapi import registry
+from taskapi.tasks import registry
 from tests.docs.pages import fences
 
 

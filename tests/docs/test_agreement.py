@@ -14,14 +14,19 @@ from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand, CommandError
 
 import taskapi
-from taskapi import access, checks, conf, ledger, params, protocol, runs, subscriptions, upkeep, urls
-from taskapi.isolation import outside
+from taskapi import conf, params, protocol, runs, urls
+from taskapi.events import subscriptions
+from taskapi.management import checks
 from taskapi.management.commands.taskworker import Command as TaskWorker
 from taskapi.models import TaskInfo
 from taskapi.params import FieldParameter, Parameter, values
-from taskapi.states import ErrorCode
+from taskapi.protocol.states import ErrorCode
+from taskapi.runs import access
+from taskapi.store import ledger
 from taskapi.tasks import Task
-from taskapi.workers import engine, leases
+from taskapi.workers import leases, upkeep
+from taskapi.workers import worker as engine
+from taskapi.workers.isolation import parent as outside
 from tests.docs.pages import PAGES, ROOT, prose, text_of
 
 PACKAGE = Path(taskapi.__file__).parent

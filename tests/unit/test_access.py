@@ -24,7 +24,6 @@ from rest_framework.permissions import (
 )
 from rest_framework.throttling import AnonRateThrottle, UserRateThrottle
 
-from taskapi.access import Caller, Refused, as_api_exception, as_protocol_error, origin_allowed
 from taskapi.exceptions import (
     AlreadyFinished,
     IdempotencyConflict,
@@ -35,6 +34,7 @@ from taskapi.exceptions import (
 )
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
+from taskapi.runs.access import Caller, Refused, as_api_exception, as_protocol_error, origin_allowed
 from taskapi.tasks import Task
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("queue")]

@@ -13,7 +13,7 @@ from arq.jobs import deserialize_job_raw, serialize_job
 
 from taskapi.backends import get_backend
 from taskapi.backends.arq import FUNCTION, Unavailable, _uuid, health_key, queue_key, serialize
-from taskapi.redis import THREAD_PAUSE
+from taskapi.backends.redis import THREAD_PAUSE
 
 RUN = UUID("12345678-1234-5678-1234-567812345678")
 
@@ -53,7 +53,7 @@ def test_a_redis_that_is_away_is_told_from_a_mistake():
 @pytest.fixture
 def hanging(settings, monkeypatch):
     """A server that takes connections and answers none; gives how many were made since it was asked last."""
-    monkeypatch.setattr("taskapi.redis.THREAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("taskapi.backends.redis.THREAD_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as connections:
         settings.TASK_API_REDIS_URL = f"redis://127.0.0.1:{server.getsockname()[1]}"
         server.setblocking(False)
@@ -76,7 +76,9 @@ def test_a_redis_that_hangs_is_not_waited_for_once_more_for_each_run(hanging, mo
         with pytest.raises(Unavailable):
             backend.set_aside(uuid4(), queue="default")
     assert hanging() == 1
-    monkeypatch.setattr("taskapi.redis.time", SimpleNamespace(monotonic=lambda: time.monotonic() + THREAD_PAUSE))
+    monkeypatch.setattr(
+        "taskapi.backends.redis.time", SimpleNamespace(monotonic=lambda: time.monotonic() + THREAD_PAUSE)
+    )
     with pytest.raises(Unavailable):
         backend.enqueue(uuid4(), queue="default")
     assert hanging() == 1, "it is tried again in a while"

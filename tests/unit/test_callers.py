@@ -17,12 +17,12 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
-from taskapi import access
-from taskapi.access import Caller
 from taskapi.consumers import callers
 from taskapi.consumers.tasks import TaskConsumer
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
+from taskapi.runs import access
+from taskapi.runs.access import Caller
 from taskapi.tasks import Task
 from tests.support.waiting import until
 

@@ -16,7 +16,7 @@ from rest_framework.authentication import BasicAuthentication
 from rest_framework.permissions import IsAdminUser, IsAuthenticated
 from rest_framework.throttling import UserRateThrottle
 
-from taskapi.checks import check_postgresql
+from taskapi.management.checks import check_postgresql
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
 

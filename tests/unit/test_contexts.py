@@ -13,12 +13,13 @@ from django.db import connection, connections, transaction
 from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
 from django.utils import timezone, translation
 
-from taskapi import contexts, execution
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter, ListParameter, StringParameter
-from taskapi.workers import engine
+from taskapi.workers import contexts
+from taskapi.workers import executor as execution
+from taskapi.workers import worker as engine
 from tests.support.waiting import until
-from tests.unit.test_execution import Bench, async_run, both, make, sync_run
+from tests.unit.test_executor import Bench, async_run, both, make, sync_run
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("memory_layer", "queue")]
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from django.db import OperationalError, close_old_connections, connection, connections
 
-from taskapi.database import FROZEN_AFTER, in_database, keep_connections
 from taskapi.runs import LEASE
+from taskapi.store.database import FROZEN_AFTER, in_database, keep_connections
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

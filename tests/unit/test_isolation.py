@@ -10,11 +10,11 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from taskapi.execution import Executor, Interruption
-from taskapi.isolation import outside
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
+from taskapi.workers.executor import Executor, Interruption
+from taskapi.workers.isolation import parent as outside
 from tests.support.processes import is_there
 from tests.support.waiting import until
 

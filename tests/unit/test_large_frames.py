@@ -15,11 +15,12 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskapi import events, protocol, subscriptions
+from taskapi import events, protocol
 from taskapi.conf import settings as taskapi_settings
+from taskapi.events import subscriptions
+from taskapi.events.subscriptions import Hub, Subscription, read_messages
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import LEAST_FRAME, Message, Report, byte_size, first_seq, fit, within
-from taskapi.subscriptions import Hub, Subscription, read_messages
 from tests.support.waiting import LIMIT as LIMIT_OF_WAITING
 from tests.support.waiting import until
 

@@ -8,9 +8,9 @@ from django.db import connection
 
 from taskapi import runs
 from taskapi.models import TaskInfo
-from taskapi.upkeep import Held
 from taskapi.workers import leases
 from taskapi.workers.leases import LeaseKeeper
+from taskapi.workers.upkeep import Held
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

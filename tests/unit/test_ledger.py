@@ -7,9 +7,9 @@ import threading
 import pytest
 from django.db import IntegrityError, InterfaceError, InternalError, OperationalError, connection, transaction
 
-from taskapi import ledger as ledgers
-from taskapi.ledger import MOST_WRITES, WorkerLedger
 from taskapi.models import TaskInfo
+from taskapi.store import ledger as ledgers
+from taskapi.store.ledger import MOST_WRITES, WorkerLedger
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)

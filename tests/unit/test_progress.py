@@ -14,8 +14,8 @@ import pytest
 from django.utils.functional import lazystr
 
 from taskapi.exceptions import Interrupted
-from taskapi.progress import Speaker
 from taskapi.protocol import MAX_DEPTH, SAFE_INTEGER
+from taskapi.tasks.progress import Speaker
 
 
 class Wakes:

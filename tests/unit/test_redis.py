@@ -8,7 +8,7 @@ import redis
 import redis.asyncio
 from channels_redis.utils import create_pool, decode_hosts
 
-from taskapi.redis import Sentinel, async_client, channel_layer_host, check_url, parse_sentinel, sync_client
+from taskapi.backends.redis import Sentinel, async_client, channel_layer_host, check_url, parse_sentinel, sync_client
 
 
 def layer_pool(url):

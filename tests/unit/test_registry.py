@@ -3,10 +3,9 @@
 import pytest
 from django.test import override_settings
 
-from taskapi import registry
 from taskapi.exceptions import UnknownTask
-from taskapi.registry import get_task, load, tasks
-from taskapi.tasks import Task
+from taskapi.tasks import Task, registry
+from taskapi.tasks.registry import get_task, load, tasks
 from tests.project.tasks import Sum
 
 PATH = "tests.project.tasks.Sum"

@@ -8,12 +8,14 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.test import override_settings
 from django.utils import timezone
 
-from taskapi import runs, subscriptions, upkeep
+from taskapi import runs
+from taskapi.events import subscriptions
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import IntParameter
+from taskapi.protocol.states import Status
 from taskapi.runs import Outcome
-from taskapi.states import Status
 from taskapi.tasks import Task
+from taskapi.workers import upkeep
 from tests.support.routers import Replica, To
 
 PRIMARY, REPLICA = "primary", "replica"

@@ -6,8 +6,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from taskapi import rows
 from taskapi.models import TaskInfo
+from taskapi.store import rows
 
 pytestmark = pytest.mark.django_db
 

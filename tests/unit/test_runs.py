@@ -24,8 +24,8 @@ from taskapi.exceptions import (
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import DateTimeParameter, IntParameter, JSONParameter, ListParameter, StringParameter
 from taskapi.protocol import first_seq
+from taskapi.protocol.states import ErrorCode, Status
 from taskapi.runs import CANCELLED, Outcome
-from taskapi.states import ErrorCode, Status
 from taskapi.tasks import Task
 from tests.support.backends import Job
 

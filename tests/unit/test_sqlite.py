@@ -10,11 +10,12 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.test import override_settings
 from django.utils import timezone
 
-from taskapi import runs, upkeep
-from taskapi.ledger import WorkerLedger
+from taskapi import runs
 from taskapi.models import TaskInfo
+from taskapi.protocol.states import Status
 from taskapi.runs import Outcome
-from taskapi.states import Status
+from taskapi.store.ledger import WorkerLedger
+from taskapi.workers import upkeep
 from tests.support.routers import To
 
 ALIAS = "deferred"

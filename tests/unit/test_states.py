@@ -6,7 +6,7 @@ import pytest
 
 from taskapi import runs
 from taskapi.models import TaskInfo
-from taskapi.states import FINAL, MOVES, ErrorCode, Status
+from taskapi.protocol.states import FINAL, MOVES, ErrorCode, Status
 
 # Written out once more: a move that is added to the table by mistake is seen here.
 LEGAL = {

@@ -11,15 +11,16 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection
 
-from taskapi import events, protocol, subscriptions
+from taskapi import events, protocol
 from taskapi.conf import settings
 from taskapi.consumers.tasks import TaskConsumer
-from taskapi.database import in_database
-from taskapi.execution import Executor
+from taskapi.events import subscriptions
+from taskapi.events.subscriptions import Hub, Subscription, get_hub
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import SEQ_SPAN, Event, Report, first_seq
-from taskapi.subscriptions import Hub, Subscription, get_hub
+from taskapi.store.database import in_database
 from taskapi.tasks import Task
+from taskapi.workers.executor import Executor
 from tests.integration.contract.guarantees import check_stream
 from tests.support.waiting import LIMIT, until
 

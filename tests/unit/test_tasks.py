@@ -10,8 +10,8 @@ from django.utils import timezone
 from taskapi.exceptions import IdempotencyConflict, Interrupted, InvalidInputs
 from taskapi.models import TaskInfo
 from taskapi.params import ListParameter, NumberParameter, StringParameter
-from taskapi.progress import Speaker
 from taskapi.tasks import Task
+from taskapi.tasks.progress import Speaker
 from tests.support.backends import Job
 
 

@@ -12,11 +12,13 @@ from django.db.models.signals import pre_delete
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from taskapi import rows, runs, upkeep
+from taskapi import runs
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import first_seq
+from taskapi.protocol.states import Status
 from taskapi.runs import LEASE, Outcome
-from taskapi.states import Status
+from taskapi.store import rows
+from taskapi.workers import upkeep
 from tests.support.backends import Job
 
 pytestmark = pytest.mark.django_db

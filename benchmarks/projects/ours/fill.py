@@ -12,7 +12,6 @@ from django.db import connection  # noqa: E402 - after the setup
 from django.utils import timezone  # noqa: E402
 
 from taskapi.models import TaskInfo  # noqa: E402
-from taskapi.states import Status  # noqa: E402
 
 FIRST = 1_000
 NEW_UUID = {"sqlite": "lower(hex(randomblob(16)))", "postgresql": "gen_random_uuid()"}
@@ -22,7 +21,7 @@ def finished_run() -> TaskInfo:
     now = timezone.now()
     return TaskInfo(
         task="sum",
-        status=Status.SUCCEEDED.value,
+        status="succeeded",
         inputs={"numbers": [1, 2, 3]},
         outputs={"sum": 6},
         attempt=1,

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from taskapi.upkeep import Pruner
+from taskapi.workers.upkeep import Pruner
 
 
 class Command(BaseCommand):

@@ -9,10 +9,10 @@ from django.core.management.base import BaseCommand, CommandError
 
 from taskapi.backends import get_backend
 from taskapi.backends.arq import ArqBackend
-from taskapi.processes import log_to_terminal
 from taskapi.tasks import Task
-from taskapi.workers.engine import DEFAULT_CONCURRENCY, DEFAULT_GRACE, Worker
+from taskapi.workers.processes import log_to_terminal
 from taskapi.workers.supervisor import Supervisor
+from taskapi.workers.worker import DEFAULT_CONCURRENCY, DEFAULT_GRACE, Worker
 
 
 def _positive(value: str) -> int:

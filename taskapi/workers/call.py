@@ -1,7 +1,7 @@
 """A task's own code in one attempt: how it is called, how it is stopped, and what becomes of it.
 
 Nothing here reads or writes the run's row, so it is the same in a worker and in a process of its own
-(taskapi.isolation).
+(taskapi.workers.isolation).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from django.utils import timezone
 from rest_framework.exceptions import ValidationError
 
 from taskapi import runs
-from taskapi.database import tidy_connections
 from taskapi.exceptions import Interrupted, TaskError, UnknownTask
 from taskapi.models import TaskInfo
 from taskapi.params import dump_outputs, misfit, parse_inputs
-from taskapi.progress import Speaker
-from taskapi.registry import get_task
+from taskapi.protocol.states import ErrorCode, Status
 from taskapi.runs import Outcome
-from taskapi.states import ErrorCode, Status
+from taskapi.store.database import tidy_connections
 from taskapi.tasks import Task
+from taskapi.tasks.progress import Speaker
+from taskapi.tasks.registry import get_task
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def unfit(why: str) -> Outcome:
     return Outcome.failed(ErrorCode.TASK_ERROR, f"The inputs no longer fit the task: {why}")
 
 
-class Work:
+class TaskCall:
     """The work of one attempt. What the task says goes to `speaker`."""
 
     def __init__(self, info: TaskInfo, speaker: Speaker) -> None:

@@ -17,12 +17,12 @@ from django.db import InterfaceError, OperationalError, connections, router
 from django.db.models import Q, QuerySet
 
 from taskapi.backends import get_backend
-from taskapi.database import watching, workers_transaction
 from taskapi.events import publish_from_thread
 from taskapi.models import TaskInfo, TaskMessage
-from taskapi.rows import CLOCK, NOW
+from taskapi.protocol.states import FINAL, Execution, Status
 from taskapi.runs import EARLY, LEASE, WORKER_LOST, end, enqueue, final_report
-from taskapi.states import FINAL, Execution, Status
+from taskapi.store.database import watching, workers_transaction
+from taskapi.store.rows import CLOCK, NOW
 
 logger = logging.getLogger(__name__)
 

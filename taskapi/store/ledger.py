@@ -22,7 +22,8 @@ from typing import Any, NamedTuple, TypeVar
 from django.db import InterfaceError, connections, router
 
 from taskapi.backends import get_backend
-from taskapi.database import (
+from taskapi.models import TaskInfo
+from taskapi.store.database import (
     AWAY,
     LOCK_WAIT,
     DatabaseAway,
@@ -32,8 +33,7 @@ from taskapi.database import (
     watching,
     workers_transaction,
 )
-from taskapi.loops import of_loop
-from taskapi.models import TaskInfo
+from taskapi.store.loops import of_loop
 
 logger = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ from django.db.models.functions import Length
 
 from taskapi import events, protocol
 from taskapi.conf import settings
-from taskapi.database import in_database
-from taskapi.loops import of_loop
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import SEQ_PROGRESS, SEQ_STATE, SEQ_STATUS, SEQ_TARGET, Event, First, Message, Report
-from taskapi.states import Status
+from taskapi.protocol.states import Status
+from taskapi.store.database import in_database
+from taskapi.store.loops import of_loop
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from taskapi.exceptions import Interrupted
-from taskapi.isolation.process import BEGUN, main
-from taskapi.processes import fresh
 from taskapi.runs import PROCESS_LOST, Outcome
-from taskapi.work import Work
+from taskapi.workers.call import TaskCall
+from taskapi.workers.isolation.entry import BEGUN, main
+from taskapi.workers.processes import fresh
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +24,13 @@ LOOK_INTERVAL = 0.2  # seconds between two looks at a silent process: one that i
 
 
 class Isolated:
-    """The work of one attempt in a process of its own."""
+    """The call of a task in a process of its own."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    def __init__(self, call: TaskCall) -> None:
+        self._call = call
         self._ours, self._theirs = fresh.Pipe()
         self._process = fresh.Process(
-            target=main, args=(self._theirs, pickle.dumps(work.info), os.getpid()), name="taskapi-run"
+            target=main, args=(self._theirs, pickle.dumps(call.info), os.getpid()), name="taskapi-run"
         )
 
     async def run(self) -> Outcome:
@@ -41,18 +41,18 @@ class Isolated:
 
         def stop() -> None:
             with suppress(OSError):  # it has ended meanwhile
-                self._ours.send(self._work.interruption)
+                self._ours.send(self._call.interruption)
             timers.append(loop.call_later(LAST_WORDS, self._kill))
 
         def tell(said: Outcome) -> None:
             loop.call_soon_threadsafe(outcome.set_result, said)
 
-        self._work.on_interrupt(stop)
+        self._call.on_interrupt(stop)
         threading.Thread(target=self._look_after, args=(tell,), name="taskapi-process").start()
         try:
             return await outcome
         finally:
-            self._work.ended()
+            self._call.ended()
             for timer in timers:
                 timer.cancel()
 
@@ -63,7 +63,7 @@ class Isolated:
             self._theirs.close()
             outcome = self._listen()
         except Exception as error:  # noqa: BLE001 - it could not be started, say
-            outcome = self._work.stumble(error)
+            outcome = self._call.stumble(error)
         if outcome is not None:
             tell(outcome)
             self._end(LAST_WORDS)  # at its exit, log handlers and others send what they have kept
@@ -83,17 +83,17 @@ class Isolated:
                 if isinstance(said, Outcome):
                     return said
                 if said == BEGUN:
-                    self._work.on_begin()
+                    self._call.on_begin()
                 else:
-                    self._work.speaker.repeat(said)
+                    self._call.speaker.repeat(said)
             elif ended:
                 return None
 
     def _lost(self) -> Outcome:
         """The outcome of a process that had none: it was stopped, or went away as a worker may."""
-        if self._work.interruption is not None:
-            return self._work.fail(Interrupted())
-        info = self._work.info
+        if self._call.interruption is not None:
+            return self._call.fail(Interrupted())
+        info = self._call.info
         logger.error("The process of run %s ended with %s.", info.uuid, self._process.exitcode)
         return PROCESS_LOST
 

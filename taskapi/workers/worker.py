@@ -15,16 +15,18 @@ from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, connections
 
-from taskapi import events, runs, upkeep
+from taskapi import events, runs
 from taskapi.backends.arq import HEALTH_INTERVAL, Unavailable, WorkerQueue
-from taskapi.contexts import run_of
 from taskapi.exceptions import UnknownRun
-from taskapi.execution import Attempt, Executor
-from taskapi.processes import end_in_a_moment, free_forked_children, leave
-from taskapi.states import Execution
-from taskapi.upkeep import Held
-from taskapi.work import Interruption
+from taskapi.protocol.states import Execution
+from taskapi.workers import upkeep
+from taskapi.workers.attempt import Attempt
+from taskapi.workers.call import Interruption
+from taskapi.workers.contexts import run_of
+from taskapi.workers.executor import Executor
 from taskapi.workers.leases import LeaseKeeper
+from taskapi.workers.processes import end_in_a_moment, free_forked_children, leave
+from taskapi.workers.upkeep import Held
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ class Worker:
         self._hurrying = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         loop.add_signal_handler(signal.SIGUSR1, self.hurry)
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # else it is the parent's (taskapi.workers.process)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # else it is the parent's (taskapi.workers.child)
             loop.add_signal_handler(signal.SIGINT, self._ctrl_c)
 
         def renewed(executing: set[Execution], held: Held) -> None:  # on the keeper's thread

@@ -10,10 +10,10 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from taskapi.access import TaskAPIView
 from taskapi.models import TaskInfo
 from taskapi.protocol import KEY_LENGTH, represent
-from taskapi.serializers import Parser, Renderer, RunRequest
+from taskapi.runs.access import TaskAPIView
+from taskapi.views.serializers import Parser, Renderer, RunRequest
 
 RETRY_AFTER = "1"  # seconds
 

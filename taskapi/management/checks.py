@@ -23,12 +23,12 @@ from rest_framework.permissions import BasePermission, OperandHolder, SingleOper
 from rest_framework.throttling import BaseThrottle
 
 from taskapi.backends import Backend, get_backend
+from taskapi.backends.redis import check_url
 from taskapi.conf import CHANNEL_LAYER_ALIASES, DEFAULT_LIMITS, TASKS_SETTINGS, settings
 from taskapi.params import Parameter
 from taskapi.protocol import LEAST_FRAME
-from taskapi.redis import check_url
-from taskapi.registry import load
 from taskapi.tasks import Task
+from taskapi.tasks.registry import load
 
 MAX_PREFIX = 50  # characters: the names of groups begin with it, which Channels wants to have less than 100
 PREFIX = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_PREFIX}}}")  # of what Channels takes in the name of a group

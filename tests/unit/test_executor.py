@@ -15,15 +15,17 @@ from django.contrib.auth.models import User
 from django.db import connection, connections
 from django.utils import timezone
 
-from taskapi import events, execution, protocol, runs, work
+from taskapi import events, protocol, runs
 from taskapi.backends import get_backend
 from taskapi.exceptions import Interrupted, TaskError, UnknownRun
-from taskapi.execution import Executor, Interruption
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import BooleanParameter, DictParameter, FloatParameter, IntParameter, StringParameter
-from taskapi.progress import Speaker
 from taskapi.protocol import first_seq
 from taskapi.tasks import Task
+from taskapi.tasks.progress import Speaker
+from taskapi.workers import call as work
+from taskapi.workers import executor as execution
+from taskapi.workers.executor import Executor, Interruption
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("memory_layer", "queue")]
@@ -770,7 +772,7 @@ async def test_a_task_that_is_in_time_is_not_stopped(bench):
     async with held(bench):
         (attempt,) = bench.executor.attempts.values()
     await bench.run(make(sync_run(lambda self: 1), timeout=60))
-    assert attempt.work.interruption is None
+    assert attempt.call.interruption is None
 
 
 async def test_a_timeout_is_of_no_interest_once_the_task_has_returned(bench):

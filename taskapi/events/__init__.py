@@ -1,6 +1,6 @@
 """The channel layer: where reports of runs are published, for whoever follows them.
 
-A layer delivers at most once, and an event is only a hint: see taskapi.subscriptions for what a follower
+A layer delivers at most once, and an event is only a hint: see taskapi.events.subscriptions for what a follower
 does about the ones that are lost.
 """
 
@@ -17,12 +17,12 @@ from uuid import UUID
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
-from taskapi import layers
+from taskapi.backends.redis import THREAD_TIMEOUT, Breaker, is_demoted
 from taskapi.conf import settings
-from taskapi.layers import own_layer
+from taskapi.events import pubsub as layers
+from taskapi.events.pubsub import own_layer
 from taskapi.protocol import Event, Report
-from taskapi.redis import THREAD_TIMEOUT, Breaker, is_demoted
-from taskapi.states import Execution
+from taskapi.protocol.states import Execution
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from asgiref.sync import sync_to_async
 
-from taskapi.doors import doors
 from taskapi.params import Parameter, object_schema
-from taskapi.progress import Speaker, Tracked
+from taskapi.tasks.doors import doors
+from taskapi.tasks.progress import Speaker, Tracked
 
 if TYPE_CHECKING:
     from taskapi.models import TaskInfo

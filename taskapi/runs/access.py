@@ -42,9 +42,8 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
-from taskapi import rows, runs
+from taskapi import runs
 from taskapi.conf import settings
-from taskapi.database import requests_transaction
 from taskapi.exceptions import (
     AlreadyFinished,
     IdempotencyConflict,
@@ -55,9 +54,11 @@ from taskapi.exceptions import (
     UnknownTask,
 )
 from taskapi.models import TaskInfo
-from taskapi.registry import get_task
 from taskapi.runs import Submission
+from taskapi.store import rows
+from taskapi.store.database import requests_transaction
 from taskapi.tasks import Task
+from taskapi.tasks.registry import get_task
 
 logger = logging.getLogger(__name__)
 

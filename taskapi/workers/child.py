@@ -10,7 +10,7 @@ from typing import Any
 
 import django
 
-from taskapi.processes import log_to_terminal
+from taskapi.workers.processes import log_to_terminal
 
 
 def work(options: dict[str, Any]) -> None:
@@ -18,7 +18,7 @@ def work(options: dict[str, Any]) -> None:
     # Ctrl-C reaches every process of a terminal, and it is the parent's to pass on what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     django.setup()
-    from taskapi.workers.engine import Worker  # needs the apps
+    from taskapi.workers.worker import Worker  # needs the apps
 
     log_to_terminal()
     threading.Thread(target=_end_with_parent, daemon=True).start()

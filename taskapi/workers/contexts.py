@@ -19,7 +19,8 @@ from typing import Any, ParamSpec, TypeVar
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 from django.db import connections
 
-from taskapi.database import forget_queries, tidy_connections
+from taskapi.store.database import forget_queries, tidy_connections
+from taskapi.tasks.current import current_run
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,12 +28,11 @@ T = TypeVar("T")
 WORKERS_THREADS = 32  # at most, for what a worker does in threads of its loop: most of it looks up hosts
 LONG_WAIT = 1.0  # seconds for which a run waits for another before anybody asks whether it can ever begin
 
-_current: contextvars.ContextVar[RunContext | None] = contextvars.ContextVar("taskapi.run", default=None)
-
 
 def current() -> RunContext | None:
     """The run whose code calls this; None outside of a worker."""
-    return _current.get()
+    run: Any = current_run.get()  # only RunContext sets it
+    return run  # type: ignore[no-any-return]
 
 
 class RunContext:
@@ -49,7 +49,7 @@ class RunContext:
         self.context.run(self._enter)
 
     def _enter(self) -> None:
-        _current.set(self)
+        current_run.set(self)
         SyncToAsync.thread_sensitive_context.set(self._sensitive)
         decimal.setcontext(decimal.getcontext().copy())  # a copy of the context would still share this one
 
@@ -97,17 +97,6 @@ class RunContext:
         return [info for info, since in list(self._awaited) if time.monotonic() - since >= LONG_WAIT]
 
 
-@contextmanager
-def waiting_for(info: Any) -> Iterator[Callable[[], object]]:
-    """Inside, the run that calls this, if it is one, waits for `info`; call what it gives for as long as that lasts."""
-    run = current()
-    if run is None:
-        yield lambda: None
-    else:
-        with run.waiting_for(info) as still_waits:
-            yield still_waits
-
-
 # The worker's loop
 
 
@@ -125,7 +114,7 @@ def run_of(error: BaseException) -> RunContext | None:
     while traceback is not None:
         handle = traceback.tb_frame.f_locals.get("self")
         if isinstance(handle, asyncio.Handle):
-            run: RunContext | None = handle._context.get(_current)  # type: ignore[attr-defined]  # noqa: SLF001 - nobody else knows
+            run: RunContext | None = handle._context.get(current_run)  # type: ignore[attr-defined]  # noqa: SLF001 - nobody else knows
             return run
         traceback = traceback.tb_next
     return None
@@ -171,7 +160,7 @@ class _TaskFactory:
         **options: Any,
     ) -> asyncio.Future[Any]:
         context = options.get("context")
-        run = current() if context is None else context.get(_current)
+        run = current() if context is None else context.get(current_run)
         guarded: Any = coro if run is None else _Guarded(coro, run)
         if self._usual is not None:
             made: asyncio.Future[Any] = self._usual(loop, guarded, **options)

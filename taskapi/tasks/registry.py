@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 
 from taskapi.conf import settings
 from taskapi.exceptions import UnknownTask
-from taskapi.tasks import Task
+from taskapi.tasks.base import Task
 
 
 def load(entry: Any) -> type[Task]:

@@ -25,15 +25,16 @@ from django.utils import timezone
 from rest_framework.exceptions import ValidationError
 from rest_framework.fields import empty
 
-from taskapi import events, rows
+from taskapi import events
 from taskapi.backends import get_backend
 from taskapi.conf import as_duration, settings
 from taskapi.exceptions import IdempotencyConflict, InvalidInputs, NotFinished
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import Parameter, dump_values, is_given, parse_inputs
 from taskapi.protocol import SEQ_STATE, Report, encode, finished_event, first_seq, status_event
-from taskapi.registry import get_task
-from taskapi.states import FINAL, MOVES, ErrorCode, Status
+from taskapi.protocol.states import FINAL, MOVES, ErrorCode, Status
+from taskapi.store import rows
+from taskapi.tasks.registry import get_task
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from channels_redis.pubsub import RedisPubSubChannelLayer, RedisSingleShardConnection
 from django.core.signals import setting_changed
 
+from taskapi.backends.redis import COMMAND_TIMEOUT, SILENCE, address_of, channel_layer_host, follow_primary
 from taskapi.conf import settings
-from taskapi.redis import COMMAND_TIMEOUT, SILENCE, address_of, channel_layer_host, follow_primary
 
 PROBE = ":probe"  # after the prefix: a key that is never there
 

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 
 import django
 
-from taskapi.processes import free_forked_children
+from taskapi.workers.processes import free_forked_children
 
 BEGUN = "begun"  # what the process says when the task's first line is about to run
 PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
@@ -26,7 +26,7 @@ def main(connection: Connection, info: bytes, worker: int) -> None:
     free_forked_children()
     _end_with(worker)
     django.setup()
-    from taskapi.isolation.inside import execute  # needs the apps
+    from taskapi.workers.isolation.child import execute  # needs the apps
 
     execute(connection, pickle.loads(info))  # noqa: S301 - its worker's own words
 

@@ -13,14 +13,14 @@ from multiprocessing.connection import Connection
 from asgiref.sync import iscoroutinefunction
 
 from taskapi.exceptions import UnknownTask
-from taskapi.isolation.process import BEGUN
 from taskapi.models import TaskInfo
-from taskapi.processes import log_to_terminal
-from taskapi.progress import Speaker
-from taskapi.registry import get_task
+from taskapi.protocol.states import ErrorCode
 from taskapi.runs import Outcome
-from taskapi.states import ErrorCode
-from taskapi.work import Work, with_connections
+from taskapi.tasks.progress import Speaker
+from taskapi.tasks.registry import get_task
+from taskapi.workers.call import TaskCall, with_connections
+from taskapi.workers.isolation.entry import BEGUN
+from taskapi.workers.processes import log_to_terminal
 
 PAUSE = 0.01  # seconds between two collections of what the task says; its worker reports once an interval
 
@@ -29,32 +29,32 @@ def execute(connection: Connection, info: TaskInfo) -> None:
     """Run the task here, in the main thread, and send its outcome as the last word."""
     log_to_terminal()
     relay = Relay(connection, info)
-    work = Work(info, relay.speaker)
-    work.on_begin = relay.begin
-    threading.Thread(target=_hear, args=(connection, work), daemon=True).start()
+    call = TaskCall(info, relay.speaker)
+    call.on_begin = relay.begin
+    threading.Thread(target=_hear, args=(connection, call), daemon=True).start()
     relay.start()
     try:
-        task = work.make(get_task(info.task))
+        task = call.make(get_task(info.task))
     except UnknownTask as error:
         relay.end(Outcome.failed(ErrorCode.UNKNOWN_TASK, str(error)))
     except BaseException as error:  # noqa: BLE001 - a task that cannot even be made
-        relay.end(work.fail(error))
+        relay.end(call.fail(error))
     else:
         if iscoroutinefunction(task.run):
 
             async def run() -> None:  # whatever else it has left on the loop is waited for after its last word
-                relay.end(await work.arun(task))
+                relay.end(await call.arun(task))
 
             asyncio.run(run())
         else:
-            relay.end(with_connections(lambda: work.run(task), info.uuid))
+            relay.end(with_connections(lambda: call.run(task), info.uuid))
 
 
-def _hear(connection: Connection, work: Work) -> None:
+def _hear(connection: Connection, call: TaskCall) -> None:
     """Stop the task when the worker says so; end with all that it has started when the worker is gone."""
     try:
         while True:
-            work.interrupt(connection.recv())
+            call.interrupt(connection.recv())
     except (EOFError, OSError):
         os.killpg(0, signal.SIGKILL)
 

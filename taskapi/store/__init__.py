@@ -1,0 +1,1 @@
+"""How the rows of runs are written: statements, transactions, and many writes in one commit."""

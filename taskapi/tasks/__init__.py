@@ -1,0 +1,5 @@
+"""What a developer writes: a Task class. It can be imported while Django reads its settings."""
+
+from taskapi.tasks.base import Task
+
+__all__ = ["Task"]
