@@ -103,8 +103,10 @@ def check_progress(frames: list[dict[str, Any]]) -> None:
             assert state["progress"] == progress, f"the last progress that came before `finished` was {progress}"
             assert state["target"] == target, f"the last target that came before `finished` was {target}"
         elif frame["type"] == "snapshot" and state["status"] == "running" and state["progress"] is None:
-            # An earlier attempt, whose messages do not all fit: of how far it had come, nobody knows any more.
+            # Nothing was reported yet. Or it is an earlier attempt, whose messages do not all fit: how far it had come
+            # is not known any more.
             assert progress is None or told < state["message_count"]
+            target = target if state["target"] is None else state["target"]
             continue
         elif "progress" in state:
             assert progress is None or state["progress"] >= progress, f"{frame} after {progress}"
