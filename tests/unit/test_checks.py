@@ -16,7 +16,7 @@ from rest_framework.authentication import BasicAuthentication
 from rest_framework.permissions import IsAdminUser, IsAuthenticated
 from rest_framework.throttling import UserRateThrottle
 
-from taskapi.management.checks import check_postgresql
+from taskapi.management.checks.databases import check_postgresql
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
 
@@ -246,10 +246,10 @@ def unfit(run):
     [
         (lambda self, a, c: 1, "it does not accept the input 'b'"),
         (lambda self, a, b, c: 1, "the input 'b' is optional, and `run` has no default for it"),
-        (lambda self, a, d, c, b=None: 1, "it needs the argument 'd', which is no input"),
+        (lambda self, a, d, c, b=None: 1, "it needs the argument 'd', which is not an input"),
         (lambda self, a, /, c, b=None: 1, "it does not accept the input 'a'"),
         (lambda self, *inputs, c, b=None: 1, "it does not accept the input 'a'"),
-        (staticmethod(lambda self, a, c, b=None: 1), "it needs the argument 'self', which is no input"),
+        (staticmethod(lambda self, a, c, b=None: 1), "it needs the argument 'self', which is not an input"),
     ],
 )
 def test_a_run_that_does_not_fit_its_inputs(run, problem):
@@ -347,11 +347,11 @@ def test_attributes_that_can_be_used():
         ("TASK_API_LIMITS", [("sent_frame_bytes", 5000)], "expected a dict"),
         ("TASK_API_LIMITS", {"sent_frame_byte": 2**20}, "there is no limit named 'sent_frame_byte'"),
         ("TASK_API_LIMITS", {5: 5}, "there is no limit named 5"),
-        ("TASK_API_LIMITS", {"sent_frame_bytes": 4095}, "4096 or more, not 4095"),
-        ("TASK_API_LIMITS", {"sent_frame_bytes": "1 MB"}, "4096 or more, not '1 MB'"),
-        ("TASK_API_LIMITS", {"sent_frame_bytes": 1e6}, "4096 or more, not 1000000.0"),
-        ("TASK_API_LIMITS", {"sent_frame_bytes": True}, "4096 or more, not True"),
-        ("TASK_API_LIMITS", {"sent_frame_bytes": None}, "4096 or more, not None"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": 4095}, "4096 or more, got 4095"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": "1 MB"}, "4096 or more, got '1 MB'"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": 1e6}, "4096 or more, got 1000000.0"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": True}, "4096 or more, got True"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": None}, "4096 or more, got None"),
     ],
 )
 def test_a_bad_value(setting, value, problem):
