@@ -19,12 +19,12 @@ from django.test import Client, override_settings
 from django.utils import timezone
 
 from taskapi import runs
+from taskapi.consumers.callers import Caller
 from taskapi.consumers.tasks import TaskConsumer
 from taskapi.events import subscriptions
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol.states import Status
 from taskapi.runs import CANCELLED, LEASE, Outcome
-from taskapi.runs.access import Caller
 from taskapi.tasks.registry import get_task
 from taskapi.workers import upkeep
 from tests.support.databases import Databases

@@ -24,6 +24,8 @@ from rest_framework.permissions import (
 )
 from rest_framework.throttling import AnonRateThrottle, UserRateThrottle
 
+from taskapi.consumers.callers import Caller
+from taskapi.consumers.handshake import origin_allowed
 from taskapi.exceptions import (
     AlreadyFinished,
     IdempotencyConflict,
@@ -34,7 +36,7 @@ from taskapi.exceptions import (
 )
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
-from taskapi.runs.access import Caller, Refused, as_api_exception, as_protocol_error, origin_allowed
+from taskapi.runs.refusals import REFUSALS, as_api_exception, as_protocol_error
 from taskapi.tasks import Task
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("queue")]
@@ -197,7 +199,7 @@ class Visitor:
     def ws(self, method, act, data=None, **kwargs):
         try:
             return act(Caller(self.scope()).view(method, data, **kwargs))
-        except Refused as error:
+        except REFUSALS as error:
             refusal = as_protocol_error(error, "r")
             assert refusal.ref == "r"
             return refusal.status or STATUSES[refusal.code], json.loads(json.dumps(refusal.detail))
@@ -697,7 +699,7 @@ class Teapot(APIException):
     ],
 )
 def test_a_refusal_says_over_a_socket_what_it_says_over_rest(error, code, detail):
-    assert isinstance(error, Refused)
+    assert isinstance(error, REFUSALS)
     refusal = as_protocol_error(error, "r")
     assert (refusal.code, refusal.detail, refusal.ref, refusal.status) == (code, detail, "r", None)
     assert as_api_exception(error).detail == detail
@@ -730,7 +732,7 @@ def test_somebody_unknown_is_told_the_status_that_rest_gives(project, authentica
 def test_an_error_that_is_no_refusal_stays_one():
     error = ZeroDivisionError()
     assert as_api_exception(error) is error
-    assert not isinstance(error, Refused)
+    assert not isinstance(error, REFUSALS)
 
 
 # Origin
