@@ -25,7 +25,7 @@ from rest_framework.authentication import BaseAuthentication, BasicAuthenticatio
 from rest_framework.request import Request
 
 from taskapi.consumers.handshake import http_request, unchanged_user
-from taskapi.runs.access import TaskAPIView
+from taskapi.runs.access import TaskAPIView, refuse_deleted_user
 from taskapi.runs.refusals import REFUSALS
 
 JUDGED_FOR = 1.5  # seconds for which a judgement holds
@@ -91,6 +91,11 @@ class Caller:
             return False
         authentication.user = user
         return True
+
+    def refuse_if_deleted(self) -> None:
+        """NotAuthenticated if the user was deleted since the last look."""
+        if self._authentication is not None:
+            refuse_deleted_user(self._authentication.user)
 
     @cached_property
     def _http(self) -> HttpRequest:

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from channels.consumer import AsyncConsumer
+from django.db import IntegrityError
 
 from taskapi import protocol, runs
 from taskapi.conf import settings
@@ -179,6 +180,10 @@ class TaskConsumer(AsyncConsumer):
                     protocol.reply("accepted", frame.ref), info, 0, [], settings.sent_frame_bytes
                 )
                 await subscription.start(info, first)
+        except IntegrityError:
+            self._drop(subscription.uuid)
+            await in_database(self.caller.refuse_if_deleted)
+            raise
         except BaseException:
             self._drop(subscription.uuid)
             raise

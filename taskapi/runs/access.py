@@ -11,7 +11,8 @@ import logging
 from typing import Any
 from uuid import UUID
 
-from django.db import router
+from django.db import IntegrityError, router
+from django.db.models import Model
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication
@@ -69,7 +70,12 @@ class TaskAPIView(APIView):
         self, task: str, inputs: Any, *, idempotency_key: str | None = None, uuid: UUID | None = None
     ) -> Submission:
         """Start a run for the caller, if the caller may."""
-        return runs.save(self.draft_run(task, inputs, idempotency_key=idempotency_key, uuid=uuid))
+        draft = self.draft_run(task, inputs, idempotency_key=idempotency_key, uuid=uuid)
+        try:
+            return runs.save(draft)
+        except IntegrityError:
+            refuse_deleted_user(self.request.user)
+            raise
 
     def draft_run(
         self, task: str, inputs: Any, *, idempotency_key: str | None = None, uuid: UUID | None = None
@@ -132,3 +138,16 @@ def _may_see(user: Any, info: TaskInfo) -> bool:
     if info.user_id is None:
         return True
     return user is not None and (user.pk == info.user_id or bool(getattr(user, "is_staff", False)))
+
+
+def refuse_deleted_user(user: Any) -> None:
+    """NotAuthenticated if the user's row was deleted since the user was authenticated. A query.
+
+    Call it when a run could not be recorded (IntegrityError): its row refers to the user's.
+    """
+    model = user.__class__  # not `type`: DRF's and Django's users may be lazy objects
+    if not issubclass(model, Model):
+        return
+    users: Any = model._base_manager  # noqa: SLF001 - Django's public name for it
+    if not users.using(router.db_for_write(model)).filter(pk=user.pk).exists():
+        raise exceptions.NotAuthenticated
