@@ -1,4 +1,4 @@
-"""The same classes give the same verdicts, whichever door the caller comes through."""
+"""The same classes give the same verdicts over REST and over a socket."""
 
 import json
 from base64 import b64encode
@@ -41,7 +41,7 @@ from taskapi.tasks import Task
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("queue")]
 
-# What a client takes each code for, where an `error` frame does not say a status (docs/protocol.md)
+# The status that a client reads from each code if the `error` frame has none (docs/protocol.md)
 STATUSES = {
     "invalid_inputs": 400,
     "unknown_task": 400,
@@ -69,7 +69,7 @@ class OwnLimit(Add):
 
 
 class HeaderAuthentication(BaseAuthentication):
-    """Knows a user by a header, as a project's own class might; has no challenge to send."""
+    """Finds a user by a header, as a project's own class might; it has no challenge to send."""
 
     def authenticate(self, request):
         name = request.headers.get("X-User")
@@ -95,7 +95,7 @@ class ReadOnly(BasePermission):
 
 
 class OwnOnly(BasePermission):
-    """Not even staff sees another's run."""
+    """Not even staff sees the run of another user."""
 
     message = "Not yours."
 
@@ -104,7 +104,7 @@ class OwnOnly(BasePermission):
 
 
 class NoSuchThing(BasePermission):
-    """As DjangoObjectPermissions does: not even that there is a run is to be known."""
+    """As DjangoObjectPermissions does: it hides that the run exists."""
 
     def has_object_permission(self, request, view, obj):
         raise Http404
@@ -116,7 +116,7 @@ class GoAway(BasePermission):
 
 
 class OnlyAdd(BasePermission):
-    """Judges by what is to be started, and with what."""
+    """Judges by the task that is to be started, and its inputs."""
 
     message = "Only 1 can be added."
 
@@ -158,7 +158,7 @@ def project(settings):
 
 
 class Visitor:
-    """Somebody with a browser or a script: what it sends goes along with every request, and with a handshake."""
+    """A client, a browser or a script. It sends the same headers and cookies with each request and with a handshake."""
 
     def __init__(self, headers=None, login=None):
         self.headers = headers or {}

@@ -1,4 +1,4 @@
-"""A socket's caller is judged again: whoever is not who he was at the handshake is served no more, and told so."""
+"""The caller of a socket is judged again and again; if it is another one by now, its socket is closed."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ from tests.support.waiting import until
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("queue", "memory_layer")]
 
 PASSWORD = "secret"
-TOKENS = {}  # which the authentication below knows
+TOKENS = {}  # that the authentication below knows
 
 
 class Add(Task):
@@ -37,7 +37,7 @@ class Add(Task):
 
 
 class ByToken(BaseAuthentication):
-    """Knows users by what is in TOKENS; refuses what is not."""
+    """Finds users by the tokens in TOKENS, and refuses other tokens."""
 
     def authenticate(self, request):
         name = request.headers.get("Authorization", "").removeprefix("Token ")
@@ -187,7 +187,7 @@ def test_a_token_that_is_another_users_by_now_is_not_his(project, ann, bob):
     caller = Caller(scope_of(authorization="Token t"))
     TOKENS["t"] = "bob"
     assert not caller.revalidate()
-    assert caller._authentication.user == ann, "what was taken before is not done as another"
+    assert caller._authentication.user == ann, "frames that came before are not served as the other user"
 
 
 def test_a_user_may_be_saved_in_a_transaction_by_hand_while_it_has_a_socket(ann):
@@ -220,7 +220,7 @@ def test_nobody_with_a_session_changes_as_its_browser_logs_in(ann):
     assert caller.revalidate()
     User.objects.update(is_staff=True)
     client.post("/admin/login/?next=/", {"username": "ann", "password": PASSWORD})
-    caller.is_over = False  # as in another process, which has not heard of it
+    caller.is_over = False  # as in another process, which got no signal
     assert not caller.revalidate()
 
 
@@ -297,7 +297,7 @@ def test_a_caller_is_believed_for_a_while_and_doubted_at_once_when_this_process_
 
 
 class Socket:
-    """A socket's other end."""
+    """The client's end of a socket."""
 
     def __init__(self, scope):
         self.sent, self.received = [], asyncio.Queue()
@@ -362,7 +362,7 @@ async def test_the_next_frame_of_somebody_else_is_not_served_and_the_socket_clos
     for caller in list(callers._callers):
         caller.judged -= callers.JUDGED_FOR + 1  # some time later
     known = len(socket.frames)
-    before = await TaskInfo.objects.acount()  # none, where the user was deleted
+    before = await TaskInfo.objects.acount()  # none, if the user was deleted
     for _ in range(3):
         socket.say(**RUN, ref="late")
     await until(lambda: socket.codes)

@@ -1,4 +1,4 @@
-"""Each check says what is wrong, by the name of the setting, and what to do about it."""
+"""Each check names the setting, what is wrong with it, and the remedy."""
 
 import ast
 from datetime import timedelta
@@ -25,7 +25,7 @@ PUBSUB = {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}
 
 
 def found(**overridden):
-    """What our checks find in the project with these settings."""
+    """The messages of our checks for a project with these settings."""
     with override_settings(**overridden):
         return run_checks(tags=["taskapi"], databases=[])
 
@@ -465,7 +465,7 @@ SCRATCH = "scratch"
 
 @pytest.fixture
 def messages_for(tmp_path, django_db_blocker):
-    """What is found about an SQLite database with these OPTIONS."""
+    """The messages about an SQLite database with these OPTIONS."""
 
     def look(name="", **options):
         scratch = {"NAME": name or tmp_path / "scratch", "OPTIONS": options}
@@ -519,7 +519,7 @@ def test_a_database_of_one_process_is_not_looked_at(messages_for):
 
 @pytest.fixture
 def about_postgres():
-    """What is found about a PostgreSQL on that host, to which nobody connects."""
+    """The messages about a PostgreSQL on that host; no connection is made."""
 
     def look(host, **options):
         database = {"ENGINE": "django.db.backends.postgresql", "NAME": "any", "HOST": host, "OPTIONS": options}
