@@ -1,4 +1,4 @@
-"""Runs in the admin, for staff: to be looked at, not edited. What a run says is written by its life alone."""
+"""Runs in the admin, for staff: to be looked at, not edited. Only a worker writes what a run says."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from django.utils.safestring import SafeString
 from taskapi.models import TaskInfo
 from taskapi.tasks.registry import tasks
 
-MOST_LISTED = 2_000  # runs in a list; older ones are found by a filter or a search
+MOST_LISTED = 2_000  # runs in a list; a filter or a search finds older ones
 
 
 class _Newest(Paginator):  # type: ignore[type-arg]  # as below
-    """The first pages of a list: to count all of a long table takes longer than to show some of it."""
+    """The first pages of a list: counting all rows of a long table takes longer than showing some of them."""
 
     @cached_property
     def count(self) -> int:
-        runs: QuerySet[TaskInfo] = self.object_list  # type: ignore[assignment]  # which it always is here
+        runs: QuerySet[TaskInfo] = self.object_list  # type: ignore[assignment]  # always, here
         return runs[:MOST_LISTED].count()
 
 
 class _NameFilter(admin.SimpleListFilter):
-    """Runs by a name that the project's tasks have: to look for names in a long table takes long."""
+    """Runs by a name that the project's tasks have: finding the names in a long table would take long."""
 
     @abstractmethod
     def names(self) -> Iterable[str]: ...

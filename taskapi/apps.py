@@ -1,4 +1,4 @@
-"""The Django app: where the layers are tied together."""
+"""The Django app: it ties the layers together."""
 
 from django.apps import AppConfig, apps
 from django.contrib.auth import get_user_model
@@ -6,7 +6,7 @@ from django.db.models.signals import pre_delete
 
 
 class TaskAPIConfig(AppConfig):
-    """Registers the system checks, and hands the tasks and models what stands above them."""
+    """Registers the system checks, and gives tasks and models the functions of the layers above them."""
 
     name = "taskapi"
     verbose_name = "Task API"
@@ -22,4 +22,4 @@ class TaskAPIConfig(AppConfig):
         user = get_user_model()
         for model in apps.get_models():
             if issubclass(model, user):  # a proxy has signals of its own
-                pre_delete.connect(models.before_user, sender=model, dispatch_uid="taskapi")
+                pre_delete.connect(models.before_user_deletion, sender=model, dispatch_uid="taskapi")

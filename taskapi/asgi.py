@@ -1,4 +1,4 @@
-"""The whole ``asgi.py`` of a project that has none::
+"""What the ``asgi.py`` of a project needs::
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
 application = get_asgi_application()

@@ -1,4 +1,4 @@
-"""The settings of the project, read where they are used, so that `override_settings` is followed."""
+"""The settings of the project. Each is read when it is used, so `override_settings` has its effect."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ DEFAULT_REDIS_PREFIX = "taskapi"
 DEFAULT_RETENTION = timedelta(days=7)
 DEFAULT_EVENT_INTERVAL = 0.05  # seconds between two `progress` events of a run
 DEFAULT_LIMITS = {
-    "sent_frame_bytes": 2**20,  # of a frame that the server sends: daphne sends no larger one (its own default)
+    "sent_frame_bytes": 2**20,  # of a frame that the server sends: by default daphne sends no larger one
 }
 
 TASKS_SETTINGS = ("BACKGROUND_TASKS", "BACKGROUND_CLASSES")  # both of the 1.x documentation's names
-CHANNEL_LAYER_ALIASES = ("taskapi", "default")  # in the order in which they are looked for
+CHANNEL_LAYER_ALIASES = ("taskapi", "default")  # the first that the project has is used
 
 
 class Settings:
@@ -56,7 +56,7 @@ class Settings:
 
     @property
     def redis_prefix(self) -> str:
-        """With which every name in Redis begins that is ours: keys, groups, channels."""
+        """The beginning of all our names in Redis: keys, groups, channels."""
         prefix: str = self._get("REDIS_PREFIX", DEFAULT_REDIS_PREFIX)
         return prefix
 
@@ -70,16 +70,16 @@ class Settings:
 
     @property
     def retention(self) -> timedelta | None:
-        # here None is a value: for ever
+        # None is a value here: for ever
         return as_duration(getattr(django_settings, "TASK_API_RETENTION", DEFAULT_RETENTION))
 
     def channel_layer_alias(self) -> str | None:
-        """The alias of the layer that events travel over; None: one of our own at TASK_API_REDIS_URL."""
+        """The alias of the layer that carries events; None: a layer of our own at TASK_API_REDIS_URL."""
         layers: Mapping[str, Any] = getattr(django_settings, "CHANNEL_LAYERS", None) or {}
         return next((alias for alias in CHANNEL_LAYER_ALIASES if alias in layers), None)
 
     def _get(self, name: str, default: Any) -> Any:
-        """The setting; None is as if it were not set."""
+        """The setting, or the default; None means that it is not set."""
         value = getattr(django_settings, f"TASK_API_{name}", None)
         return default if value is None else value
 
@@ -95,7 +95,7 @@ class Settings:
 
 
 def as_duration(value: timedelta | float | None) -> timedelta | None:
-    """Seconds, or a timedelta; None is for ever."""
+    """The timedelta that a setting means: it may be seconds, a timedelta, or None for ever."""
     return value if value is None or isinstance(value, timedelta) else timedelta(seconds=value)
 
 

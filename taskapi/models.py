@@ -1,4 +1,4 @@
-"""The record: what happened to each run, and what it said."""
+"""The record: what happened to each run, and its messages."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from taskapi.protocol.states import FINAL, Status
 from taskapi.tasks.current import waiting_for
 from taskapi.tasks.doors import doors
 
-FIRST_LOOK, LAST_LOOK = 0.005, 0.5  # seconds between two looks at a run whose result is waited for
-NEWEST = 100  # runs of a user: those that may have been started, and have ended, since Django looked at all of them
+FIRST_LOOK, LAST_LOOK = 0.005, 0.5  # seconds between two looks at a run by `result()`
+NEWEST = 100  # runs of a user: some may have been started, and have ended, since Django looked up all of them
 
 _UNFINISHED = [status.value for status in Status if status not in FINAL]
 
@@ -28,8 +28,8 @@ _UNFINISHED = [status.value for status in Status if status not in FINAL]
 class JSONTextField(models.TextField):  # type: ignore[type-arg]  # the stubs' generic is not subscriptable at run time
     """Any JSON value, kept as its text.
 
-    Text and not the database's JSON type: that one refuses NUL characters (PostgreSQL), reorders keys
-    (PostgreSQL, MySQL) and rounds numbers (MySQL), so that a task's value could fail to be recorded.
+    Text and not the database's JSON type: that type refuses NUL characters (PostgreSQL), reorders keys
+    (PostgreSQL, MySQL) and rounds numbers (MySQL). A task's value could then fail to be recorded.
     """
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
@@ -46,25 +46,25 @@ class JSONTextField(models.TextField):  # type: ignore[type-arg]  # the stubs' g
 
 
 class Runs(models.QuerySet["TaskInfo"]):
-    """Runs, which can be deleted while they go on."""
+    """Runs, which can be deleted while they are executed."""
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        """As Django's: whoever writes one of them waits until they are gone, and then there is nothing to write to."""
+        """As Django's, but the runs are locked first: a worker that writes one of them waits, and then finds no row."""
         if self.query.is_sliced or self.query.distinct_fields:
-            return super().delete()  # which refuses it
+            return super().delete()  # which raises
         using = router.db_for_write(TaskInfo, **self._hints) if self._db is None else self._db  # type: ignore[attr-defined]  # Django's own
         with transaction.atomic(using=using):
-            _hold(self.using(using))
+            _lock_unfinished(self.using(using))
             return super().delete()
 
     delete.alters_data = True  # type: ignore[attr-defined]  # as Django's own: no template may call it
-    delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's own: it is none of the manager's
+    delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's own: the manager does not get it
 
 
-def _hold(runs: models.QuerySet[TaskInfo]) -> None:
-    """Lock those of the runs that somebody may write, until the end of the transaction.
+def _lock_unfinished(runs: models.QuerySet[TaskInfo]) -> None:
+    """Lock those of the runs that a worker may write, until the end of the transaction.
 
-    Django deletes the messages of a run and then the run: one that came between the two would be a message of no run.
+    Django deletes the messages of a run and then the run. A message that is added in between would belong to no run.
     """
     unfinished = runs.filter(status__in=_UNFINISHED).order_by().values("pk")
     _lock(TaskInfo.objects.using(runs.db).filter(pk__in=unfinished))
@@ -73,21 +73,21 @@ def _hold(runs: models.QuerySet[TaskInfo]) -> None:
 def _lock(found: models.QuerySet[Any]) -> None:
     if connections[found.db].features.has_select_for_update:
         list(found.select_for_update().values_list("pk", flat=True))
-    else:  # SQLite has one lock, for whoever writes; and it is too late to ask for it once something was read
+    else:  # SQLite has one lock, for all writers. A transaction that has read something may ask for it too late.
         TaskInfo.objects.using(found.db).filter(pk=0).update(worker="")
 
 
-def before_user(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
-    """Before a user is deleted: nobody may start a run for him, or write one of his, between this and the end of it.
+def before_user_deletion(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    """Before a user is deleted: until the end of the transaction, no run of the user can be started or written.
 
-    Django has looked up already which runs it will delete. What was started since then would be a run of no user.
+    Django has looked up already which runs it will delete. One that was started since then would be a run of no user.
     """
     if not router.allow_migrate_model(using, TaskInfo):
         return
     _lock(sender._base_manager.using(using).filter(pk=instance.pk))  # noqa: SLF001 - Django's public name for it
-    his = TaskInfo.objects.using(using).filter(user=instance.pk)
-    newest = list(his.order_by("-id").values_list("pk", flat=True)[:NEWEST])
-    his.filter(models.Q(status__in=_UNFINISHED) | models.Q(pk__in=newest)).only("pk").delete()
+    users_runs = TaskInfo.objects.using(using).filter(user=instance.pk)
+    newest = list(users_runs.order_by("-id").values_list("pk", flat=True)[:NEWEST])
+    users_runs.filter(models.Q(status__in=_UNFINISHED) | models.Q(pk__in=newest)).only("pk").delete()
 
 
 class TaskInfo(models.Model):
@@ -101,7 +101,7 @@ class TaskInfo(models.Model):
     queue = models.CharField(max_length=128, default="default")
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="+", db_index=False
-    )  # for there is taskapi_user_newest
+    )  # no index: taskapi_user_newest is one
     inputs = JSONTextField(default=dict)
     outputs = JSONTextField(null=True, blank=True)
     error = JSONTextField(null=True, blank=True)  # {"code", "message"}
@@ -110,11 +110,11 @@ class TaskInfo(models.Model):
     progress = models.BigIntegerField(null=True, blank=True)
     message_count = models.PositiveIntegerField(default=0)
     attempt = models.PositiveIntegerField(default=0)  # executions so far; 1 during the first
-    max_attempts = models.PositiveIntegerField(default=3)  # executions in all, but for those that were handed back
-    # Those two are no PositiveIntegerField: its CHECK would have PostgreSQL read the whole table when they are added.
-    handed_back = models.IntegerField(default=0, db_default=0, editable=False)  # attempts that a worker's end cut short
+    max_attempts = models.PositiveIntegerField(default=3)  # executions in all, without those that were handed back
+    # These two are no PositiveIntegerField: to add its CHECK, PostgreSQL would read the whole table.
+    handed_back = models.IntegerField(default=0, db_default=0, editable=False)  # attempts that a worker handed back
     lost = models.IntegerField(default=0, db_default=0, editable=False)  # attempts that ended with their worker
-    worker = models.CharField(max_length=32, blank=True, default="", editable=False)  # that executes it
+    worker = models.CharField(max_length=32, blank=True, default="", editable=False)  # the one that executes it
     renewed = models.DateTimeField(null=True, blank=True, editable=False)  # its lease, by the database's clock
     seq = models.BigIntegerField(default=0)  # of the last report; see taskapi.protocol
     cancel_requested = models.BooleanField(default=False)
@@ -133,7 +133,7 @@ class TaskInfo(models.Model):
         verbose_name = "run"
         ordering = ("-id",)
         indexes = (
-            # unfinished runs, oldest first: few, however many runs have been (not partial: MySQL has no such)
+            # unfinished runs, oldest first: few, however long the table is (not partial: MySQL has no partial index)
             models.Index(fields=["status", "id"], name="taskapi_status"),
             # retention's query
             models.Index(fields=["expires"], name="taskapi_expires"),
@@ -141,7 +141,7 @@ class TaskInfo(models.Model):
             models.Index(fields=["user", "-id"], name="taskapi_user_newest"),
         )
 
-    left_since: datetime | None = None  # no column: since when workers had left the run that begins an attempt now
+    left_since: datetime | None = None  # no column: since when workers had left the run to others, before this attempt
 
     def __str__(self) -> str:
         return f"{self.task} {self.uuid}"
@@ -154,7 +154,7 @@ class TaskInfo(models.Model):
     def refresh_from_db(
         self, using: str | None = None, fields: Iterable[str] | None = None, from_queryset: Any = None
     ) -> None:
-        """As Django's, from the database that is written to unless it is said otherwise: a replica may lag."""
+        """As Django's, but by default from the database that is written to: a replica may lag."""
         if using is None and (from_queryset is None or from_queryset._db is None):  # noqa: SLF001 - Django's own
             using = router.db_for_write(TaskInfo, instance=self)
         super().refresh_from_db(using, fields, from_queryset)
@@ -163,7 +163,7 @@ class TaskInfo(models.Model):
         """As Django's, and as `Runs.delete`."""
         using = using or router.db_for_write(TaskInfo, instance=self)
         with transaction.atomic(using=using):
-            _hold(TaskInfo.objects.using(using).filter(pk=self.pk))
+            _lock_unfinished(TaskInfo.objects.using(using).filter(pk=self.pk))
             return super().delete(using, keep_parents)
 
     delete.alters_data = True  # type: ignore[attr-defined]  # as Django's own: no template may call it
@@ -174,7 +174,7 @@ class TaskInfo(models.Model):
 
     @property
     def tries(self) -> int:
-        """The attempts so far that count against `max_attempts`: all but those that a worker handed back."""
+        """The attempts so far that count against `max_attempts`: all but those that were handed back."""
         return self.attempt - self.handed_back
 
     @property
@@ -185,14 +185,14 @@ class TaskInfo(models.Model):
     def messages_after(self, count: int) -> list[Any]:
         """The messages past the first `count`, up to the `message_count` of this instance.
 
-        Bounded by it, so that an instance and its messages are of one moment: messages are only appended.
+        So an instance and its messages are of one moment: messages are only appended.
         """
         if self.message_count <= count:
             return []
         return [message.body for message in TaskMessage.of(self, count)]
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
-        """The outputs, once the run has ended: TaskFailed or TaskCancelled where it has none.
+        """The outputs, once the run has ended; TaskFailed or TaskCancelled if it has none.
 
         Waits for at most `timeout` seconds (None: for ever), then raises TimeoutError.
         """
@@ -222,7 +222,7 @@ class TaskInfo(models.Model):
     def cancel(self) -> bool:
         """Ask the run to stop: one that waits is cancelled at once, one that runs stops when its task notices.
 
-        False where it has ended already.
+        False if it has ended already.
         """
         return doors.runs.cancel(self)
 
@@ -256,6 +256,9 @@ class TaskMessage(models.Model):
 
     @classmethod
     def of(cls, info: TaskInfo, after: int) -> models.QuerySet[TaskMessage]:
-        """The messages of the run as `info` knows it, past the first `after`, in order: from where they are written."""
+        """The messages of the run as `info` knows it, past the first `after`, in order.
+
+        They are read from the database that is written to: a replica may lag.
+        """
         log = cls.objects.using(router.db_for_write(cls, instance=info)).filter(run=info.pk)
         return log.filter(index__gte=after, index__lt=info.message_count).order_by("index")

@@ -6,6 +6,6 @@ from django.urls import path
 
 from taskapi.consumers import TaskConsumer
 
-_consumer: Any = TaskConsumer.as_asgi()  # Channels routes with Django's `path`, to applications in place of views
+_consumer: Any = TaskConsumer.as_asgi()  # Channels routes with Django's `path`, to applications and not to views
 
 websocket_urlpatterns: list[Any] = [path("tasks/ws/", _consumer)]

@@ -9,16 +9,19 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from channels.consumer import AsyncConsumer
+from django.db import IntegrityError
 
 from taskapi import protocol, runs
 from taskapi.conf import settings
 from taskapi.consumers.backlog import transport_of, wait_for_reader
-from taskapi.consumers.callers import get_round
+from taskapi.consumers.callers import Caller
+from taskapi.consumers.handshake import origin_allowed
+from taskapi.consumers.rounds import get_round
 from taskapi.events.subscriptions import SHOWN, Subscription, get_hub, read_messages
 from taskapi.exceptions import AlreadyFinished, ProtocolError
 from taskapi.models import TaskInfo
 from taskapi.protocol import Cancel, Frame, Message, Ping, Run, Subscribe, Unsubscribe
-from taskapi.runs.access import Caller, Refused, Unavailable, as_protocol_error, origin_allowed
+from taskapi.runs.refusals import REFUSALS, Unavailable, as_protocol_error
 from taskapi.store.database import in_database
 from taskapi.store.ledger import get_ledger
 
@@ -81,7 +84,7 @@ class TaskConsumer(AsyncConsumer):
             return
         try:
             self.caller = await in_database(Caller, scope)
-        except Refused as error:
+        except REFUSALS as error:
             logger.warning("Refused a WebSocket, whose credentials are wrong: %s", error)
             await self.send({"type": "websocket.close"})
             return
@@ -119,7 +122,7 @@ class TaskConsumer(AsyncConsumer):
     async def _is_who_it_was(self, ref: str | None) -> bool:
         """Judge the caller again. One who is somebody else by now is served no more: its socket is closed."""
         try:
-            is_same = await in_database(self.caller.renew)
+            is_same = await in_database(self.caller.revalidate)
         except Exception:
             await _ended(self._latest)
             logger.exception("A frame was refused, because it could not be found out who its caller is now.")
@@ -154,7 +157,7 @@ class TaskConsumer(AsyncConsumer):
                     await self._cancel(frame)
                 case Ping():
                     await self._answer("pong", frame.ref)
-        except Refused as error:
+        except REFUSALS as error:
             await _ended(before)
             refusal = as_protocol_error(error, ref)
             await self._refuse(refusal)
@@ -177,6 +180,10 @@ class TaskConsumer(AsyncConsumer):
                     protocol.reply("accepted", frame.ref), info, 0, [], settings.sent_frame_bytes
                 )
                 await subscription.start(info, first)
+        except IntegrityError:
+            self._drop(subscription.uuid)
+            await in_database(self.caller.refuse_if_deleted)
+            raise
         except BaseException:
             self._drop(subscription.uuid)
             raise

@@ -24,7 +24,7 @@ from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import SEQ_PROGRESS, SEQ_STATE, SEQ_STATUS, SEQ_TARGET, Event, First, Message, Report
 from taskapi.protocol.states import Status
 from taskapi.store.database import in_database
-from taskapi.store.loops import of_loop
+from taskapi.store.loops import one_per_loop
 
 logger = logging.getLogger(__name__)
 
@@ -385,4 +385,4 @@ def _read_seqs(uuids: list[UUID]) -> dict[UUID, int]:
 
 def get_hub() -> Hub:
     """The hub of the running event loop."""
-    return of_loop(Hub)
+    return one_per_loop(Hub)

@@ -234,7 +234,9 @@ def _insert_once(info: TaskInfo) -> TaskInfo | None:
         with transaction.atomic(router.db_for_write(TaskInfo)):
             rows.insert(info)
     except IntegrityError:
-        earlier = TaskInfo.rows().get(idempotency=info.idempotency)
+        earlier = TaskInfo.rows().filter(idempotency=info.idempotency).first()
+        if earlier is None:  # it is not the key: the user was deleted, say
+            raise
         if earlier.idempotency_inputs != info.idempotency_inputs:
             raise IdempotencyConflict from None
         return earlier

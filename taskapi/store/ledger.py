@@ -1,12 +1,12 @@
-"""How runs' rows are written: many writes in one transaction where many wait.
+"""Group commit of runs' rows: writes that wait share one transaction.
 
-A transaction costs about the same for one write as for twenty (on SQLite and on PostgreSQL alike the commit
-is what takes long), so the writes that arrive while one is under way share the next. A worker has a thread for
-it, which runs nothing else: status and progress never queue behind a task's own code or queries.
+A transaction takes about as long for one write as for twenty: on SQLite and PostgreSQL alike, the commit is what takes
+long. So the writes that arrive while one transaction is under way share the next. A worker has a thread for them that
+does nothing else: status and progress never wait for a task's code or queries.
 
-Nobody waits for a neighbour. A transaction waits for a lock for a moment only; if it fails, each of its writes is
-made in one of its own; and one that fails there, too, because somebody else has locked its row, say, is tried on beside
-the ledger, on a thread of its own. Only while no transaction can begin at all, everybody waits.
+No write waits for its neighbours. A transaction waits only a moment for a lock. If it fails, each of its writes is
+tried in a transaction of its own. If one fails there, too (its row is locked, say), it is tried further beside the
+ledger, on another thread. All writes wait only while no transaction can begin at all.
 """
 
 from __future__ import annotations
@@ -17,103 +17,47 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from django.db import InterfaceError, connections, router
+from django.db import InterfaceError, connections
 
-from taskapi.backends import get_backend
-from taskapi.models import TaskInfo
-from taskapi.store.database import (
-    AWAY,
-    LOCK_WAIT,
-    DatabaseAway,
-    forget_queries,
-    in_database,
-    keep_connections,
-    watching,
-    workers_transaction,
-)
-from taskapi.store.loops import of_loop
+from taskapi.store.database import LOCK_WAIT, TRANSIENT, DatabaseAway, forget_queries, in_database, keep_connections
+from taskapi.store.loops import one_per_loop
+from taskapi.store.silence import watching
+from taskapi.store.writes import Result, Write, is_locked, tell, write_and_close, write_together
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 MOST_WRITES = 100  # in one transaction: bounds how long it holds SQLite's one write lock
-LOCK_WAIT_ALONE = 50  # milliseconds for each of those whose transaction has failed: they wait for one another
+LOCK_WAIT_ALONE = 50  # milliseconds for each write of a transaction that has failed: they wait for one another
 FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0  # seconds between two tries while the database is away; doubling
 GIVE_UP = 600.0  # seconds after which a write that never succeeds is taken for the fault
-LOCKED = ("55P03", "40P01", "40001", 1205, 1213)  # PostgreSQL's and MySQL's codes: a lock, a deadlock, a conflict
-ANSWER_LIMIT = 5.0  # seconds for which a server tries on what somebody else has locked
-
-
-class _Outcome(NamedTuple):
-    result: Any
-    error: BaseException | None
-
-
-class _Write:
-    """One caller's. Its preparation is done once, however often it is written."""
-
-    def __init__(self, function: Callable[..., Any], prepare: Callable[[], Any] | None, done: asyncio.Future[Any]):
-        self.done = done
-        self._function = function
-        self._prepare = prepare
-        self._prepared: _Outcome | None = None
-
-    def __str__(self) -> str:
-        of = (*getattr(self._function, "args", ()), "that is new")[0]  # whatever is written has the run first
-        return f"{getattr(self._function, 'func', self._function).__name__}() of run {getattr(of, 'uuid', of)}"
-
-    def prepare(self) -> None:
-        if self._prepare is None or self._prepared is not None:
-            return
-        try:
-            self._prepared = _Outcome(self._prepare(), None)
-        except AWAY:
-            raise
-        except Exception as error:  # noqa: BLE001 - it goes to whoever wrote
-            self._prepared = _Outcome(None, error)
-
-    def write(self) -> _Outcome:
-        if self._prepared is None:
-            return _Outcome(self._function(), None)
-        if self._prepared.error is not None:
-            return self._prepared
-        return _Outcome(self._function(self._prepared.result), None)
-
-    def tell(self, outcome: _Outcome) -> None:
-        if self.done.done():
-            return  # whoever waited was cancelled; the write holds all the same
-        if outcome.error is None:
-            self.done.set_result(outcome.result)
-        elif isinstance(outcome.error, StopIteration):  # which a future does not take
-            self.done.set_exception(RuntimeError(f"It raised {outcome.error!r}."))
-        else:
-            self.done.set_exception(outcome.error)
+ANSWER_LIMIT = 5.0  # seconds for which a server retries a write whose row is locked
 
 
 class Ledger(ABC):
     """Group commit, for one event loop."""
 
     lock_wait: int  # milliseconds for which a transaction waits for a lock
-    patience: float  # seconds for which writes are tried again while the database is away
-    patience_beside: float  # seconds for which a write is that fails by itself
+    patience: float  # seconds for which writes are retried while the database is away
+    patience_beside: float  # seconds for which a write that fails alone is retried
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[_Write] = []
+        self._waiting: list[Write] = []
         self._writing: asyncio.Future[Any] | None = None
-        self._beside: set[asyncio.Task[None]] = set()  # writes that are tried by themselves
+        self._beside: set[asyncio.Task[None]] = set()  # retries of writes that failed alone
         self._spare: ThreadPoolExecutor | None = None  # their thread, while there are any
 
     async def write(self, function: Callable[..., T], *, prepare: Callable[[], Any] | None = None) -> T:
         """Call `function` in a thread, inside a transaction, and return what it returns.
 
-        It may be called a second time, after a rollback, where a neighbour in the transaction failed. `prepare`, if
-        given, is called before the transaction, once, and what it returns is the argument of `function`.
+        It may be called again after a rollback, for instance because a neighbour in the transaction failed. `prepare`,
+        if given, is called once, before the transaction; what it returns is the argument of `function`.
         """
-        write = _Write(function, prepare, self._loop.create_future())
+        write = Write(function, prepare, self._loop.create_future())
         self._waiting.append(write)
         if self._writing is None:
             self._write_next()
@@ -121,7 +65,7 @@ class Ledger(ABC):
         return result
 
     async def close(self) -> None:
-        """Finish what waits."""
+        """Finish the writes that wait."""
         while self._writing is not None or self._beside:
             await asyncio.wait({self._writing} if self._writing is not None else self._beside)
 
@@ -129,56 +73,56 @@ class Ledger(ABC):
     def _in_thread(self, function: Callable[[], T]) -> asyncio.Future[T]: ...
 
     def _write_next(self) -> None:
-        """Hand what waits to the thread, now: a run begins with a write, and the loop may have much else to do."""
+        """Hand the waiting writes to the thread now, and not in the loop's next turn: that may be late."""
         batch, self._waiting = self._waiting[:MOST_WRITES], self._waiting[MOST_WRITES:]
         if batch:
-            self._writing = self._in_thread(partial(_write, batch, self.lock_wait))
+            self._writing = self._in_thread(partial(write_together, batch, self.lock_wait))
             self._writing.add_done_callback(partial(self._written, batch))
         else:
             self._writing = None
 
-    def _written(self, batch: list[_Write], writing: asyncio.Future[list[_Outcome]]) -> None:
+    def _written(self, batch: list[Write], writing: asyncio.Future[list[Result]]) -> None:
         if writing.cancelled():
-            outcomes = [_Outcome(None, InterfaceError("The writing was cancelled."))] * len(batch)
+            results = [Result(None, InterfaceError("The writing was cancelled."))] * len(batch)
         elif (error := writing.exception()) is not None:
             self._writing = self._loop.create_task(self._write_after_all(batch, error))
             self._writing.add_done_callback(lambda writing: self._write_next())
             return
         else:
-            outcomes = writing.result()
-        _tell(batch, outcomes)
+            results = writing.result()
+        tell(batch, results)
         self._write_next()
 
-    async def _write_after_all(self, batch: list[_Write], error: BaseException) -> None:
-        """See to writes whose transaction has failed: each is written, or fails, or is tried on beside the ledger."""
+    async def _write_after_all(self, batch: list[Write], error: BaseException) -> None:
+        """After a transaction has failed: make each of its writes, or report its error, or retry it beside."""
         failure: BaseException | None = error
         while failure is not None:
             if isinstance(failure, DatabaseAway):
                 failure = await self._outwait(batch, failure)
             elif len(batch) == 1:
-                self._refused(batch[0], failure)
+                self._failed_alone(batch[0], failure)
                 return
             else:
                 batch, failure = await self._write_each(batch)
 
-    async def _write_each(self, batch: list[_Write]) -> tuple[list[_Write], BaseException | None]:
-        """Write each in a transaction of its own; what is left, and why, if none can begin any more."""
+    async def _write_each(self, batch: list[Write]) -> tuple[list[Write], BaseException | None]:
+        """Make each write in a transaction of its own; if no transaction can begin, the rest of them and the error."""
         for n, write in enumerate(batch):
             failure = await self._try([write], LOCK_WAIT_ALONE)
             if isinstance(failure, DatabaseAway):
                 return batch[n:], failure
             if failure is not None:
-                self._refused(write, failure)
+                self._failed_alone(write, failure)
         return [], None
 
-    async def _outwait(self, batch: list[_Write], error: BaseException) -> BaseException | None:
-        """Try until a transaction can begin, or for as long as the ledger is patient; None if nothing is left to do."""
+    async def _outwait(self, batch: list[Write], error: BaseException) -> BaseException | None:
+        """Retry until a transaction can begin, or patience ends; the error of that transaction, or None."""
         pause = FIRST_PAUSE
         given_up_at = self._loop.time() + self.patience
         failure: BaseException | None = error
         while isinstance(failure, DatabaseAway):
             if self._loop.time() >= given_up_at:
-                _tell(batch, [_Outcome(None, failure)] * len(batch))
+                tell(batch, [Result(None, failure)] * len(batch))
                 return None
             logger.warning("The database does not take writes (%s); next try in %.1f s.", failure, pause)
             await asyncio.sleep(pause)
@@ -186,34 +130,34 @@ class Ledger(ABC):
             failure = await self._try(batch, self.lock_wait)
         return failure
 
-    async def _try(self, batch: list[_Write], lock_wait: int) -> BaseException | None:
-        """Write these in one transaction on the ledger's thread; the error, if there is one."""
+    async def _try(self, batch: list[Write], lock_wait: int) -> BaseException | None:
+        """Make these writes in one transaction on the ledger's thread; the error, if it fails."""
         try:
-            outcomes = await self._in_thread(partial(_write, batch, lock_wait))
-        except Exception as failure:  # noqa: BLE001 - it goes to whoever wrote
+            results = await self._in_thread(partial(write_together, batch, lock_wait))
+        except Exception as failure:  # noqa: BLE001 - the callers of the ledger get it
             return failure
-        _tell(batch, outcomes)
+        tell(batch, results)
         return None
 
     # Beside the ledger
 
-    def _may_succeed(self, error: BaseException) -> bool:
-        """Whether a write that has failed by itself is tried on."""
-        return isinstance(error, AWAY)
+    def _is_retried(self, error: BaseException) -> bool:
+        """Whether a write that failed alone with this error is tried again."""
+        return isinstance(error, TRANSIENT)
 
-    def _refused(self, write: _Write, error: BaseException) -> None:
-        """A write has failed by itself: it is tried on if it may succeed, and nobody waits for that but its caller."""
-        if not self._may_succeed(error):
-            write.tell(_Outcome(None, error))
+    def _failed_alone(self, write: Write, error: BaseException) -> None:
+        """Retry a write that failed alone, if that may help; only its caller waits for it. Or report its error."""
+        if not self._is_retried(error):
+            write.tell(Result(None, error))
             return
-        trying = self._loop.create_task(self._write_beside(write, error))
-        self._beside.add(trying)
-        trying.add_done_callback(self._written_beside)
+        retrying = self._loop.create_task(self._write_beside(write, error))
+        self._beside.add(retrying)
+        retrying.add_done_callback(self._written_beside)
 
-    async def _write_beside(self, write: _Write, error: BaseException) -> None:
+    async def _write_beside(self, write: Write, error: BaseException) -> None:
         pause = FIRST_PAUSE
         given_up_at = self._loop.time() + self.patience_beside
-        while isinstance(error, AWAY) and self._loop.time() < given_up_at:
+        while isinstance(error, TRANSIENT) and self._loop.time() < given_up_at:
             logger.warning(
                 "The database does not take a write (%s); next try in %.1f s. It is %s; no other waits for it.",
                 error,
@@ -225,23 +169,23 @@ class Ledger(ABC):
             if self._spare is None:
                 self._spare = ThreadPoolExecutor(1, thread_name_prefix="taskapi-ledger-beside")
             try:
-                outcomes = await self._loop.run_in_executor(self._spare, _write_and_close, write)
-            except Exception as failure:  # noqa: BLE001 - it goes to whoever wrote
+                results = await self._loop.run_in_executor(self._spare, write_and_close, write)
+            except Exception as failure:  # noqa: BLE001 - the caller of the ledger gets it
                 error = failure
             else:
-                _tell([write], outcomes)
+                tell([write], results)
                 return
-        write.tell(_Outcome(None, error))
+        write.tell(Result(None, error))
 
-    def _written_beside(self, trying: asyncio.Task[None]) -> None:
-        self._beside.discard(trying)
+    def _written_beside(self, retrying: asyncio.Task[None]) -> None:
+        self._beside.discard(retrying)
         if not self._beside and self._spare is not None:
             self._spare.shutdown(wait=False)
             self._spare = None
 
 
 class WorkerLedger(Ledger):
-    """A worker's: on a thread of its own, and patient, because what a task has done is done."""
+    """A worker's, on a thread of its own. It is patient, because a task's work cannot be undone."""
 
     lock_wait = LOCK_WAIT
     patience = GIVE_UP
@@ -251,11 +195,11 @@ class WorkerLedger(Ledger):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="taskapi-ledger")
 
     @property
-    def patience_beside(self) -> float:  # type: ignore[override]  # as patient
+    def patience_beside(self) -> float:  # type: ignore[override]  # the same as `patience`
         return self.patience
 
     async def close(self) -> None:
-        """Finish what waits, then close the thread and its connections."""
+        """Finish the writes that wait, then close the thread and its connections."""
         await super().close()
         await self._loop.run_in_executor(self._thread, connections.close_all)
         self._thread.shutdown()
@@ -273,7 +217,7 @@ class WorkerLedger(Ledger):
 
 
 class ServerLedger(Ledger):
-    """A server's: on the thread of its other rows. Somebody waits for an answer, and can ask again."""
+    """A server's, on the thread of its other database work. Its clients wait for an answer, and can ask again."""
 
     lock_wait = LOCK_WAIT_ALONE  # all sockets wait as long
     patience = 0.0
@@ -282,43 +226,10 @@ class ServerLedger(Ledger):
     def _in_thread(self, function: Callable[[], T]) -> asyncio.Future[T]:
         return self._loop.create_task(in_database(function))
 
-    def _may_succeed(self, error: BaseException) -> bool:
-        return isinstance(error, AWAY) and _is_locked(error)  # all else is told at once
+    def _is_retried(self, error: BaseException) -> bool:
+        return isinstance(error, TRANSIENT) and is_locked(error)  # any other error is reported at once
 
 
 def get_ledger() -> ServerLedger:
     """The server's ledger of the running event loop."""
-    return of_loop(ServerLedger)
-
-
-def _tell(batch: list[_Write], outcomes: list[_Outcome]) -> None:
-    for write, outcome in zip(batch, outcomes, strict=True):
-        write.tell(outcome)
-
-
-def _write(batch: list[_Write], lock_wait: int) -> list[_Outcome]:
-    for write in batch:
-        write.prepare()
-    using = router.db_for_write(TaskInfo)
-    try:
-        with get_backend().together(), workers_transaction(using, lock_wait):
-            return [write.write() for write in batch]
-    except AWAY as error:
-        if len(batch) == 1 and not isinstance(error, DatabaseAway) and not _is_locked(error):
-            connections[using].close()  # the server behind it may have become one that takes no writes
-        raise
-
-
-def _is_locked(error: Exception) -> bool:
-    """Whether the database is well, and somebody else has locked what was to be written."""
-    code = getattr(error.__cause__, "sqlstate", getattr(error.__cause__, "pgcode", None))  # psycopg 3, or 2
-    return code in LOCKED or error.args[:1] in [(number,) for number in LOCKED]
-
-
-def _write_and_close(write: _Write) -> list[_Outcome]:
-    """Write it on a connection that is new, and is left to nobody: it failed on another, whatever the reason was."""
-    try:
-        with watching():
-            return _write([write], LOCK_WAIT)
-    finally:
-        connections.close_all()
+    return one_per_loop(ServerLedger)

@@ -1,4 +1,4 @@
-"""What belongs to one event loop: made when it is first asked for, and gone with the loop."""
+"""Objects of which each event loop has one of its own: made when first asked for, and gone with the loop."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PLACE = "_taskapi"  # the attribute of a loop that holds what belongs to it
+PLACE = "_taskapi"  # the attribute of a loop that holds its objects
 
 
-def of_loop(make: Callable[[], T]) -> T:
-    """The running event loop's own, which `make` makes.
+def one_per_loop(make: Callable[[], T]) -> T:
+    """The running event loop's object of this kind, which `make` makes if there is none yet.
 
-    The loop itself holds it. A dict of them by their loops would outlive these, even one with weak keys: what belongs
-    to a loop refers to it.
+    The loop itself holds it. A dict by loops would outlive the loops, even one with weak keys: the objects refer to
+    their loop.
     """
     loop = asyncio.get_running_loop()
     kept: dict[Callable[[], T], T] = vars(loop).setdefault(PLACE, {})

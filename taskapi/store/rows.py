@@ -1,7 +1,7 @@
-"""The statements that every run takes: its row, inserted, read, or changed by compare and set.
+"""The statements that every run needs: its row is inserted, read, or changed by compare and set.
 
-The ORM builds the SQL of a query anew each time, which takes ten times as long as SQLite needs to execute it.
-Here it is built once for each shape; the fields of the model still convert the values.
+The ORM builds the SQL of a query each time. That takes ten times as long as SQLite needs to execute it. Here the SQL is
+built once for each shape; the fields of the model still convert the values.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from taskapi.models import TaskInfo
 
 
 class Clock(Now):
-    """The database's clock, as its moments are kept in fields: to be compared with them.
+    """The database's clock, in the form in which fields keep moments, so that it can be compared with them.
 
-    MySQL's own is in the time zone of the session, which Django does not set. SQLite's is in UTC.
+    MySQL's own clock is in the time zone of the session, which Django does not set. SQLite's is in UTC.
     """
 
     def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
@@ -41,18 +41,18 @@ class Clock(Now):
 
 
 class LeaseClock(Now):
-    """The database's clock, for what is written by it and compared with it alone: it knows no summer time."""
+    """The database's clock without summer time: only for values that are written by it and compared with it."""
 
     def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
         return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **context)
 
 
 CLOCK = Clock()
-NOW = LeaseClock()  # of leases: `renewed`
+NOW = LeaseClock()  # for leases: the field `renewed`
 
 
 class Later(NamedTuple):
-    """A moment that is so long after the database's now, to be written."""
+    """A value to be written: so long after now, by the database's clock."""
 
     by: timedelta
 
@@ -61,7 +61,7 @@ _meta = TaskInfo._meta  # noqa: SLF001 - Django's public name for it
 
 
 def insert(info: TaskInfo) -> None:
-    """Insert the row of a new run, and give the instance its id. No signals are sent, as with `bulk_create`."""
+    """Insert the row of a new run, and give the instance its id. As with `bulk_create`, no signals are sent."""
     alias = router.db_for_write(TaskInfo)
     connection = connections[alias]
     returning = connection.features.can_return_columns_from_insert
@@ -72,13 +72,14 @@ def insert(info: TaskInfo) -> None:
             (info.pk,) = cursor.fetchone()
         else:  # MySQL
             info.pk = connection.ops.last_insert_id(cursor, _meta.db_table, _meta.pk.name)
-    info._state.adding, info._state.db = False, alias  # noqa: SLF001 - Django's own, for whoever makes instances
+    info._state.adding, info._state.db = False, alias  # noqa: SLF001 - Django's own, for code that makes instances
 
 
 def read(where: Mapping[str, Any], *, lock: bool = False) -> TaskInfo | None:
     """The first row whose fields have these values, from the database that is written to: a replica may lag.
 
-    `lock`: as it is now, and not as it was when the transaction began (REPEATABLE READ), and until its end.
+    `lock`: lock it until the end of the transaction, and read it as it is now. Otherwise a transaction that is
+    REPEATABLE READ sees it as it was when the transaction began.
     """
     alias = router.db_for_write(TaskInfo)
     connection = connections[alias]
@@ -95,7 +96,7 @@ def read(where: Mapping[str, Any], *, lock: bool = False) -> TaskInfo | None:
 
 
 def change(where: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
-    """Change the row whose fields have these values; False where there is none (any more)."""
+    """Change the row whose fields have these values; False if there is none (any more)."""
     alias = router.db_for_write(TaskInfo)
     connection = connections[alias]
     sql, later = _update(alias, tuple(where), tuple((name, _by_clock(value)) for name, value in changes.items()))
@@ -112,7 +113,7 @@ def change(where: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
 
 
 def now() -> datetime:
-    """What the database's clock says. A statement."""
+    """The time by the database's clock. It costs a statement."""
     alias = router.db_for_write(TaskInfo)
     connection = connections[alias]
     with connection.cursor() as cursor:
@@ -164,7 +165,7 @@ def _select(alias: str, where: tuple[str, ...], lock: bool) -> _Select:
 def _update(
     alias: str, where: tuple[str, ...], changes: tuple[tuple[str, LeaseClock | Later | Literal[False]], ...]
 ) -> tuple[str, dict[str, list[Any]]]:
-    """The statement, and the values in it of each field that is set by the database's clock."""
+    """The statement, and for each field that is set by the database's clock, the values in its expression."""
     parts, later = [], {}
     for name, by_clock in changes:
         sql = "%s"

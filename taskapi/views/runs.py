@@ -1,8 +1,7 @@
-"""The REST front door."""
+"""The REST calls: start a run, look at it, cancel it, retry it."""
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 from rest_framework import status
@@ -24,10 +23,14 @@ class View(TaskAPIView):
     parser_classes = (Parser,)
     renderer_classes = (Renderer,)
 
-    def represented(self, info: TaskInfo, after: int = 0, **options: Any) -> Response:
-        """The representation, with the messages past the first `after`."""
-        response = Response(represent(info, info.messages_after(after)), **options)
+    def represented(
+        self, info: TaskInfo, after: int = 0, *, code: int = status.HTTP_200_OK, location: str | None = None
+    ) -> Response:
+        """The representation, with the messages past the first `after`; `location`: the path of a new run."""
+        response = Response(represent(info, info.messages_after(after)), code)
         response["Cache-Control"] = "no-store"
+        if location is not None:
+            response["Location"] = location
         if not info.is_final:
             response["Retry-After"] = RETRY_AFTER
         return response
@@ -43,10 +46,11 @@ class RunsView(View):
         key = request.headers.get("Idempotency-Key")
         if key is not None and not 0 < len(key) <= KEY_LENGTH:
             raise ValidationError({"Idempotency-Key": [f"Expected 1 to {KEY_LENGTH} characters."]})
-        info, created = self.start_run(**body.validated_data, idempotency_key=key)
-        location = f"{_public_path(request)}{info.uuid}/"  # below this, wherever this is mounted
+        given = body.validated_data
+        info, created = self.start_run(given["task"], given["inputs"], idempotency_key=key)
+        location = f"{_public_path(request)}{info.uuid}/"
         code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
-        return self.represented(info, status=code, headers={"Location": location})
+        return self.represented(info, code=code, location=location)
 
 
 class RunView(View):
@@ -61,22 +65,22 @@ class CancelView(View):
     """``tasks/{uuid}/cancel/``"""
 
     def post(self, request: Request, uuid: UUID) -> Response:
-        """Ask the run to stop; 409 where it has ended."""
-        return self.represented(self.cancel_run(uuid), status=status.HTTP_202_ACCEPTED)
+        """Ask the run to stop; 409 if it has ended."""
+        return self.represented(self.cancel_run(uuid), code=status.HTTP_202_ACCEPTED)
 
 
 class RetryView(View):
     """``tasks/{uuid}/retry/``"""
 
     def post(self, request: Request, uuid: UUID) -> Response:
-        """Start a new run of the same inputs; 409 where this one has not ended."""
+        """Start a new run of the same inputs; 409 if this one has not ended."""
         info = self.retry_run(uuid)
         location = _public_path(request).replace(str(uuid), str(info.uuid)).removesuffix("retry/")
-        return self.represented(info, status=status.HTTP_202_ACCEPTED, headers={"Location": location})
+        return self.represented(info, code=status.HTTP_202_ACCEPTED, location=location)
 
 
 def _public_path(request: Request) -> str:
-    """The path as the client knows it: a proxy may have taken the script's name off it (FORCE_SCRIPT_NAME)."""
+    """The path as the client knows it: a proxy may have removed a prefix (FORCE_SCRIPT_NAME)."""
     return f"{request.META['SCRIPT_NAME'].rstrip('/')}{request.path_info}"
 
 

@@ -17,11 +17,11 @@ class RunRequest(serializers.Serializer[Any]):
     """The body of ``POST tasks/``."""
 
     task = serializers.CharField(max_length=TASK_LENGTH)
-    inputs = serializers.JSONField(default=dict, allow_null=True)  # its shape is the task's to judge
+    inputs = serializers.JSONField(default=dict, allow_null=True)  # the task checks them
 
 
 class Parser(JSONParser):
-    """DRF's, which answers JSON that is nested too deeply with 500."""
+    """DRF's, but JSON that is nested too deeply gets 400: DRF answers it with 500."""
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         try:
@@ -31,7 +31,7 @@ class Parser(JSONParser):
 
 
 class Renderer(BaseRenderer):
-    """The wire's own JSON, which has a form for every string that a task may send."""
+    """The same JSON as on the WebSocket: it can write every string that a task may send."""
 
     media_type = "application/json"
     format = "json"

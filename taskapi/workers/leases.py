@@ -9,7 +9,8 @@ from collections.abc import Callable
 from django.db import connections
 
 from taskapi.protocol.states import Execution
-from taskapi.store.database import forget_queries, keep_connections, watching
+from taskapi.store.database import forget_queries, keep_connections
+from taskapi.store.silence import watching
 from taskapi.workers.upkeep import Held, renew
 
 logger = logging.getLogger(__name__)

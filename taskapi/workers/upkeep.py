@@ -21,8 +21,9 @@ from taskapi.events import publish_from_thread
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol.states import FINAL, Execution, Status
 from taskapi.runs import EARLY, LEASE, WORKER_LOST, end, enqueue, final_report
-from taskapi.store.database import watching, workers_transaction
+from taskapi.store.database import workers_transaction
 from taskapi.store.rows import CLOCK, NOW
+from taskapi.store.silence import watching
 
 logger = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from django.core.management.base import BaseCommand, CommandError
 import taskapi
 from taskapi import conf, params, protocol, runs, urls
 from taskapi.events import subscriptions
-from taskapi.management import checks
+from taskapi.management.checks.databases import BUSY_TIMEOUT
 from taskapi.management.commands.taskworker import Command as TaskWorker
 from taskapi.models import TaskInfo
 from taskapi.params import FieldParameter, Parameter, values
 from taskapi.protocol.states import ErrorCode
-from taskapi.runs import access
+from taskapi.runs.refusals import CODES
 from taskapi.store import ledger
 from taskapi.tasks import Task
 from taskapi.workers import leases, upkeep
@@ -130,7 +130,7 @@ def find(name: str) -> object:
 
 def test_the_codes_of_an_error_frame_are_those_of_the_code() -> None:
     raised = set(re.findall(r'ProtocolError\("(\w+)"', CODE))
-    assert first_column("docs/protocol.md", "`error`") == raised | set(access._CODES.values())
+    assert first_column("docs/protocol.md", "`error`") == raised | set(CODES.values())
 
 
 def test_the_frames_of_a_client_are_those_of_the_code() -> None:
@@ -297,7 +297,7 @@ NUMBERS = (
     ("docs/glossary.md", "every {} seconds: take back, requeue, prune", engine.SWEEP_INTERVAL),
     ("docs/parameters.md", "ends at {} lists and dicts", protocol.MAX_DEPTH),
     ("docs/parameters.md", "After {} sentences about one value", values.MAX_SENTENCES),
-    ("docs/settings.md", "with a busy timeout under {} seconds", checks.BUSY_TIMEOUT),
+    ("docs/settings.md", "with a busy timeout under {} seconds", BUSY_TIMEOUT),
 )
 
 

@@ -1,8 +1,8 @@
 """A long table makes no statement slow: each finds its rows by an index, however many runs have ended.
 
-What is judged is what the product executes, with its parameters: by the database's plan (EXPLAIN), which must not read
-a table or an index from end to end, and by what the statement then reads. The plan alone would not do: a range of ids
-that is filtered, or an index that is asked for all finished runs, is a search by name and a scan in effect.
+The statements that the product executes are judged, with their parameters. The database's plan (EXPLAIN) must not read
+a table or an index from end to end, and the statement must not read many rows. The plan alone is not enough: if a range
+of ids is filtered, or an index is searched for all finished runs, the plan says "search", and it is a scan in effect.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,17 +19,17 @@ from django.test import Client, override_settings
 from django.utils import timezone
 
 from taskapi import runs
+from taskapi.consumers.callers import Caller
 from taskapi.consumers.tasks import TaskConsumer
 from taskapi.events import subscriptions
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol.states import Status
 from taskapi.runs import CANCELLED, LEASE, Outcome
-from taskapi.runs.access import Caller
 from taskapi.tasks.registry import get_task
 from taskapi.workers import upkeep
 from tests.support.databases import Databases
 
-RUNS = 30_000  # that have ended; a table of some pages PostgreSQL would rather scan
+RUNS = 30_000  # that have ended; PostgreSQL prefers to scan a table of a few pages
 TEMPLATES = 1_000  # of them are made by the ORM, and the others are their copies
 MESSAGES = 3  # of each run
 FEW = 20  # runs that wait, that are executed, that have expired, and that a user has
@@ -119,7 +119,7 @@ def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def fault_of(cursor: Any, node: dict[str, Any]) -> str | None:
-    """A scan of a table of ours, or of all of an index for what stands in its later columns."""
+    """A scan of one of our tables, or of a whole index because its later columns are searched."""
     kind, table = node["Node Type"], node.get("Relation Name", "")
     if kind == "Seq Scan" and table.startswith(OURS):
         return f"Seq Scan on {table}"
@@ -147,7 +147,7 @@ def watched() -> Iterator[Watch]:
 
 @contextmanager
 def in_indexes(statements: int = 1) -> Iterator[None]:
-    """What happens inside takes at least so many statements on our tables, and all of them use indexes well."""
+    """The block executes at least so many statements on our tables, and all of them use indexes well."""
     with watched() as watch:
         yield
     assert len(watch.verdicts) >= statements, watch.verdicts
@@ -174,10 +174,10 @@ def connection() -> Any:
     return connections[router.db_for_write(TaskInfo)]
 
 
-# SQLite knows nothing of what is in a table unless somebody has it analysed, which few do; PostgreSQL sees to that.
+# SQLite has no statistics of a table until ANALYZE is called, and few projects call it. PostgreSQL calls it by itself.
 @pytest.fixture(scope="module", params=["sqlite", "analyzed sqlite", "postgres"])
 def long_database(request: pytest.FixtureRequest, databases: Databases, django_db_blocker: Any) -> Iterator[str]:
-    """The alias of a database whose table is long: one for each, by which statements are kept (taskapi.store.rows)."""
+    """The alias of a database with a long table. Each has its own: `rows` caches statements by alias."""
     alias = request.param
     defaults = connections.settings[DEFAULT_DB_ALIAS] | {"OPTIONS": {}}
     connections.settings[alias] = defaults | databases.new(alias.removeprefix("analyzed "))
@@ -198,7 +198,7 @@ def long_database(request: pytest.FixtureRequest, databases: Databases, django_d
 
 @pytest.fixture(autouse=True)
 def long_table(long_database: str, settings: Any, django_db_blocker: Any) -> Iterator[None]:
-    """The long table for one test, whose changes to it are undone."""
+    """The long table for one test, without the changes of the tests before."""
     settings.DATABASE_ROUTERS = [To(long_database)]
     settings.TASK_API_BACKEND = "tests.support.backends.ListBackend"
     with django_db_blocker.unblock(), transaction.atomic(long_database):
@@ -258,7 +258,7 @@ def copy_messages() -> None:
 
 
 def run_of(status: Status) -> TaskInfo:
-    """The newest of that status, among all the others; read unwatched."""
+    """The newest run of that status, among all the others; reading it is not judged."""
     return TaskInfo.objects.filter(status=status.value).order_by("id").last()
 
 
@@ -278,7 +278,7 @@ def said(info: TaskInfo) -> dict[str, Any]:
 
 
 def test_submitting():
-    with in_indexes(0):  # an INSERT, which looks for nothing
+    with in_indexes(0):  # an INSERT, which searches nothing
         assert runs.submit(get_task("sum"), {"numbers": [1]}).created
 
 
@@ -367,7 +367,7 @@ def test_pruning_where_nothing_has_expired():
         assert upkeep.prune() == 0
 
 
-# Those who ask
+# Clients that ask
 
 
 def test_starting_by_rest():
@@ -446,7 +446,7 @@ def test_the_admins_list(staff):
         assert staff.get("/admin/taskapi/taskinfo/").status_code == 200
 
 
-# What the judgement is worth
+# The judgement finds what it should
 
 
 def looked_for_by_what_has_no_index():

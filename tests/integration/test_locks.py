@@ -1,4 +1,4 @@
-"""Rows that somebody else has locked, on a real PostgreSQL: only who needs them waits."""
+"""Rows that another transaction has locked, on a real PostgreSQL: only the write that needs them waits."""
 
 import asyncio
 import threading
@@ -55,7 +55,7 @@ def address(databases: Databases, django_db_blocker: Any) -> Iterator[dict[str, 
 
 @pytest.fixture
 def other(address: dict[str, str]) -> Iterator[psycopg.Connection[Any]]:
-    """A connection of somebody else's, in autocommit."""
+    """A connection of another client, in autocommit."""
     with psycopg.connect(**address, autocommit=True) as connection:
         yield connection
 
@@ -93,7 +93,7 @@ def said(info: TaskInfo, *bodies: Any) -> dict[str, Any]:
 
 @contextmanager
 def locked(other: psycopg.Connection[Any], table: str, pk: int) -> Iterator[None]:
-    """Somebody has changed the row, and has not committed."""
+    """Another transaction has changed the row, and has not committed."""
     with other.transaction(force_rollback=True):
         other.execute(f"SELECT 1 FROM {table} WHERE id = %s FOR UPDATE", [pk])  # noqa: S608 - a name of ours
         yield
@@ -143,7 +143,7 @@ async def test_several_locked_runs_keep_nobody_waiting_and_each_is_written_when_
 
 
 async def test_a_new_run_of_a_locked_user_keeps_no_neighbour_waiting(ledger, other):
-    """`User.objects.select_for_update()` locks out who refers to the user."""
+    """`User.objects.select_for_update()` locks out inserts that refer to the user."""
     ada, bob = await ledgers.in_database(lambda: [User.objects.create(username=name) for name in ("ada", "bob")])
     draft = await ledgers.in_database(lambda: [runs.draft(Sum, {}, user=user) for user in (ada, bob, None)])
     with locked(other, "auth_user", ada.pk):
@@ -195,12 +195,12 @@ def test_a_sweep_deletes_what_nobody_has_locked(other):
     assert not TaskInfo.objects.exists()
 
 
-# Who deletes a user, or a run, while it goes on
+# A user or a run is deleted while the run is executed
 
 
 @contextmanager
 def meanwhile(statement: str, function: Callable[[], Any], other: psycopg.Connection[Any]) -> Iterator[list[Any]]:
-    """After the first statement that begins so, `function` is called by somebody else: it has ended, or waits."""
+    """After the first statement that begins so, another thread calls `function`, until it has ended or waits."""
     came: list[Any] = []
     with ThreadPoolExecutor(1) as thread:
 

@@ -13,7 +13,7 @@ from taskapi.events.subscriptions import Subscription, get_hub
 from taskapi.protocol import Report
 from taskapi.store.database import in_database
 from taskapi.store.ledger import WorkerLedger, get_ledger
-from taskapi.store.loops import of_loop
+from taskapi.store.loops import one_per_loop
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -62,7 +62,7 @@ def test_five_closed_loops_leave_nothing_behind(valkey, settings, layer):
 
 def test_a_loop_has_one_of_each():
     async def twice() -> tuple[object, object]:
-        return of_loop(Report), of_loop(Report)
+        return one_per_loop(Report), one_per_loop(Report)
 
     class Report:
         pass

@@ -1,4 +1,4 @@
-"""The same classes give the same verdicts, whichever door the caller comes through."""
+"""The same classes give the same verdicts over REST and over a socket."""
 
 import json
 from base64 import b64encode
@@ -24,6 +24,8 @@ from rest_framework.permissions import (
 )
 from rest_framework.throttling import AnonRateThrottle, UserRateThrottle
 
+from taskapi.consumers.callers import Caller
+from taskapi.consumers.handshake import origin_allowed
 from taskapi.exceptions import (
     AlreadyFinished,
     IdempotencyConflict,
@@ -34,12 +36,12 @@ from taskapi.exceptions import (
 )
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
-from taskapi.runs.access import Caller, Refused, as_api_exception, as_protocol_error, origin_allowed
+from taskapi.runs.refusals import REFUSALS, as_api_exception, as_protocol_error
 from taskapi.tasks import Task
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("queue")]
 
-# What a client takes each code for, where an `error` frame does not say a status (docs/protocol.md)
+# The status that a client reads from each code if the `error` frame has none (docs/protocol.md)
 STATUSES = {
     "invalid_inputs": 400,
     "unknown_task": 400,
@@ -67,7 +69,7 @@ class OwnLimit(Add):
 
 
 class HeaderAuthentication(BaseAuthentication):
-    """Knows a user by a header, as a project's own class might; has no challenge to send."""
+    """Finds a user by a header, as a project's own class might; it has no challenge to send."""
 
     def authenticate(self, request):
         name = request.headers.get("X-User")
@@ -93,7 +95,7 @@ class ReadOnly(BasePermission):
 
 
 class OwnOnly(BasePermission):
-    """Not even staff sees another's run."""
+    """Not even staff sees the run of another user."""
 
     message = "Not yours."
 
@@ -102,7 +104,7 @@ class OwnOnly(BasePermission):
 
 
 class NoSuchThing(BasePermission):
-    """As DjangoObjectPermissions does: not even that there is a run is to be known."""
+    """As DjangoObjectPermissions does: it hides that the run exists."""
 
     def has_object_permission(self, request, view, obj):
         raise Http404
@@ -114,7 +116,7 @@ class GoAway(BasePermission):
 
 
 class OnlyAdd(BasePermission):
-    """Judges by what is to be started, and with what."""
+    """Judges by the task that is to be started, and its inputs."""
 
     message = "Only 1 can be added."
 
@@ -156,7 +158,7 @@ def project(settings):
 
 
 class Visitor:
-    """Somebody with a browser or a script: what it sends goes along with every request, and with a handshake."""
+    """A client, a browser or a script. It sends the same headers and cookies with each request and with a handshake."""
 
     def __init__(self, headers=None, login=None):
         self.headers = headers or {}
@@ -197,7 +199,7 @@ class Visitor:
     def ws(self, method, act, data=None, **kwargs):
         try:
             return act(Caller(self.scope()).view(method, data, **kwargs))
-        except Refused as error:
+        except REFUSALS as error:
             refusal = as_protocol_error(error, "r")
             assert refusal.ref == "r"
             return refusal.status or STATUSES[refusal.code], json.loads(json.dumps(refusal.detail))
@@ -697,7 +699,7 @@ class Teapot(APIException):
     ],
 )
 def test_a_refusal_says_over_a_socket_what_it_says_over_rest(error, code, detail):
-    assert isinstance(error, Refused)
+    assert isinstance(error, REFUSALS)
     refusal = as_protocol_error(error, "r")
     assert (refusal.code, refusal.detail, refusal.ref, refusal.status) == (code, detail, "r", None)
     assert as_api_exception(error).detail == detail
@@ -730,7 +732,7 @@ def test_somebody_unknown_is_told_the_status_that_rest_gives(project, authentica
 def test_an_error_that_is_no_refusal_stays_one():
     error = ZeroDivisionError()
     assert as_api_exception(error) is error
-    assert not isinstance(error, Refused)
+    assert not isinstance(error, REFUSALS)
 
 
 # Origin

@@ -1,4 +1,4 @@
-"""A socket's caller is judged again: whoever is not who he was at the handshake is served no more, and told so."""
+"""The caller of a socket is judged again and again; if it is another one by now, its socket is closed."""
 
 import asyncio
 import json
@@ -17,19 +17,18 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
-from taskapi.consumers import callers
+from taskapi.consumers import callers, rounds
+from taskapi.consumers.callers import Caller
 from taskapi.consumers.tasks import TaskConsumer
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
-from taskapi.runs import access
-from taskapi.runs.access import Caller
 from taskapi.tasks import Task
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("queue", "memory_layer")]
 
 PASSWORD = "secret"
-TOKENS = {}  # which the authentication below knows
+TOKENS = {}  # that the authentication below knows
 
 
 class Add(Task):
@@ -38,7 +37,7 @@ class Add(Task):
 
 
 class ByToken(BaseAuthentication):
-    """Knows users by what is in TOKENS; refuses what is not."""
+    """Finds users by the tokens in TOKENS, and refuses other tokens."""
 
     def authenticate(self, request):
         name = request.headers.get("Authorization", "").removeprefix("Token ")
@@ -147,18 +146,18 @@ def test_who_is_not_who_he_was_is_found_out_whatever_keeps_the_sessions(engine, 
     client = browser(ann)
     caller = Caller(scope_of(client))
     assert caller.may_change
-    assert caller.renew()
+    assert caller.revalidate()
     change(client, ann, bob)
-    assert not caller.renew()
+    assert not caller.revalidate()
     assert caller.is_over
-    assert not caller.renew(), "for good"
+    assert not caller.revalidate(), "for good"
 
 
 @pytest.mark.parametrize("change", [nothing, save, log_in_elsewhere])
 def test_who_is_who_he_was_stays(engine, change, ann, bob):
     caller = Caller(scope_of(browser(ann)))
     change(None, ann, bob)
-    assert caller.renew()
+    assert caller.revalidate()
     assert caller.view("GET").request.user == ann
 
 
@@ -166,9 +165,9 @@ def test_who_is_who_he_was_stays(engine, change, ann, bob):
 def test_a_password_in_the_handshake_is_not_hashed_again(change, ann, bob, monkeypatch):
     caller = Caller(scope_of(**basic("ann")))
     monkeypatch.setattr("django.contrib.auth.models.User.check_password", None)
-    assert caller.renew()
+    assert caller.revalidate()
     change(None, ann, bob)
-    assert not caller.renew()
+    assert not caller.revalidate()
 
 
 def test_a_token_in_the_handshake_is_asked_for_again(project, ann):
@@ -177,9 +176,9 @@ def test_a_token_in_the_handshake_is_asked_for_again(project, ann):
     caller = Caller(scope_of(authorization="Token t"))
     ann.set_password("another")
     ann.save()
-    assert caller.renew(), "a token outlives a password, as in REST"
+    assert caller.revalidate(), "a token outlives a password, as in REST"
     del TOKENS["t"]
-    assert not caller.renew()
+    assert not caller.revalidate()
 
 
 def test_a_token_that_is_another_users_by_now_is_not_his(project, ann, bob):
@@ -187,8 +186,8 @@ def test_a_token_that_is_another_users_by_now_is_not_his(project, ann, bob):
     TOKENS["t"] = "ann"
     caller = Caller(scope_of(authorization="Token t"))
     TOKENS["t"] = "bob"
-    assert not caller.renew()
-    assert caller._known.user == ann, "what was taken before is not done as another"
+    assert not caller.revalidate()
+    assert caller._authentication.user == ann, "frames that came before are not served as the other user"
 
 
 def test_a_user_may_be_saved_in_a_transaction_by_hand_while_it_has_a_socket(ann):
@@ -218,18 +217,18 @@ def test_nobody_with_a_session_changes_as_its_browser_logs_in(ann):
     session.save()
     caller = Caller(scope_of(client))
     assert caller.may_change
-    assert caller.renew()
+    assert caller.revalidate()
     User.objects.update(is_staff=True)
     client.post("/admin/login/?next=/", {"username": "ann", "password": PASSWORD})
-    caller.is_over = False  # as in another process, which has not heard of it
-    assert not caller.renew()
+    caller.is_over = False  # as in another process, which got no signal
+    assert not caller.revalidate()
 
 
 def test_what_a_caller_may_do_is_judged_by_the_user_as_he_is_now(ann):
     caller = Caller(scope_of(browser(ann)))
     User.objects.update(is_staff=True)
     assert not caller.view("GET").request.user.is_staff
-    assert caller.renew()
+    assert caller.revalidate()
     assert caller.view("GET").request.user.is_staff
 
 
@@ -238,10 +237,10 @@ def test_looking_neither_ends_the_session_of_a_browser_nor_gives_it_another_key(
     before = client.cookies["sessionid"].value
     caller = Caller(scope_of(client))
     settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "newer", [settings.SECRET_KEY]
-    assert caller.renew()
+    assert caller.revalidate()
     assert Session.objects.filter(session_key=before).exists()
     User.objects.update(password="changed")
-    assert not caller.renew()
+    assert not caller.revalidate()
     assert Session.objects.filter(session_key=before).exists(), "a page is told by its own next request"
 
 
@@ -251,7 +250,7 @@ def test_another_process_finds_it_out_by_looking(change, ann, bob):
     caller = Caller(scope_of(client))
     change(client, ann, bob)
     caller.is_over = caller.is_doubtful = False
-    assert not caller.renew()
+    assert not caller.revalidate()
 
 
 async def test_who_was_found_by_an_asgi_middleware_is_looked_at_again(ann, bob):
@@ -263,9 +262,9 @@ async def test_who_was_found_by_an_asgi_middleware_is_looked_at_again(ann, bob):
     client = await sync_to_async(browser)(ann)
     await AuthMiddlewareStack(application)(scope_of(client), None, None)
     caller = seen["caller"]
-    assert await sync_to_async(caller.renew)()
+    assert await sync_to_async(caller.revalidate)()
     await sync_to_async(client.logout)()
-    assert not await sync_to_async(caller.renew)()
+    assert not await sync_to_async(caller.revalidate)()
 
 
 @pytest.mark.parametrize("change", [nothing, deactivate, delete, change_password])
@@ -273,7 +272,7 @@ def test_a_user_without_a_session_that_an_asgi_middleware_has_found_is_looked_at
     caller = Caller(scope_of() | {"user": ann})
     assert caller.view("GET").request.user == ann
     change(None, User.objects.get(pk=ann.pk), bob)
-    assert caller.renew() is (change is nothing)
+    assert caller.revalidate() is (change is nothing)
 
 
 def test_a_caller_is_believed_for_a_while_and_doubted_at_once_when_this_process_hears_of_a_change(ann, bob):
@@ -284,13 +283,13 @@ def test_a_caller_is_believed_for_a_while_and_doubted_at_once_when_this_process_
     assert caller.is_due
     assert not other.is_due
     with CaptureQueriesContext(connection) as queries:
-        assert caller.renew()
+        assert caller.revalidate()
     assert len(queries) == 2, "the session and the user"
     assert not caller.is_due
     client.logout()
     assert caller.is_due
-    caller.judged -= access.JUDGED_FOR + 1
-    other.judged -= access.JUDGED_FOR + 1
+    caller.judged -= callers.JUDGED_FOR + 1
+    other.judged -= callers.JUDGED_FOR + 1
     assert other.is_due
 
 
@@ -298,7 +297,7 @@ def test_a_caller_is_believed_for_a_while_and_doubted_at_once_when_this_process_
 
 
 class Socket:
-    """A socket's other end."""
+    """The client's end of a socket."""
 
     def __init__(self, scope):
         self.sent, self.received = [], asyncio.Queue()
@@ -346,7 +345,7 @@ async def connect():
 
 @pytest.fixture
 def no_rounds(monkeypatch):
-    monkeypatch.setattr(callers, "PAUSE", 3600)
+    monkeypatch.setattr(rounds, "PAUSE", 3600)
 
 
 RUN = {"type": "run", "task": "add", "inputs": {"a": 1}}
@@ -360,10 +359,10 @@ async def test_the_next_frame_of_somebody_else_is_not_served_and_the_socket_clos
     assert (await socket.answer(**RUN))["type"] == "accepted"
     assert (await TaskInfo.objects.select_related("user").aget()).user == ann
     await sync_to_async(change)(client, ann, bob)
-    for caller in list(access._callers):
-        caller.judged -= access.JUDGED_FOR + 1  # some time later
+    for caller in list(callers._callers):
+        caller.judged -= callers.JUDGED_FOR + 1  # some time later
     known = len(socket.frames)
-    before = await TaskInfo.objects.acount()  # none, where the user was deleted
+    before = await TaskInfo.objects.acount()  # none, if the user was deleted
     for _ in range(3):
         socket.say(**RUN, ref="late")
     await until(lambda: socket.codes)
@@ -388,8 +387,8 @@ async def test_in_the_process_that_logs_a_user_out_not_even_the_very_next_frame_
 
 
 async def test_a_quiet_socket_is_closed_as_well_and_others_are_not(connect, ann, bob, monkeypatch):
-    monkeypatch.setattr(callers, "PAUSE", 0.02)
-    monkeypatch.setattr(access, "JUDGED_FOR", 0.0)
+    monkeypatch.setattr(rounds, "PAUSE", 0.02)
+    monkeypatch.setattr(callers, "JUDGED_FOR", 0.0)
     gone, anns = await sync_to_async(browser)(ann), await sync_to_async(browser)(ann)
     bobs = await sync_to_async(browser)(bob)
     quiet, other, bystander, nobody = [await connect(client) for client in (gone, anns, bobs, None)]
@@ -411,7 +410,7 @@ async def test_a_socket_that_is_being_closed_is_told_nothing_more_of_its_runs(co
     socket = await connect(client)
     run = (await socket.answer(**RUN))["task"]["uuid"]
     await User.objects.filter(pk=ann.pk).aupdate(is_active=False)
-    for caller in list(access._callers):
+    for caller in list(callers._callers):
         caller.is_doubtful = True
     socket.say(type="subscribe", uuid=run)
     await until(lambda: socket.codes)
@@ -424,22 +423,22 @@ async def test_a_socket_that_is_being_closed_is_told_nothing_more_of_its_runs(co
 
 @pytest.mark.usefixtures("no_rounds")
 async def test_many_frames_in_a_row_are_judged_once(connect, ann, monkeypatch):
-    renewals, renew = [], Caller.renew
-    monkeypatch.setattr(Caller, "renew", lambda caller: renewals.append(1) or renew(caller))
+    judgements, revalidate = [], Caller.revalidate
+    monkeypatch.setattr(Caller, "revalidate", lambda caller: judgements.append(1) or revalidate(caller))
     socket = await connect(await sync_to_async(browser)(ann))
-    for caller in list(access._callers):
+    for caller in list(callers._callers):
         caller.is_doubtful = True
-    monkeypatch.setattr(access, "JUDGED_FOR", 3600)
+    monkeypatch.setattr(callers, "JUDGED_FOR", 3600)
     for number in range(50):
         socket.say(**RUN, ref=str(number))
     await until(lambda: len([frame for frame in socket.frames if frame["type"] == "accepted"]) == 50)
-    assert len(renewals) == 1
+    assert len(judgements) == 1
 
 
 @pytest.mark.usefixtures("no_rounds")
 async def test_while_nobody_can_say_who_it_is_a_frame_is_refused_for_now(connect, ann, monkeypatch, caplog):
     socket = await connect(await sync_to_async(browser)(ann))
-    for caller in list(access._callers):
+    for caller in list(callers._callers):
         caller.is_doubtful = True
     with monkeypatch.context() as patch:
         patch.setattr(Caller, "_is_same", lambda caller: 1 / 0)
@@ -451,8 +450,8 @@ async def test_while_nobody_can_say_who_it_is_a_frame_is_refused_for_now(connect
 
 
 async def test_a_round_goes_on_though_one_of_its_callers_cannot_be_judged(connect, ann, bob, monkeypatch, caplog):
-    monkeypatch.setattr(callers, "PAUSE", 0.02)
-    monkeypatch.setattr(access, "JUDGED_FOR", 0.0)
+    monkeypatch.setattr(rounds, "PAUSE", 0.02)
+    monkeypatch.setattr(callers, "JUDGED_FOR", 0.0)
     usual = Caller._is_same
     broken = await connect(await sync_to_async(browser)(ann))
     monkeypatch.setattr(Caller, "_is_same", lambda caller: 1 / 0 if caller.user_pk == ann.pk else usual(caller))
@@ -460,18 +459,18 @@ async def test_a_round_goes_on_though_one_of_its_callers_cannot_be_judged(connec
     socket = await connect(client)
     await sync_to_async(client.logout)()
     await until(lambda: socket.codes)
-    await until(lambda: "could not be found out" in caplog.text)
+    await until(lambda: "could not be judged again" in caplog.text)
     assert broken.codes == []
 
 
 async def test_a_loop_without_sockets_that_may_change_has_no_round(connect, ann):
     nobody = await connect()
-    assert callers.get_round()._going is None
+    assert rounds.get_round()._going is None
     socket = await connect(await sync_to_async(browser)(ann))
-    assert callers.get_round()._going is not None
+    assert rounds.get_round()._going is not None
     await socket.end()
-    assert callers.get_round()._going is None
-    assert not callers.get_round()._sockets
+    assert rounds.get_round()._going is None
+    assert not rounds.get_round()._sockets
     assert (await nobody.answer(type="ping"))["type"] == "pong"
 
 

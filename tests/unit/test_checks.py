@@ -1,4 +1,4 @@
-"""Each check says what is wrong, by the name of the setting, and what to do about it."""
+"""Each check names the setting, what is wrong with it, and the remedy."""
 
 import ast
 from datetime import timedelta
@@ -16,7 +16,7 @@ from rest_framework.authentication import BasicAuthentication
 from rest_framework.permissions import IsAdminUser, IsAuthenticated
 from rest_framework.throttling import UserRateThrottle
 
-from taskapi.management.checks import check_postgresql
+from taskapi.management.checks.databases import check_postgresql
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
 
@@ -25,7 +25,7 @@ PUBSUB = {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}
 
 
 def found(**overridden):
-    """What our checks find in the project with these settings."""
+    """The messages of our checks for a project with these settings."""
     with override_settings(**overridden):
         return run_checks(tags=["taskapi"], databases=[])
 
@@ -246,10 +246,10 @@ def unfit(run):
     [
         (lambda self, a, c: 1, "it does not accept the input 'b'"),
         (lambda self, a, b, c: 1, "the input 'b' is optional, and `run` has no default for it"),
-        (lambda self, a, d, c, b=None: 1, "it needs the argument 'd', which is no input"),
+        (lambda self, a, d, c, b=None: 1, "it needs the argument 'd', which is not an input"),
         (lambda self, a, /, c, b=None: 1, "it does not accept the input 'a'"),
         (lambda self, *inputs, c, b=None: 1, "it does not accept the input 'a'"),
-        (staticmethod(lambda self, a, c, b=None: 1), "it needs the argument 'self', which is no input"),
+        (staticmethod(lambda self, a, c, b=None: 1), "it needs the argument 'self', which is not an input"),
     ],
 )
 def test_a_run_that_does_not_fit_its_inputs(run, problem):
@@ -347,11 +347,11 @@ def test_attributes_that_can_be_used():
         ("TASK_API_LIMITS", [("sent_frame_bytes", 5000)], "expected a dict"),
         ("TASK_API_LIMITS", {"sent_frame_byte": 2**20}, "there is no limit named 'sent_frame_byte'"),
         ("TASK_API_LIMITS", {5: 5}, "there is no limit named 5"),
-        ("TASK_API_LIMITS", {"sent_frame_bytes": 4095}, "4096 or more, not 4095"),
-        ("TASK_API_LIMITS", {"sent_frame_bytes": "1 MB"}, "4096 or more, not '1 MB'"),
-        ("TASK_API_LIMITS", {"sent_frame_bytes": 1e6}, "4096 or more, not 1000000.0"),
-        ("TASK_API_LIMITS", {"sent_frame_bytes": True}, "4096 or more, not True"),
-        ("TASK_API_LIMITS", {"sent_frame_bytes": None}, "4096 or more, not None"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": 4095}, "4096 or more, got 4095"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": "1 MB"}, "4096 or more, got '1 MB'"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": 1e6}, "4096 or more, got 1000000.0"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": True}, "4096 or more, got True"),
+        ("TASK_API_LIMITS", {"sent_frame_bytes": None}, "4096 or more, got None"),
     ],
 )
 def test_a_bad_value(setting, value, problem):
@@ -465,7 +465,7 @@ SCRATCH = "scratch"
 
 @pytest.fixture
 def messages_for(tmp_path, django_db_blocker):
-    """What is found about an SQLite database with these OPTIONS."""
+    """The messages about an SQLite database with these OPTIONS."""
 
     def look(name="", **options):
         scratch = {"NAME": name or tmp_path / "scratch", "OPTIONS": options}
@@ -519,7 +519,7 @@ def test_a_database_of_one_process_is_not_looked_at(messages_for):
 
 @pytest.fixture
 def about_postgres():
-    """What is found about a PostgreSQL on that host, to which nobody connects."""
+    """The messages about a PostgreSQL on that host; no connection is made."""
 
     def look(host, **options):
         database = {"ENGINE": "django.db.backends.postgresql", "NAME": "any", "HOST": host, "OPTIONS": options}

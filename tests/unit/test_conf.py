@@ -1,4 +1,4 @@
-"""Settings are read where they are used: each has a default, and follows `override_settings`."""
+"""Each setting is read when it is used: it has a default, and `override_settings` has its effect."""
 
 from datetime import timedelta
 
@@ -107,7 +107,7 @@ def test_events_travel_over_our_own_alias_or_the_default_one(settings, aliases, 
     assert taskapi_settings.channel_layer_alias() == expected
 
 
-# What is made from settings is made anew with them
+# Objects that are made from settings are made again when these change
 
 
 def test_the_backend_is_the_same_until_a_setting_changes(settings):

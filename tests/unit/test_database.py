@@ -1,4 +1,4 @@
-"""Connections of threads that live as long as their process."""
+"""Connections of threads that live as long as their process, and the times after which they are given up."""
 
 import threading
 from datetime import timedelta
@@ -8,6 +8,7 @@ from django.db import OperationalError, close_old_connections, connection, conne
 
 from taskapi.runs import LEASE
 from taskapi.store.database import FROZEN_AFTER, in_database, keep_connections
+from taskapi.store.silence import SILENT_AFTER
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -64,7 +65,7 @@ async def test_its_connection_is_kept_from_one_call_to_the_next():
 
 @pytest.fixture
 async def restart():
-    """What a restart does to the connection of the thread that calls it: it is of no use until it is made anew."""
+    """Does to the connection of its thread what a restart of the database does: it cannot be used again."""
 
     def restart():
         dead = connection.connection
@@ -117,3 +118,7 @@ async def test_a_database_that_stays_away_is_the_callers_error(restart):
 
 def test_a_transaction_of_a_worker_lasts_no_longer_than_a_lease_once_it_is_frozen():
     assert timedelta(milliseconds=FROZEN_AFTER) == LEASE
+
+
+def test_a_silent_database_is_given_up_after_the_length_of_a_lease():
+    assert timedelta(seconds=SILENT_AFTER) == LEASE

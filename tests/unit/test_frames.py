@@ -11,7 +11,7 @@ from rest_framework import exceptions
 
 from taskapi import protocol
 from taskapi.models import TaskInfo
-from taskapi.runs.access import as_protocol_error
+from taskapi.runs.refusals import as_protocol_error
 
 FRAMES = {path.stem: json.loads(path.read_text()) for path in Path(__file__).parent.parent.glob("frames/*.json")}
 CLIENT = {name: golden["frame"] for name, golden in FRAMES.items() if golden["direction"] == "client"}

@@ -1,4 +1,4 @@
-"""Many writes share a transaction, and none suffers for another."""
+"""Many writes share a transaction, and none is harmed by another."""
 
 import asyncio
 import sqlite3
@@ -32,7 +32,7 @@ async def stored():
 
 
 class Begins:
-    """Counts the transactions that the ledger's connection begins, from the write in which it is installed."""
+    """Counts the transactions that begin on the ledger's connection, from the write that installs it."""
 
     def __init__(self):
         self.count = 0
@@ -123,7 +123,7 @@ async def test_a_write_is_prepared_once_even_if_it_is_written_twice(ledger):
 
     await write_together(ledger, written.append, fail, written.append, prepare=prepare)
     assert prepared == [0, 1, 2]
-    assert written == [0, 0, 2]  # the first was rolled back with the second, and then all were written alone
+    assert written == [0, 0, 2]  # all were rolled back together, and then each was written alone
 
 
 async def test_what_cannot_be_prepared_is_not_written_and_does_no_harm_to_its_neighbours(ledger):
@@ -226,7 +226,7 @@ async def test_what_was_written_alone_is_not_written_again_when_a_neighbour_is_t
 
 
 def give_up_at_once():
-    """The ledger's connection does not wait for SQLite's lock, as it would for the project's 20 s."""
+    """The ledger's connection does not wait for SQLite's lock; with the project's settings it would wait 20 s."""
     connection.cursor().execute("PRAGMA busy_timeout = 0")
 
 
@@ -244,7 +244,7 @@ async def test_a_write_waits_until_the_database_takes_it(ledger, caplog):
 
 @pytest.mark.parametrize("error", [OperationalError, InterfaceError, InternalError])
 async def test_a_write_whose_transaction_was_ended_is_made_again(ledger, error):
-    """InternalError is what PostgreSQL has for who was frozen inside it."""
+    """PostgreSQL raises InternalError for a process that was frozen in the transaction."""
     errors = iter([error("ended")])
 
     def write():
@@ -292,7 +292,7 @@ async def test_a_write_that_keeps_failing_keeps_no_other_waiting(ledger, caplog)
         assert await writes[1] == "late"
     assert await stored() == ["a", "b", "0", "1", "2", "3", "4", "half"]
     assert "no other waits for it" in caplog.text
-    await until(lambda: ledger._spare is None)  # nothing is kept for what happens seldom
+    await until(lambda: ledger._spare is None)  # the spare thread is not kept
 
 
 async def test_closing_waits_for_what_is_tried_by_itself():

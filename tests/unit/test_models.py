@@ -1,4 +1,4 @@
-"""The record keeps any JSON value as it was, and an instance and its messages are of one moment."""
+"""The record keeps every JSON value unchanged, and an instance and its messages are of one moment."""
 
 import json
 

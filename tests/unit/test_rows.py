@@ -1,4 +1,4 @@
-"""The compiled statements do what the ORM's would."""
+"""The compiled statements do the same as those of the ORM."""
 
 from datetime import timedelta
 

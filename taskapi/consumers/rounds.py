@@ -1,0 +1,92 @@
+"""The callers of all sockets are judged again, every few seconds: most sockets are quiet, and send no frame."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Protocol
+
+from taskapi.consumers.callers import Caller
+from taskapi.store.database import in_database
+from taskapi.store.loops import one_per_loop
+
+logger = logging.getLogger(__name__)
+
+PAUSE = 2.0  # seconds between two rounds
+PAGE = 20  # callers that are judged in one call: all sockets wait for it
+SHARE = 0.1  # of the time, at most: a round over thousands of callers takes longer, so that others are served
+
+
+class Socket(Protocol):
+    """What a round needs of an open socket."""
+
+    caller: Caller
+
+    async def log_out(self) -> None: ...
+
+
+class Round:
+    """Goes from socket to socket of an event loop, judges each caller again, and closes sockets whose caller changed.
+
+    It has only callers that may change, and runs while there are any.
+    """
+
+    def __init__(self) -> None:
+        self._sockets: set[Socket] = set()
+        self._going: asyncio.Task[None] | None = None
+
+    def add(self, socket: Socket) -> None:
+        """Judge this socket's caller from now on."""
+        self._sockets.add(socket)
+        if self._going is None:
+            self._going = asyncio.get_running_loop().create_task(self._go())
+
+    def remove(self, socket: Socket) -> None:
+        """Judge this socket's caller no longer."""
+        self._sockets.discard(socket)
+        if not self._sockets and self._going is not None:
+            self._going.cancel()
+            self._going = None
+
+    async def _go(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(PAUSE)
+            sockets = list(self._sockets)
+            for first in range(0, len(sockets), PAGE):
+                page = sockets[first : first + PAGE]
+                begun = loop.time()
+                try:
+                    changed = await in_database(_changed, [socket.caller for socket in page])
+                except Exception as error:  # noqa: BLE001 - the round has to go on, whatever failed
+                    logger.warning(
+                        "The callers of sockets could not be judged again: %r. Next try in %.0f s.", error, PAUSE
+                    )
+                    break
+                for socket in page:
+                    if socket.caller in changed:
+                        await socket.log_out()
+                await asyncio.sleep((loop.time() - begun) * (1 / SHARE - 1))
+
+
+def _changed(callers: Iterable[Caller]) -> set[Caller]:
+    """Those that are not the same callers any more."""
+    changed = set()
+    for caller in callers:
+        try:
+            if caller.is_over or (caller.is_due and not caller.revalidate()):
+                changed.add(caller)
+        except Exception as error:  # noqa: BLE001 - the project's own authentication may raise anything
+            caller.is_doubtful = True  # its next frame asks again
+            logger.warning(
+                "The caller of a socket (user %s) could not be judged again: %r. Its next frame asks once more.",
+                caller.user_pk,
+                error,
+            )
+    return changed
+
+
+def get_round() -> Round:
+    """The round of the running event loop."""
+    return one_per_loop(Round)

@@ -1,0 +1,129 @@
+"""Why a caller is refused: one answer for each reason, as REST says it and as the socket says it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.core.exceptions import RequestDataTooBig
+from django.http import Http404, HttpRequest
+from rest_framework import exceptions, status
+from rest_framework.request import Request
+
+from taskapi.conf import settings
+from taskapi.exceptions import (
+    AlreadyFinished,
+    IdempotencyConflict,
+    InvalidInputs,
+    NotFinished,
+    ProtocolError,
+    TaskAPIError,
+    UnknownTask,
+)
+from taskapi.store.database import AWAY
+
+UNKNOWN_CALLER = exceptions.NotAuthenticated.default_code
+
+#: All that refuses a caller. Any other exception is a fault.
+REFUSALS = (TaskAPIError, exceptions.APIException, Http404, DjangoPermissionDenied)
+
+
+class IdempotencyKeyReused(exceptions.APIException):
+    """The idempotency key was used before, with other inputs."""
+
+    status_code = status.HTTP_422_UNPROCESSABLE_ENTITY
+    default_code = "conflict"
+
+
+class RunStateConflict(exceptions.APIException):
+    """The status of the run does not allow this: a final run cannot be cancelled, an unfinished one not retried."""
+
+    status_code = status.HTTP_409_CONFLICT
+    default_code = "conflict"
+
+
+class TooLarge(exceptions.APIException):
+    """The body of a request is over Django's own limit."""
+
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_code = "too_large"
+    default_detail = "The request is too large: DATA_UPLOAD_MAX_MEMORY_SIZE is the server's limit."
+
+
+class Unavailable(exceptions.APIException):
+    """The database is away, or takes no more connections."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_code = "unavailable"
+    default_detail = "The server could not do this now. Try again later."
+
+
+_ANSWERS: dict[type[Exception], Callable[[Any], exceptions.APIException]] = {
+    InvalidInputs: lambda error: exceptions.ValidationError({"inputs": error.detail}),
+    UnknownTask: lambda error: exceptions.ValidationError({"task": [str(error)]}),
+    IdempotencyConflict: lambda error: IdempotencyKeyReused(str(error)),
+    AlreadyFinished: lambda error: RunStateConflict(str(error)),
+    NotFinished: lambda error: RunStateConflict(str(error)),
+    RequestDataTooBig: lambda error: TooLarge(),
+    **dict.fromkeys(AWAY, lambda error: Unavailable()),
+    Http404: lambda error: exceptions.NotFound(),
+    DjangoPermissionDenied: lambda error: exceptions.PermissionDenied(),
+}
+
+CODES: dict[type[Exception], str] = {
+    InvalidInputs: "invalid_inputs",
+    UnknownTask: "unknown_task",
+    IdempotencyConflict: "conflict",
+    AlreadyFinished: "conflict",
+    NotFinished: "conflict",
+    exceptions.NotAuthenticated: "not_authenticated",
+    exceptions.AuthenticationFailed: "authentication_failed",
+    exceptions.PermissionDenied: "permission_denied",
+    DjangoPermissionDenied: "permission_denied",
+    exceptions.NotFound: "not_found",
+    Http404: "not_found",
+    exceptions.Throttled: "throttled",
+}
+
+
+def as_api_exception(error: Exception) -> Exception:
+    """The refusal as DRF answers it; any other exception as it is."""
+    return next((answer(error) for kind, answer in _ANSWERS.items() if isinstance(error, kind)), error)
+
+
+def code_of(answer: exceptions.APIException) -> str:
+    """The word by which a program tells one refusal from another; an `error` frame has the same word."""
+    if hides(answer):
+        return UNKNOWN_CALLER
+    code = next((code for kind, code in CODES.items() if isinstance(answer, kind)), answer.default_code)
+    return str(code)
+
+
+def hides(answer: Exception) -> bool:
+    """Whether a caller without credentials was told "not found": the run may exist, or not."""
+    return isinstance(answer, exceptions.NotFound) and answer.get_codes() == UNKNOWN_CALLER
+
+
+def as_protocol_error(error: Exception, ref: str | None) -> ProtocolError:
+    """The refusal as an `error` frame says it: its code, and as `detail` what REST would have answered."""
+    if isinstance(error, ProtocolError):
+        return error
+    code = next((code for kind, code in CODES.items() if isinstance(error, kind)), "invalid_frame")
+    answer = as_api_exception(error)
+    if not isinstance(answer, exceptions.APIException):
+        return ProtocolError(code, str(answer), ref)
+    # The client knows the status of most codes. It does not know these two.
+    status_is_said = isinstance(answer, RunStateConflict) or (_asks_for_credentials(answer) and _has_challenge())
+    reason = UNKNOWN_CALLER if hides(answer) else None
+    return ProtocolError(code, answer.detail, ref, answer.status_code if status_is_said else None, reason)
+
+
+def _asks_for_credentials(answer: exceptions.APIException) -> bool:
+    return isinstance(answer, (exceptions.NotAuthenticated, exceptions.AuthenticationFailed))
+
+
+def _has_challenge() -> bool:
+    """Whether DRF answers 401: the first authentication class has a challenge to send. If not, DRF answers 403."""
+    classes = settings.authentication_classes
+    return bool(classes) and bool(classes[0]().authenticate_header(Request(HttpRequest())))
