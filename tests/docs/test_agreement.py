@@ -282,7 +282,7 @@ WORDS = {2: "two", 3: "three", 5: "five", 10: "ten"}
 #: A page, what it says with a number in it, and the constant that the number is.
 NUMBERS = (
     ("docs/tasks.md", "a lease of {} seconds", runs.LEASE),
-    ("docs/tasks.md", "within some {} seconds where Redis is away", leases.RENEW_INTERVAL),
+    ("docs/tasks.md", "within some {} seconds if Redis is away", leases.RENEW_INTERVAL),
     ("docs/tasks.md", "has {} seconds to clean up", outside.LAST_WORDS),
     ("docs/deployment.md", "waits {} seconds more", engine.LAST_WORDS),
     ("docs/deployment.md", "every {} seconds it is offered", runs.UNKNOWN_PAUSE),
