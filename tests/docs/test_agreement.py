@@ -238,8 +238,8 @@ ABSENT: dict[str, Callable[[], bool]] = {
     "is the only one so far": lambda: (
         {file.stem for file in (PACKAGE / "backends").glob("[!_]*.py")} == {"arq", "base"}
     ),
-    "That it is accepted is not yet the end": lambda: True,  # of a cancel request: tests/faults/test_cancel.py
-    "there is no moment between state and stream": lambda: True,  # tests/unit/test_subscriptions.py
+    "An accepted request is not yet the end": lambda: True,  # of a cancel request: tests/faults/test_cancel.py
+    "there is no gap between state and stream": lambda: True,  # tests/unit/test_subscriptions.py
 }
 
 
