@@ -1,14 +1,14 @@
-# Everything that one does with this repository; CI runs these same targets.
-# Needed beforehand: make, and Python 3.11 or newer. The rest is installed into .venv and node_modules.
+# Everything that you do with this repository; CI runs the same targets.
+# You need make, and Python 3.11 or newer. The rest is installed into .venv and node_modules.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
 VENV := .venv
 BIN := $(VENV)/bin
-NEWEST := .venv-newest# the newest Django on the newest Python that is here
+NEWEST := .venv-newest# the newest Django on the newest Python of this machine
 PYTEST_ARGS ?=# e.g. make test-python PYTEST_ARGS="-k smoke"
-# Files of tests in several processes, each with servers of its own.
+# Test files in several processes, each with its own servers.
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -24,7 +24,7 @@ demo: $(VENV)/.demo ## Serve the demo at http://127.0.0.1:8000/ (another port: m
 	@$(BIN)/python -m demo $(if $(PORT),--port $(PORT))
 
 .PHONY: bench
-bench: $(VENV)/.dev ## Measure it beside its peers, in some 15 minutes: BENCH_ARGS="--quick", --growth, --save, --help
+bench: $(VENV)/.dev ## Measure it and similar packages, in some 15 minutes: BENCH_ARGS="--quick", --growth, --save, --help
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 # Testing it
@@ -33,7 +33,7 @@ bench: $(VENV)/.dev ## Measure it beside its peers, in some 15 minutes: BENCH_AR
 test: test-frontend test-python test-newest ## Run every test
 
 .PHONY: test-frontend
-test-frontend: frontend/node_modules/.installed ## Type check and test the frontend; is the committed build what its sources give?
+test-frontend: frontend/node_modules/.installed ## Type check and test the frontend, and check that the committed build matches the sources
 	cd frontend && ../tools/with-node npm run typecheck
 	cd frontend && ../tools/with-node npm test
 
@@ -43,7 +43,7 @@ test-python: $(VENV)/.dev ## Run the Python tests: unit, integration, browser, f
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: test-newest
-test-newest: ## Run the unit and integration tests with the newest Django, where a Python for it is installed
+test-newest: ## Run the unit and integration tests with the newest Django, if a Python for it is installed
 	@python=$$(tools/find-python 14 13 12) || { \
 	    echo "No Python 3.12, 3.13 or 3.14 is installed here: the tests with the newest Django are skipped."; exit 0; }; \
 	$(MAKE) --silent --no-print-directory NEWEST_PYTHON="$$python" $(NEWEST)/.installed && \
@@ -51,16 +51,16 @@ test-newest: ## Run the unit and integration tests with the newest Django, where
 	$(NEWEST)/bin/python -m pytest $(PARALLEL) --ignore=tests/browser --ignore=tests/faults $(PYTEST_ARGS)
 
 .PHONY: faults
-faults: $(VENV)/.dev ## Strike real servers, one fault a test: all those tests, of which make test runs the short ones
+faults: $(VENV)/.dev ## Run all fault tests, which break real servers; make test runs only the short ones
 	$(BIN)/python -m pytest tests/faults --deselect tests/faults/test_storm.py -m "" $(PYTEST_ARGS)
 
-# The storm of tests/faults at length. FAULT_SEED does one again; FAULT_REPORT is a file for its figures, in JSON;
-# FAULT_KINDS leaves some of it out (tests/faults/kinds.py).
+# The long storm of tests/faults. FAULT_SEED repeats a storm; FAULT_REPORT is a file for its figures, in JSON;
+# FAULT_KINDS leaves out some kinds of faults (tests/faults/kinds.py).
 FAULT_SECONDS ?= 300# for each of the two channel layers
-FAULT_RUNS ?= 1000# at least, for each
+FAULT_RUNS ?= 1000# at least this many, for each of them
 export FAULT_SEED FAULT_REPORT FAULT_KINDS
 .PHONY: soak
-soak: $(VENV)/.dev ## Strike everything at random for ten minutes: FAULT_SECONDS, FAULT_RUNS, FAULT_SEED, FAULT_REPORT
+soak: $(VENV)/.dev ## Break everything at random for ten minutes: FAULT_SECONDS, FAULT_RUNS, FAULT_SEED, FAULT_REPORT
 	@$(BIN)/python -m tools.chromium >/dev/null
 	FAULT_SECONDS=$(FAULT_SECONDS) FAULT_RUNS=$(FAULT_RUNS) $(BIN)/python -m pytest tests/faults/test_storm.py -s $(PYTEST_ARGS)
 
@@ -88,13 +88,13 @@ frontend: frontend/node_modules/.installed ## Build taskapi/static/ from fronten
 	cd frontend && ../tools/with-node npm run build
 
 .PHONY: docs
-docs: $(VENV)/.dev ## Build the documentation into site/; a link that leads nowhere is an error
+docs: $(VENV)/.dev ## Build the documentation into site/; a broken link is an error
 	$(BIN)/mkdocs build --strict
 
-# Locked for every Python and platform at once. `make lock UV_FLAGS=--upgrade` takes newer versions.
+# One lock file for every Python and platform. `make lock UV_FLAGS=--upgrade` takes newer versions.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --custom-compile-command "make lock" $(UV_FLAGS)
 .PHONY: lock
-lock: $(VENV)/.dev ## Write requirements/*.txt anew from pyproject.toml
+lock: $(VENV)/.dev ## Write requirements/*.txt from pyproject.toml
 	$(COMPILE) --python-version 3.11 -c requirements/lts.in --extra dev pyproject.toml -o requirements/dev.txt
 	$(COMPILE) --python-version 3.11 -c requirements/dev.txt --extra demo pyproject.toml -o requirements/demo.txt
 	$(COMPILE) --python-version 3.12 --extra test pyproject.toml -o requirements/newest.txt
@@ -104,12 +104,12 @@ lock: $(VENV)/.dev ## Write requirements/*.txt anew from pyproject.toml
 	    || exit 1; done
 
 .PHONY: clean
-clean: ## Remove everything that these targets made, save the committed build
+clean: ## Remove everything that these targets made, except the committed build
 	rm -rf $(VENV) $(NEWEST) benchmarks/.environments frontend/node_modules build dist site demo/var
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# What is installed. Each stamp is younger than the files that it was made from.
+# Installations. Each stamp file is newer than the files that it depends on.
 
 $(VENV)/.made:
 	@python=$$(tools/find-python 11 12 13 14) || { \

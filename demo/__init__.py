@@ -1,1 +1,1 @@
-"""The demo: a small Django project that uses taskapi as a project of one's own would. Start it with `make demo`."""
+"""The demo: a small Django project that uses taskapi as your own project would. Start it with `make demo`."""

@@ -1,8 +1,8 @@
-"""`python -m demo`: the page, the worker and Redis in one go, ended by one Ctrl-C."""
+"""`python -m demo`: start the page, the worker and Redis together; one Ctrl-C ends them all."""
 
 import sys
 
-# Before anything newer is imported: an older Python would answer with a traceback.
+# Before the other imports: in an older Python they would end in a traceback.
 if sys.version_info < (3, 11):  # noqa: UP036 - the reader of this sentence has an older Python
     sys.exit(
         "The demo needs Python 3.11 or newer, and this is Python {}.{}. Install a newer one and start the demo "

@@ -8,5 +8,5 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "demo.settings")
 
 from taskapi.asgi import get_asgi_application  # after the settings are named
 
-# The handler serves the static files, which daphne does not; in production a web server in front of it would.
+# daphne serves no static files, so this handler does. In production, let a web server in front of it serve them.
 application = ASGIStaticFilesHandler(get_asgi_application())

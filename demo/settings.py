@@ -27,7 +27,7 @@ REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
 
 TASK_API_REDIS_URL = REDIS_URL  # the queue of the tasks
 
-CHANNEL_LAYERS = {  # what carries progress and messages from the worker to the browser
+CHANNEL_LAYERS = {  # carries progress and messages from the worker to the server
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
         "CONFIG": {"hosts": [REDIS_URL]},
@@ -64,8 +64,8 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": DATA_DIR / "db.sqlite3",
-        # The server and the worker both write: readers do not wait for writers (WAL), a writer takes its lock when its
-        # transaction begins, and waits for another's.
+        # The server and the worker both write. With WAL, readers do not wait for writers. With IMMEDIATE, a writer
+        # takes its lock when its transaction begins, and waits if another writer has it.
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,  # seconds

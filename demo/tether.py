@@ -1,7 +1,7 @@
 """Runs a module as `python -m MODULE …` does, and ends it when its parent is gone: `python -m demo.tether MODULE …`.
 
-Standard input is a pipe whose other end the parent holds. However the parent ends, kill -9 included, the kernel
-closes that end, and reading the pipe comes to its end here.
+Standard input is a pipe, and the parent holds its other end. However the parent ends, even by kill -9, the kernel
+closes that end, and this process reads the end of the pipe.
 """
 
 import os
@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-GRACE = 12  # seconds from the request to end to the end by force, as the launcher gives
+GRACE = 12  # seconds between SIGTERM and SIGKILL, the same as in the launcher
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def end_with_parent() -> None:
         pass
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
-    if os.getpgrp() == os.getpid():  # a group of our own: whatever this process started ends too
+    if os.getpgrp() == os.getpid():  # the group is our own: kill the processes that this one started, too
         os.killpg(0, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""An embedded Valkey (Redis) that lives as long as this process: `python -m demo.valkey PORT DATA_DIR`."""
+"""Runs an embedded Valkey (Redis) for as long as this process lives: `python -m demo.valkey PORT DATA_DIR`."""
 
 import signal
 import sys

@@ -12,14 +12,14 @@ from django.views.decorators.csrf import ensure_csrf_cookie
 from demo.background import AIRPORTS, ProfileCsv, SumNumbers, WaitTask
 
 
-@ensure_csrf_cookie  # what the JavaScript client sends back where a visitor is logged in
+@ensure_csrf_cookie  # the JavaScript client sends it back if a visitor is logged in
 def page(request: HttpRequest) -> HttpResponse:
     return render(request, "demo/page.html", context())
 
 
 @cache
 def context() -> dict[str, Any]:
-    """What the page shows of the code and the data: read from them, so that it cannot go stale."""
+    """Read from the code and the data what the page shows about them, so that it is never out of date."""
     with AIRPORTS.open("rb") as lines:
         airports = sum(1 for _ in lines) - 1  # the first line names the columns
     return {

@@ -1,4 +1,4 @@
-"""Find a Chromium for the browser tests, and install one where there is none.
+"""Find a Chromium for the browser tests, and install one if there is none.
 
 ``python -m tools.chromium`` prints its path, or says what to do.
 """
@@ -17,11 +17,11 @@ MAC_APPLICATIONS = (
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 )
-STEP_TIMEOUT = 600  # seconds for a download or a package's installation; past it something hangs
+STEP_TIMEOUT = 600  # seconds for a download or the installation of a package; after that, something hangs
 
 
 def find() -> str | None:
-    """Return the path of $CHROMIUM, else of the system's Chromium or Chrome, else of Playwright's own."""
+    """Return the path of $CHROMIUM, or else of the system's Chromium or Chrome, or else of Playwright's own."""
     if chosen := os.environ.get("CHROMIUM"):
         return shutil.which(chosen)
     with sync_playwright() as playwright:
@@ -30,12 +30,12 @@ def find() -> str | None:
 
 
 def runs(path: str) -> bool:
-    """Tell whether it starts: a download may lack the system's libraries, and some commands are mere stubs."""
+    """Return whether it starts: a download may lack libraries of the system, and some commands are only stubs."""
     return subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0
 
 
 def install() -> None:
-    """Try Playwright's download, then the system's package; whether that went well is seen by `find`."""
+    """Try Playwright's download, then the system's package; `find` shows whether that worked."""
     steps = [[sys.executable, "-m", "playwright", "install", "chromium"]]
     if shutil.which("apt-get"):
         sudo = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]

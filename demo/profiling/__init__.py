@@ -1,7 +1,7 @@
-"""What a CSV file holds, column by column. Pure: text in, plain values out; no Django and no files.
+"""Profiles a CSV file column by column. Pure: text in, plain values out; no Django and no files.
 
-`read` splits a text into rows. A `Profile` guesses what each column holds, takes the rows in one at a time, says what
-is wrong with each, and in the end gives its summary as JSON can carry it.
+`read` splits a text into rows. A `Profile` guesses the kind of each column, takes the rows one at a time, reports
+what is wrong with each, and in the end returns a summary that fits into JSON.
 """
 
 from demo.profiling.profile import Profile

@@ -1,4 +1,4 @@
-"""What a column holds: how its kind is guessed, how its cells are read, and what is said of its values."""
+"""Columns by kind: how the kind is guessed, how cells are read, and what is reported about the values."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from typing import Any, ClassVar
 from demo.profiling.histograms import date_histogram, histogram
 from demo.profiling.table import Table, shorten
 
-SAMPLED_ROWS = 1_000  # spread over the whole file: what a column holds is guessed from these
-MAJORITY = 0.75  # of a column's values must be numbers for it to be a column of numbers: one slip in four is let pass
-MAX_DISTINCT = 50_000  # values remembered for each column, which bounds the memory
+SAMPLED_ROWS = 1_000  # spread over the whole file: the kind of a column is guessed from these
+MAJORITY = 0.75  # of a column's values must be numbers to make it a column of numbers: one in four may be wrong
+MAX_DISTINCT = 50_000  # values remembered for each column: a limit for the memory
 TOP_VALUES = 10
 TOP_SHAPES = 3
-MAX_VARIANTS = 5  # sets of values that may be one value written in several ways: enough to see whether there is a habit
+MAX_VARIANTS = 5  # sets of values that may be one value in several spellings: enough to see a pattern
 
-BAD_BYTE = "\ufffd"  # what a decoder leaves in place of bytes that are not text
+BAD_BYTE = "\ufffd"  # a decoder puts this in place of bytes that are not text
 NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)  # not 007: that is a code
 ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d.*)?", re.ASCII)
-LARGEST_NUMBER = 1e100  # in a column of numbers: sums stay finite, and no measurement is lost
+LARGEST_NUMBER = 1e100  # in a column of numbers: sums stay finite, and no real measurement is larger
 SHAPES = str.maketrans(string.ascii_letters + string.digits, "a" * 26 + "A" * 26 + "9" * 10)
 BOOLEANS = {"true": True, "false": False, "yes": True, "no": False}
 
 
 @dataclass(slots=True)
 class Column:
-    """What is known of one column so far. A subclass says how a cell is read, and what is said of its values."""
+    """What is known about one column so far. A subclass reads its cells and reports about its values."""
 
     kind: ClassVar[str]
     expected: ClassVar[str]
@@ -46,7 +46,7 @@ class Column:
     seen: Counter[Any] = field(default_factory=Counter)
 
     def add(self, cell: str) -> str | None:
-        """Take one cell in; what is wrong with it, or None."""
+        """Add one cell; return what is wrong with it, or None."""
         cell = cell.strip()
         if not cell:
             self.missing += 1
@@ -68,7 +68,7 @@ class Column:
         raise NotImplementedError
 
     def keep(self, value: Any) -> None:
-        """Hook for what a kind of column remembers beside the count of each value."""
+        """Remember more about a value than its count; a hook for subclasses."""
 
     def details(self) -> dict[str, Any]:
         raise NotImplementedError
@@ -172,12 +172,12 @@ class TextColumn(Column):
 
 
 def shape_of(value: str) -> str:
-    """The pattern of a code: "KLAX-07" is "AAAA-99"."""
+    """Return the pattern of a code: "KLAX-07" gives "AAAA-99"."""
     return value.translate(SHAPES)
 
 
 def fold(value: str) -> str:
-    """What two spellings of one value have in common: "São  Paulo" and "sao paulo" fold to the same."""
+    """Return a key that is the same for all spellings of one value: for "São  Paulo" and "sao paulo", say."""
     letters = unicodedata.normalize("NFKD", value.casefold())
     return " ".join("".join(letter for letter in letters if not unicodedata.combining(letter)).split())
 
@@ -203,7 +203,7 @@ def to_boolean(cell: str) -> bool | None:
 
 
 def columns_for(table: Table) -> list[Column]:
-    """An empty column for each name in the header, of the kind that most of its values are."""
+    """Return an empty column for each name in the header, of the kind of most of its values."""
     rows = [row for row in table.rows if len(row.cells) == len(table.header)]
     sample = rows[:: math.ceil(len(rows) / SAMPLED_ROWS)] if rows else []
     return [

@@ -1,4 +1,4 @@
-"""Where on Earth the rows lie, for tables that say so."""
+"""Counts rows by place on Earth, for tables with coordinates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GRID_DEGREES = 2.5  # side of a cell: 144 across the world, about two pixels eac
 
 
 class Grid:
-    """How many rows lie in each cell of GRID_DEGREES, counted from the north-west corner."""
+    """The number of rows in each cell of GRID_DEGREES; cells count from the north-west corner."""
 
     NAMES = (("lat", "lon"), ("lat", "lng"), ("latitude", "longitude"))
 
@@ -23,7 +23,7 @@ class Grid:
 
     @classmethod
     def over(cls, columns: Sequence[Column]) -> Grid | None:
-        """A grid for a table that has a column of latitudes and one of longitudes, known by their names."""
+        """Return a grid if the table has columns named as latitude and longitude, else None."""
         numbers = {column.name.lower(): i for i, column in enumerate(columns) if isinstance(column, NumberColumn)}
         pairs = (pair for pair in cls.NAMES if numbers.keys() >= set(pair))
         return next((cls(numbers[latitude], numbers[longitude]) for latitude, longitude in pairs), None)
@@ -37,5 +37,5 @@ class Grid:
         self.cells[int(x), int(y)] += 1
 
     def summary(self) -> dict[str, Any]:
-        """Each cell that has rows, as [x, y, count]."""
+        """Return each cell that has rows, as [x, y, count]."""
         return {"degrees": GRID_DEGREES, "cells": [[x, y, count] for (x, y), count in sorted(self.cells.items())]}

@@ -1,4 +1,4 @@
-"""How values spread: bars of round widths for numbers, of calendar units for dates."""
+"""Histograms: bars of round widths for numbers, of calendar units for dates."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
 
-MAX_BINS = 40  # bars in a histogram: as many as a phone's width shows apart
-ROUNDING = 1e-9  # of a bar's width: 2.4 / 0.1 is 23.999…, and belongs to the bar that begins at 2.4
-SMALLEST_WIDTH = 1e-300  # of a bar; below it floating point numbers run out of digits
+MAX_BINS = 40  # bars in a histogram: on a phone, more would run into one another
+ROUNDING = 1e-9  # of a bar's width: 2.4 / 0.1 is 23.999…, but 2.4 belongs to the bar that begins there
+SMALLEST_WIDTH = 1e-300  # of a bar: floating point numbers are not exact below it
 
 
 def bar_limit(values: int) -> int:
-    """How many bars that many values fill: twice the cube root (the Rice rule), within MAX_BINS."""
+    """Return the number of bars for that many values: twice the cube root (the Rice rule), at most MAX_BINS."""
     return min(MAX_BINS, math.ceil(2 * math.cbrt(values)))
 
 
 def histogram(numbers: Sequence[float], *, integers: bool) -> list[dict[str, float]]:
-    """Bars of one round width that hold all the numbers; each from `from` up to but without `to`."""
+    """Return bars of one round width that contain all numbers; each includes `from` and excludes `to`."""
     lowest, highest = min(numbers), max(numbers)
     step = round_step((highest - lowest) / bar_limit(len(numbers)))
     if integers:
@@ -33,7 +33,7 @@ def histogram(numbers: Sequence[float], *, integers: bool) -> list[dict[str, flo
 
 
 def round_step(width: float) -> float:
-    """The smallest of 1, 2, 2.5, 5 and 10 times a power of ten that is at least `width`; 1 for next to no width."""
+    """Return 1, 2, 2.5, 5 or 10 times a power of ten: the smallest that is at least `width`; 1 for a tiny width."""
     if width < SMALLEST_WIDTH:
         return 1
     power = 10.0 ** math.floor(math.log10(width))
@@ -41,11 +41,11 @@ def round_step(width: float) -> float:
 
 
 def tidy(number: float) -> float:
-    """0.30000000000000004 is 0.3."""
+    """Remove rounding errors: 0.30000000000000004 becomes 0.3."""
     return float(f"{number:.12g}")
 
 
-# A unit of the calendar: the number of the one in which a date lies, and the name of the one with a number.
+# Units of the calendar (day to decade), each as two functions: the unit's number for a date, and its name by number.
 CALENDAR: Sequence[tuple[Callable[[date], int], Callable[[int], str]]] = (
     (lambda day: day.toordinal(), lambda number: date.fromordinal(number).isoformat()),
     (lambda day: (day.toordinal() - 1) // 7, lambda number: f"week of {date.fromordinal(number * 7 + 1).isoformat()}"),
@@ -56,7 +56,7 @@ CALENDAR: Sequence[tuple[Callable[[date], int], Callable[[int], str]]] = (
 
 
 def date_histogram(dates: Counter[date]) -> list[dict[str, Any]]:
-    """A bar for each day, week, month, year or decade from the first date to the last: the finest of few bars."""
+    """Return a bar for each day, week, month, year or decade: the smallest unit within bar_limit."""
     limit = bar_limit(dates.total())
     first_day, last_day = min(dates), max(dates)
     number_of, name_of = next(

@@ -1,4 +1,4 @@
-"""The profile of one table, and which of its columns to show first."""
+"""Profiles one table, and chooses the columns to show first."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from demo.profiling.columns import columns_for
 from demo.profiling.grid import Grid
 from demo.profiling.table import Row, Table
 
-TOLD_PROBLEMS = 3  # of one row
+TOLD_PROBLEMS = 3  # of one row; the others are only counted
 
 
 class Profile:
-    """The profile of one table while its rows come in."""
+    """The profile of one table, built row by row."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
@@ -21,10 +21,10 @@ class Profile:
         self.grid = Grid.over(self.columns)
         self.problems = 0
         self.duplicates = 0
-        self.hashes: set[int] = set()  # of the rows so far: one number a row, where the rows would be a second copy
+        self.hashes: set[int] = set()  # of the rows so far: the rows themselves would be a second copy of the table
 
     def add(self, row: Row) -> str | None:
-        """Take one row in; one sentence on what is wrong with it, or None."""
+        """Add one row; return a sentence about what is wrong with it, or None."""
         problem = row.problem or self.wrong_width(row) or self.add_cells(row)
         if problem:
             self.problems += 1
@@ -62,18 +62,18 @@ class Profile:
 
 
 def told(problems: Sequence[str]) -> str:
-    """The problems of one row as a sentence: the first few, and how many more there are."""
+    """Return the first few problems of one row as a sentence, and how many more there are."""
     more = len(problems) - TOLD_PROBLEMS
     return "; ".join([*problems[:TOLD_PROBLEMS], *([f"and {more} more"] if more > 0 else [])])
 
 
 def highlights(columns: Sequence[dict[str, Any]]) -> list[str]:
-    """The names of the columns whose charts say most: values that repeat, and a scale."""
+    """Return the names of the columns with the most useful charts: one with repeated values, and one with a scale."""
     return [column["name"] for column in (most_repeated(columns), first_scale(columns)) if column]
 
 
 def most_repeated(columns: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The column in which the top values cover the largest share of the rows, among those with more than one value."""
+    """Return the column whose top values cover the largest share of the rows; it must have more than one value."""
     repeated = [column for column in columns if len(column.get("top", ())) > 1 and column["distinct"] < column["count"]]
     return max(repeated, key=top_share, default=None)
 
@@ -85,7 +85,7 @@ def top_share(column: dict[str, Any]) -> float:
 
 
 def first_scale(columns: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The first column of numbers in which values repeat, else of dates: row numbers would be a flat line."""
+    """Return the first column of numbers (or else dates) with repeated values: row numbers would be a flat line."""
     for kind in ("number", "date"):
         for column in columns:
             if column["kind"] == kind and column["distinct"] < column["count"]:

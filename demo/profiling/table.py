@@ -1,4 +1,4 @@
-"""A CSV text as rows: which delimiter it has, what its columns are called, where each record begins."""
+"""Splits a CSV text into rows: finds the delimiter, the names of the columns, and the line of each record."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 DELIMITERS = ",;\t|"
-SNIFFED_LINES = 20  # enough for a header and some rows; more would only cost time
+SNIFFED_LINES = 20  # a header and some rows; more would only cost time
 MAX_COLUMNS = 100  # so that a summary stays within one message
-MAX_VALUE_LENGTH = 60  # characters of a cell that are repeated in a sentence or a summary
+MAX_VALUE_LENGTH = 60  # characters of a cell that a sentence or a summary shows
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record: the line it starts on, and its cells or what kept it from being read."""
+    """One record: its first line, and its cells or the problem that prevented reading it."""
 
     line: int
     cells: list[str]
@@ -32,7 +32,7 @@ class Table:
 
 
 def read(text: str) -> Table:
-    """Split a CSV text; its first record is the header. Raises ValueError where there is none, or too wide a one."""
+    """Split a CSV text; its first record is the header. Raises ValueError if there is no header, or it is too wide."""
     text = text.removeprefix("\ufeff")
     delimiter = sniff_delimiter(text)
     records = split(text, delimiter)
@@ -45,7 +45,7 @@ def read(text: str) -> Table:
 
 
 def sniff_delimiter(text: str) -> str:
-    """The delimiter that cuts the first lines most evenly into more than one field; a comma where none does."""
+    """Return the delimiter that splits the first lines most evenly into several fields; a comma if none does."""
     head = "".join(islice(io.StringIO(text), SNIFFED_LINES))
     scores = {}
     for delimiter in DELIMITERS:
@@ -56,7 +56,7 @@ def sniff_delimiter(text: str) -> str:
 
 
 def split(text: str, delimiter: str) -> Iterator[Row]:
-    """The records of a text; empty lines are no records."""
+    """Yield the records of a text; skip empty lines."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
@@ -80,7 +80,7 @@ def quoting_problem(error: csv.Error) -> str:
 
 
 def unique_names(cells: Sequence[str]) -> list[str]:
-    """A name for each column: blanks become "column 3", a second "name" becomes "name (2)"."""
+    """Return a name for each column: a blank becomes "column 3", a second "name" becomes "name (2)"."""
     seen: Counter[str] = Counter()
     names = []
     for number, cell in enumerate(cells, start=1):

@@ -34,7 +34,7 @@ CODE = "\n".join(file.read_text() for file in PACKAGE.rglob("*.py"))
 
 
 def first_column(page: str, heading: str) -> set[str]:
-    """What is in code style in the first column of the tables between this heading and the next."""
+    """Return the names in code style in the first column of the tables under this heading."""
     section = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^#|\Z)", prose(page), re.DOTALL | re.MULTILINE)
     assert section, f"{page} has no heading {heading!r}"
     cells = re.findall(r"^\| (.*?) \|", section[1], re.MULTILINE)
@@ -112,7 +112,7 @@ def test_names_of_the_classes_are_theirs(page: str) -> None:
 
 
 def find(name: str) -> object:
-    """What the dotted name leads to, through modules and classes."""
+    """Return what a dotted name refers to, through modules and classes."""
     path = name.split(".")
     for length in range(len(path), 0, -1):
         try:
@@ -208,9 +208,9 @@ def test_the_targets_of_make_that_a_page_names_are_there(page: str) -> None:
     assert set(re.findall(r"(?:`|^\s*)make ([a-z][\w-]*)", text_of(page), re.MULTILINE)) <= targets
 
 
-# What is said not to be there
+# Statements that something does not exist
 
-#: A sentence that says so. Not one that says when: "where there is no such run".
+#: Such a statement; but not a condition: "if there is no such run".
 ABSENCE = re.compile(
     r"\bthere (?:is|are) no\b(?! such)|\bno \w+(?: \w+)? yet\b|\bonly one so far\b|\bnot (?:there )?yet\b",
     re.IGNORECASE,
@@ -226,7 +226,7 @@ def routes() -> str:
     return " ".join(str(url.pattern) for url in urls.urlpatterns)
 
 
-#: Each such sentence of the pages for users, as it begins, and the look that shows that it is true.
+#: Each such statement of the pages for users, by its first words, and a check that it is true.
 ABSENT: dict[str, Callable[[], bool]] = {
     "There are no parameters for files or for model instances": lambda: (
         not {"FileParameter", "ModelParameter"} & {*dir(params)}
@@ -236,10 +236,10 @@ ABSENT: dict[str, Callable[[], bool]] = {
     "there are no server-sent events and no uploads": lambda: not re.search("events|uploads", routes()),
     "there is no Celery backend yet": lambda: is_no_module("taskapi.backends.celery"),
     "is the only one so far": lambda: (
-        {file.stem for file in (PACKAGE / "backends").glob("[!_]*.py")} == {"arq", "base"}
+        {file.stem for file in (PACKAGE / "backends").glob("[!_]*.py")} == {"arq", "base", "redis"}
     ),
-    "That it is accepted is not yet the end": lambda: True,  # of a cancel request: tests/faults/test_cancel.py
-    "there is no moment between state and stream": lambda: True,  # tests/unit/test_subscriptions.py
+    "An accepted request is not yet the end": lambda: True,  # of a cancel request: tests/faults/test_cancel.py
+    "there is no gap between state and stream": lambda: True,  # tests/unit/test_subscriptions.py
 }
 
 
@@ -249,7 +249,7 @@ def _starts() -> type:
 
 
 def absences(page: str) -> list[str]:
-    text = re.sub(r"`[^`]*`", "CODE", prose(page))  # what a program says is no sentence of the page
+    text = re.sub(r"`[^`]*`", "CODE", prose(page))  # code is not prose
     sentences = re.split(r"(?<=[.:;!?])\s+|\n\n|\n- |\||^#+ .*$", text, flags=re.MULTILINE)
     found = []
     for sentence in sentences:
@@ -266,23 +266,23 @@ FOR_USERS = ["README.md", *(page for page in PAGES if page.startswith("docs/") a
 @pytest.mark.parametrize("page", FOR_USERS)
 def test_what_a_page_says_is_not_there_is_listed_here(page: str) -> None:
     unlisted = [said for said in absences(page) if not any(known in said for known in ABSENT)]
-    assert unlisted == [], "list it in ABSENT, with the look that shows that it is true"
+    assert unlisted == [], "list it in ABSENT, with a check that it is true"
 
 
 @pytest.mark.parametrize("sentence", ABSENT)
 def test_what_is_said_not_to_be_there_is_not_there(sentence: str) -> None:
     assert any(sentence in said for page in FOR_USERS for said in absences(page)), "no page says it any more"
-    assert ABSENT[sentence](), f"it is there, and a page says: {sentence}"
+    assert ABSENT[sentence](), f"it exists, but a page says: {sentence}"
 
 
 # Numbers
 
 WORDS = {2: "two", 3: "three", 5: "five", 10: "ten"}
 
-#: A page, what it says with a number in it, and the constant that the number is.
+#: A page, a phrase of it with a number, and the constant that has this number.
 NUMBERS = (
     ("docs/tasks.md", "a lease of {} seconds", runs.LEASE),
-    ("docs/tasks.md", "within some {} seconds where Redis is away", leases.RENEW_INTERVAL),
+    ("docs/tasks.md", "within some {} seconds if Redis is away", leases.RENEW_INTERVAL),
     ("docs/tasks.md", "has {} seconds to clean up", outside.LAST_WORDS),
     ("docs/deployment.md", "waits {} seconds more", engine.LAST_WORDS),
     ("docs/deployment.md", "every {} seconds it is offered", runs.UNKNOWN_PAUSE),

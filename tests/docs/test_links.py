@@ -1,4 +1,4 @@
-"""Links lead somewhere, every page can be found, and JSON samples are JSON."""
+"""Links work, every page is in the navigation, and JSON samples are JSON."""
 
 import json
 import re
@@ -12,7 +12,7 @@ HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
 def anchors(page: str) -> set[str]:
-    """The fragments that a page's headings have."""
+    """Return the anchors of a page's headings."""
     titles = HEADING.findall(prose(page))
     return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip()) for title in titles}
 
@@ -21,7 +21,7 @@ def anchors(page: str) -> set[str]:
 def test_links_lead_to_files_and_headings(page: str) -> None:
     for name, fragment in LINK.findall(prose(page)):
         target = (ROOT / page).parent / name if name else ROOT / page
-        assert target.exists(), f"{page} links to {name}, which is not there"
+        assert target.exists(), f"{page} links to {name}, which does not exist"
         if fragment:
             assert fragment in anchors(target.resolve().relative_to(ROOT).as_posix()), f"{page} links to #{fragment}"
 

@@ -1,8 +1,8 @@
-/** Charts without a library: bars for values, a histogram for a scale, dots for a map. Words are HTML, shapes are SVG. */
+/** Charts without a library: bars for values, a histogram for a scale, dots for a map. Text is HTML, shapes are SVG. */
 
 import { count, el, number, percent, svg } from "./dom.js";
 
-/** The most frequent values as bars; `total` is what the shares are of. */
+/** Draws the most frequent values as bars; their shares are of `total`. */
 export function valueBars(top, total) {
   const most = Math.max(...top.map(([, amount]) => amount));
   return el(
@@ -20,12 +20,12 @@ export function valueBars(top, total) {
   );
 }
 
-/** The bars of a histogram alone, small enough for a line of text; decoration, so it is hidden from screen readers. */
+/** Draws only the bars of a histogram, small enough for a line of text; as decoration, it is hidden from screen readers. */
 export function spark(bins) {
   return histogramShape(bins, { class: "spark", "aria-hidden": "true" });
 }
 
-/** A histogram that tells each bar's range and count: under the pointer, or by the arrow keys. */
+/** Draws a histogram that shows a bar's range and count: under the pointer, or with the arrow keys. */
 export function histogram(bins, { name, unit }) {
   const tallest = bins.reduce((best, bin, index) => (bin.count > bins[best].count ? index : best), 0);
   const readout = el("p", { class: "readout" });
@@ -73,7 +73,7 @@ export function histogram(bins, { name, unit }) {
 function histogramShape(bins, attributes) {
   const most = Math.max(...bins.map((bin) => bin.count));
   const bars = bins.map((bin, index) => {
-    const height = bin.count === 0 ? 0 : Math.max(1.5, (bin.count / most) * 100); // one in ten thousand is seen, too
+    const height = bin.count === 0 ? 0 : Math.max(1.5, (bin.count / most) * 100); // one row in ten thousand is still visible
     return svg("rect", { x: index + 0.08, width: 0.84, y: 100 - height, height });
   });
   return svg("svg", { viewBox: `0 0 ${bins.length} 100`, preserveAspectRatio: "none", ...attributes }, ...bars);
@@ -82,9 +82,9 @@ function histogramShape(bins, attributes) {
 const label = (value) => (typeof value === "number" ? number(value) : value);
 const range = ({ from, to }) => (from === to ? label(from) : `${label(from)} to ${label(to)}`);
 
-const SHADES = 5; // of dots, by the logarithm of how many rows a dot stands for
+const SHADES = 5; // of dots, by the logarithm of a dot's number of rows
 
-/** A dot for each cell of the world that has rows. `cells`: [x, y, count] from the north-west corner. */
+/** Draws a dot for each cell of the world that has rows. `cells`: [x, y, count] from the north-west corner. */
 export function dotMap({ degrees, cells }, { name }) {
   const most = Math.max(...cells.map(([, , amount]) => amount));
   const paths = Array.from({ length: SHADES }, () => "");

@@ -1,13 +1,13 @@
-/** Elements and words: how the page makes the one and writes the other. */
+/** Makes elements, and writes numbers and units. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** A new element; children are elements or text, never markup. */
+/** Makes an element; children are elements or text, never markup. */
 export function el(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
 
-/** A new SVG element. */
+/** Makes an SVG element. */
 export function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
@@ -23,7 +23,7 @@ function fill(element, attributes, children) {
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 
-/** 28,298; 0.3333; 1,190: as many digits as say something. */
+/** "28,298", "1,190", "0.3333": integers and large values without a fraction, others with up to four digits. */
 export function number(value) {
   return Number.isInteger(value) || Math.abs(value) >= 1000 ? whole.format(value) : short.format(value);
 }
@@ -33,7 +33,7 @@ export function count(amount, noun) {
   return `${number(amount)} ${noun}${amount === 1 ? "" : "s"}`;
 }
 
-/** A share of one as a percentage; what is not all is never said to be 100 %. */
+/** "5 %", "under 1 %", "over 99 %": only a share of 1 is shown as 100 %. */
 export function percent(share) {
   if (share > 0 && share < 0.01) return "under 1 %";
   if (share < 1 && share > 0.99) return "over 99 %";

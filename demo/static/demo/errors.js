@@ -1,18 +1,18 @@
-/** What went wrong, in sentences: refusals of the server name the parameter, failures of a task carry its message. */
+/** Errors as sentences: a refusal of the server names the parameter, a failure of a task has its message. */
 
-/** The sentences for an error that a handle, or its `cancel()`, rejected with. */
+/** Returns the sentences for an error with which a handle, or its `cancel()`, rejected. */
 export function sentences(error) {
   if (error.name === "TaskFailed") return [error.message];
   const found = [...leaves(error.detail?.inputs ?? error.detail)];
-  return found.length > 0 ? found : [error.message || "The server refused, and did not say why."];
+  return found.length > 0 ? found : [error.message || "The server refused without saying why."];
 }
 
-/** The names of the inputs that the server found fault with. */
+/** Returns the names of the inputs that the server refused. */
 export function refusedInputs(error) {
   return Object.keys(error.detail?.inputs ?? {});
 }
 
-/** "numbers, item 2: A valid number is required.": each sentence of a detail, led by the path to it. */
+/** Yields each sentence of a detail with its path: "numbers, item 2: A valid number is required." */
 function* leaves(detail, path = []) {
   if (typeof detail === "string") {
     yield path.length > 0 ? `${path.join(", ")}: ${detail}` : detail;

@@ -1,4 +1,4 @@
-/** The page: each card's form starts a task, a RunPanel shows its run, also after a reload, and what comes out is drawn. */
+/** The page: each card's form starts a task, a RunPanel shows its run (also after a reload), and the card draws the outputs. */
 
 import { el, number, size } from "./dom.js";
 import { refusedInputs } from "./errors.js";
@@ -6,7 +6,7 @@ import { profileView } from "./profile-view.js";
 import { RunPanel, transportName } from "./run-panel.js";
 import { ServerWatch } from "./server-watch.js";
 
-const MAX_FRAME = 1_000_000; // bytes: a file travels in one WebSocket frame, of which the server takes 1 MiB
+const MAX_FRAME = 1_000_000; // bytes: a file is sent in one WebSocket frame, and the server takes 1 MiB
 
 TaskAPI.options.transport = new URLSearchParams(location.search).get("transport") ?? "auto";
 
@@ -31,12 +31,12 @@ class Card {
     if (last !== null) this.#resume(last);
   }
 
-  /** Starts a run with what the form says. */
+  /** Starts a run with the values of the form. */
   async #start() {
     if (this.button.ariaDisabled === "true") return;
     this.#begin("starting");
     sessionStorage.removeItem(this.key);
-    this.panel.element.scrollIntoView({ block: "nearest" }); // a phone shows the button at its lower end
+    this.panel.element.scrollIntoView({ block: "nearest" }); // on a phone the button may be at the lower end of the screen
     try {
       const inputs = await this.inputs(this.form);
       await this.#follow((onStatus) => TaskAPI.run(this.task, inputs, onStatus));
@@ -48,7 +48,7 @@ class Card {
     }
   }
 
-  /** Takes up the run that this page showed before it was loaded anew; it may have ended in the meantime. */
+  /** Follows the run that this card showed before a reload; it may have ended meanwhile. */
   async #resume(uuid) {
     this.#begin("finding");
     try {
@@ -63,14 +63,14 @@ class Card {
   }
 
   #begin(state) {
-    this.button.ariaDisabled = "true"; // and not `disabled`, which would take the keyboard's focus away
+    this.button.ariaDisabled = "true"; // not `disabled`: the button would lose the keyboard's focus
     this.#markInputs([]);
     this.result.hidden = true;
     this.result.replaceChildren();
     this.panel.clear(state);
   }
 
-  /** Shows a run until it has ended: the one whose handle `open` returns. */
+  /** Shows the run of the handle that `open` returns, until it has ended. */
   async #follow(open) {
     watch.opened();
     try {
@@ -114,7 +114,7 @@ new Card("profile", {
     if (source === "airports") return {};
     if (source === "mistakes") return { csv: await readText(await fetchFile(form.querySelector("[data-url]").dataset.url)) };
     const [file] = form.querySelector("[type=file]").files;
-    if (!file) throw new Error("No file is chosen yet. “Choose …” opens one.");
+    if (!file) throw new Error("No file is chosen yet. Press “Choose …”.");
     return { csv: await readText(file) };
   },
   result: profileView,
@@ -122,11 +122,11 @@ new Card("profile", {
 
 async function fetchFile(url) {
   const response = await fetch(url);
-  if (!response.ok) throw new Error(`The file could not be had: the server answered ${response.status}.`);
+  if (!response.ok) throw new Error(`The file could not be loaded: the server answered ${response.status}.`);
   return response.blob();
 }
 
-/** The text of a file. Bytes that are not UTF-8 become �, which the task tells of. */
+/** Returns the text of a file. Bytes that are not UTF-8 become �, and the task reports them. */
 async function readText(file) {
   const tooLarge = (bytes) => new Error(`This file is ${size(bytes)} as it would be sent, and the demo takes up to 1 MB: it sends a file as a single WebSocket message.`);
   if (file.size > MAX_FRAME) throw tooLarge(file.size);

@@ -1,9 +1,9 @@
-/** What the task `profile-csv` found, drawn: figures, charts, and a line for each column. */
+/** Draws the result of the task `profile-csv`: figures, charts, and a line for each column. */
 
 import { dotMap, histogram, spark, valueBars } from "./charts.js";
 import { count, el, number, percent } from "./dom.js";
 
-/** The outputs of `profile-csv` as one element. */
+/** Draws the outputs of `profile-csv` as one element. */
 export function profileView({ rows, problems, duplicates, columns, charts }) {
   const highlights = charts.highlights.map((name) => columns.find((column) => column.name === name));
   return el(
@@ -36,7 +36,7 @@ function map(places) {
   return el(
     "figure",
     { class: "chart" },
-    el("figcaption", {}, el("strong", {}, "Where they are"), el("span", {}, `a dot for every ${places.degrees}° that has rows; the stronger, the more`)),
+    el("figcaption", {}, el("strong", {}, "Where they are"), el("span", {}, `a dot for every ${places.degrees}° that has rows; a stronger dot has more`)),
     dotMap(places, { name: `A map of ${count(rows, "row")} in ${count(places.cells.length, "place")}` }),
   );
 }
@@ -52,7 +52,7 @@ function highlight(column) {
   );
 }
 
-/** One column: a line that says the most, and opens to say the rest. */
+/** Draws one column: a line with the most important facts, which opens to show the rest. */
 function columnLine(column, rows) {
   return el(
     "details",
@@ -125,7 +125,7 @@ function kindFacts(column) {
   }
 }
 
-/** True where a few patterns of capitals and digits cover most values: codes have shapes, names have not. */
+/** True if a few patterns of capitals and digits cover most values: codes have such patterns, names do not. */
 function isCode({ shapes, count: values }) {
   const covered = shapes.reduce((sum, [, amount]) => sum + amount, 0);
   return covered > values / 2 && shapes.some(([shape]) => shape.includes("9") || !shape.includes("a"));

@@ -1,4 +1,4 @@
-/** One run as a visitor sees it: a bar, a line of facts, a way to cancel it, the messages, and the error if there is one. */
+/** Shows one run: a bar, a line of facts, a button to cancel it, the messages, and the error if there is one. */
 
 import { count, duration, el, number } from "./dom.js";
 import { sentences } from "./errors.js";
@@ -10,7 +10,7 @@ const WORDS = {
   pending: "Waiting for a worker …",
   running: "Running …",
   asking: "Asking to cancel …", // the server has not answered yet
-  cancelling: "Cancelling …", // it has, and the task has not noticed yet
+  cancelling: "Cancelling …", // the server has accepted, and the task has not noticed yet
   succeeded: "Done",
   failed: "Failed",
   cancelled: "Cancelled",
@@ -24,15 +24,15 @@ const TRANSPORTS = { websocket: "WebSocket", sse: "server-sent events", polling:
 
 export const transportName = (transport) => TRANSPORTS[transport] ?? transport;
 
-/** `state` is a key of WORDS, and it alone decides what the panel shows. */
+/** What the panel shows depends only on `state`, a key of WORDS. */
 export class RunPanel {
   #state = "idle";
-  #handle = null; // of the run that is shown
-  #asking = false; // for it to be cancelled
+  #handle = null; // of the shown run
+  #asking = false; // a request to cancel is not answered yet
   #transport = null;
   #unit;
 
-  /** `unit`: what the progress counts, in the singular. */
+  /** `unit`: the thing that the progress counts, in the singular. */
   constructor(card, unit) {
     const template = document.getElementById("run-panel").content.cloneNode(true);
     this.element = template.querySelector(".run");
@@ -58,7 +58,7 @@ export class RunPanel {
     this.clear("idle");
   }
 
-  /** Clears away whatever the last run left. */
+  /** Removes everything that the last run left. */
   clear(state) {
     this.#handle = null;
     this.#transport = null;
@@ -72,7 +72,7 @@ export class RunPanel {
     for (const name of ["aria-valuenow", "aria-valuemax", "aria-valuetext"]) this.bar.removeAttribute(name);
   }
 
-  /** Shows the messages of the run, and what carries it; its handle is also what cancels it. */
+  /** Shows the messages and the transport of the run; the handle also cancels it. */
   follow(handle) {
     this.#handle = handle;
     this.#asking = false;
@@ -80,7 +80,7 @@ export class RunPanel {
     handle.on("transport", (event) => this.#showTransport(event.transport));
   }
 
-  /** Shows how far the run is, as long as it has not ended. */
+  /** Shows the progress of a run that has not ended. */
   update(info) {
     if (!UNDER_WAY.has(info.status)) return;
     this.#showProgress(info);
@@ -93,7 +93,7 @@ export class RunPanel {
     this.fill.style.transform = "scaleX(1)";
   }
 
-  /** The run failed or was cancelled, or it was refused and never began: `error` is what the promise rejected with. */
+  /** Shows a run that failed, was cancelled, or was refused. `error`: what the promise rejected with. */
   fail(error) {
     if (!error.uuid) {
       this.#show("refused");
@@ -110,7 +110,7 @@ export class RunPanel {
     this.#asking = true;
     this.#show("asking");
     try {
-      await handle.cancel(); // accepted: `cancel_requested` says so, and the run's end what came of it
+      await handle.cancel(); // accepted: `cancel_requested` shows it, and the end of the run shows the outcome
     } catch (error) {
       if (error.status === 409 || handle !== this.#handle) return; // it has ended
       this.#asking = false;
@@ -125,7 +125,7 @@ export class RunPanel {
     this.log.append(el("li", {}, line, line ? " " : null, message.text ?? JSON.stringify(message)));
     this.messagesTitle.textContent = count(this.log.children.length, "message");
     this.messages.hidden = false;
-    if (isAtEnd) this.log.scrollTop = this.log.scrollHeight; // who has scrolled back reads there
+    if (isAtEnd) this.log.scrollTop = this.log.scrollHeight; // a visitor who has scrolled back is not moved
   }
 
   #showProgress({ progress, target }) {
@@ -160,7 +160,7 @@ export class RunPanel {
   #offerCancel(isOffered) {
     const hadFocus = this.cancel === document.activeElement;
     this.cancel.hidden = !isOffered;
-    this.cancel.ariaDisabled = String(this.#state === "asking" || this.#state === "cancelling"); // it keeps the focus
+    this.cancel.ariaDisabled = String(this.#state === "asking" || this.#state === "cancelling"); // not `disabled`, so that it keeps the focus
     if (hadFocus && !isOffered) this.form.querySelector("button").focus();
   }
 

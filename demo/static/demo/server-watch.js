@@ -1,7 +1,7 @@
-/** Notices that the server is gone while a run is open, says so, and says when it is back. */
+/** Notices if the server is gone while a run is open, and shows a banner until it is back. */
 
-const SILENCE = 3000; // ms without a word from any open run before we ask: `wait` says something every second
-const INTERVAL = 1000; // ms between two looks
+const SILENCE = 3000; // ms without news from any open run before we ask the server: `wait` reports every second
+const INTERVAL = 1000; // ms between two checks
 
 export class ServerWatch {
   #open = 0; // runs that have not ended
@@ -9,7 +9,7 @@ export class ServerWatch {
   #timer = null;
   #asking = false;
 
-  /** `banner`: where it is said. */
+  /** `banner`: the element with the sentence for the visitor. */
   constructor(banner) {
     this.banner = banner;
   }
@@ -49,7 +49,7 @@ export class ServerWatch {
 async function answers() {
   try {
     await fetch(location.href, { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(SILENCE) });
-    return true; // with whatever status: somebody is there
+    return true; // with any status: the server is there
   } catch {
     return false;
   }
