@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings as django_settings
+from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 from rest_framework.settings import api_settings
 
@@ -26,6 +27,10 @@ CHANNEL_LAYER_ALIASES = ("taskapi", "default")  # the first that the project has
 
 class Settings:
     """Every TASK_API_* setting by its name in lower case, without the prefix."""
+
+    def __init__(self) -> None:
+        # Some are needed several times for each run, and Django takes 3 µs to say that a setting is not set.
+        self._given: dict[str, Any] = {}
 
     @property
     def backend(self) -> str:
@@ -80,8 +85,15 @@ class Settings:
 
     def _get(self, name: str, default: Any) -> Any:
         """The setting, or the default; None means that it is not set."""
-        value = getattr(django_settings, f"TASK_API_{name}", None)
+        try:
+            value = self._given[name]
+        except KeyError:
+            value = self._given[name] = getattr(django_settings, f"TASK_API_{name}", None)
         return default if value is None else value
+
+    def forget(self, *, setting: str, **kwargs: object) -> None:
+        """Read the settings again: Django's test tools have changed this one."""
+        self._given.clear()
 
     def _limit(self, name: str) -> int:
         given: Mapping[str, int] = self._get("LIMITS", {})
@@ -100,3 +112,4 @@ def as_duration(value: timedelta | float | None) -> timedelta | None:
 
 
 settings = Settings()
+setting_changed.connect(settings.forget)

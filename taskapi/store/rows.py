@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db import connections, router
@@ -49,6 +49,7 @@ class LeaseClock(Now):
 
 CLOCK = Clock()
 NOW = LeaseClock()  # for leases: the field `renewed`
+BY_CLOCK = ("renewed", "expires")  # the fields that may be set to NOW, or to a moment `Later`
 
 
 class Later(NamedTuple):
@@ -99,15 +100,10 @@ def change(where: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
     """Change the row whose fields have these values; False if there is none (any more)."""
     alias = router.db_for_write(TaskInfo)
     connection = connections[alias]
-    sql, later = _update(alias, tuple(where), tuple((name, _by_clock(value)) for name, value in changes.items()))
-    values: list[Any] = []
-    for name, value in changes.items():
-        if name in later:
-            values += later[name]
-        elif value is not NOW:
-            values.append(_field(name).get_db_prep_save(value, connection))
+    statement = _update(alias, tuple(where), tuple(changes), _delays(changes))
+    values = [_field(name).get_db_prep_save(changes[name], connection) for name in statement.names]
     with connection.cursor() as cursor:
-        cursor.execute(sql, values + _values(where, connection))
+        cursor.execute(statement.sql, [*values, *statement.delays, *_values(where, connection)])
         changed: int = cursor.rowcount
     return changed > 0
 
@@ -161,26 +157,31 @@ def _select(alias: str, where: tuple[str, ...], lock: bool) -> _Select:
     return _Select(sql, [field.attname for field in _meta.concrete_fields], converters)
 
 
+class _Update(NamedTuple):
+    sql: str
+    names: list[str]  # of the fields whose values are given; those that are set by the clock come after them
+    delays: list[Any]  # the values in the expressions of these
+
+
 @cache
 def _update(
-    alias: str, where: tuple[str, ...], changes: tuple[tuple[str, LeaseClock | Later | Literal[False]], ...]
-) -> tuple[str, dict[str, list[Any]]]:
-    """The statement, and for each field that is set by the database's clock, the values in its expression."""
-    parts, later = [], {}
-    for name, by_clock in changes:
-        sql = "%s"
-        if isinstance(by_clock, Later):
-            sql, values = _compile(alias, CLOCK + by_clock.by)
-            later[name] = list(values)
-        elif by_clock:
-            sql, _ = _compile(alias, by_clock)
-        parts.append(f"{_column(alias, _field(name))} = {sql}")
+    alias: str, where: tuple[str, ...], names: tuple[str, ...], delays: tuple[tuple[str, timedelta | None], ...]
+) -> _Update:
+    by_clock = {name: _compile(alias, NOW if delay is None else CLOCK + delay) for name, delay in delays}
+    given = [name for name in names if name not in by_clock]
+    parts = [_equal(alias, tuple(given), ", ")] if given else []
+    parts += [f"{_column(alias, _field(name))} = {sql}" for name, (sql, _) in by_clock.items()]
     sql = f"UPDATE {_table(alias)} SET {', '.join(parts)} WHERE {_equal(alias, where, ' AND ')}"  # noqa: S608 - our own names
-    return sql, later
+    return _Update(sql, given, [value for _, values in by_clock.values() for value in values])
 
 
-def _by_clock(value: Any) -> LeaseClock | Later | Literal[False]:
-    return (value is NOW or isinstance(value, Later)) and value
+def _delays(changes: Mapping[str, Any]) -> tuple[tuple[str, timedelta | None], ...]:
+    """The fields that are set by the database's clock: how long after now, or None for the clock of leases."""
+    return tuple(
+        (name, value.by if isinstance(value, Later) else None)
+        for name in BY_CLOCK
+        if (value := changes.get(name)) is NOW or isinstance(value, Later)
+    )
 
 
 def _compile(alias: str, expression: Any) -> tuple[str, Any]:

@@ -105,4 +105,4 @@ def test_a_statement_is_built_once_for_each_shape(django_assert_num_queries):
         with django_assert_num_queries(2):
             rows.change({"pk": info.pk}, {"seq": number})
             assert rows.read({"pk": info.pk}).seq == number
-    assert rows._update("default", ("pk",), (("seq", False),)) is rows._update("default", ("pk",), (("seq", False),))
+    assert rows._update("default", ("pk",), ("seq",), ()) is rows._update("default", ("pk",), ("seq",), ())
