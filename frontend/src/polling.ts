@@ -7,7 +7,7 @@ import type { Listener, Transport } from "./transport.js";
 
 /** The polling of one run. */
 interface Poll {
-  /** Of the request that is under way. */
+  /** Of its last request, which may be under way. */
   watchdog: Watchdog | null;
   /** Ends the pause between two requests. */
   hurry: () => void;
@@ -55,7 +55,6 @@ export class PollingTransport implements Transport {
       const after = run.known;
       poll.watchdog = new Watchdog(failures);
       const answer = await this.ask(run, after, poll.watchdog);
-      poll.watchdog = null;
       failures = 0;
       if (this.polls.get(run) !== poll) return;
       this.listener.answered(this, run, answer, after);

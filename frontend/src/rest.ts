@@ -1,5 +1,6 @@
 /** The REST calls. Each gives a representation, or rejects with a RequestError. */
 
+import { deferred } from "./deferred.js";
 import { noAnswer, RequestError, StrangeAnswer } from "./errors.js";
 import type { Options } from "./options.js";
 import { pageOrigin, pageToken, readCookie } from "./platform.js";
@@ -90,20 +91,20 @@ const MAX_DOUBLINGS = 4; // of the limit: 8 minutes of silence
 
 /** Ends a request when nobody wants it any more, or when it has been silent for too long. */
 export class Watchdog {
-  /** Rejects when the request has to end. */
-  readonly ended: Promise<never>;
   isOver = false;
   private isUpload = false;
   private readonly controller = newController();
-  private end: (error: Error) => void = () => {};
+  private readonly end = deferred<never>();
   private stopLimit = () => {};
 
   /** `failures` counts the tries that have failed before, in a row. Each doubles the limit. */
   constructor(private readonly failures = 0) {
-    this.ended = new Promise((_, reject) => {
-      this.end = reject;
-    });
     this.ended.catch(() => {}); // `exchange` handles the rejection; if it has not begun, nobody has to
+  }
+
+  /** Rejects when the request has to end. */
+  get ended(): Promise<never> {
+    return this.end.promise;
   }
 
   get signal(): AbortSignal | null {
@@ -138,7 +139,7 @@ export class Watchdog {
   stop(): void {
     this.isOver = true;
     this.stopLimit();
-    this.end(noAnswer());
+    this.end.reject(noAnswer());
     this.controller?.abort();
   }
 
