@@ -1,7 +1,7 @@
 /**
  * Builds the script for {% static %} and the npm package's dist/.
  *
- * --package: dist/ alone. --check: builds nothing, and says whether the committed script and its map are what the
+ * --package: builds only dist/. --check: builds nothing, and says whether the committed script and its map are what the
  * sources give.
  */
 
@@ -16,7 +16,7 @@ const { version } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"))
 const SCRIPT = join(here, "../taskapi/static/django-task-api.min.js");
 
 const common = {
-  absWorkingDir: here, // paths in the output are relative to it, so that they are the same on every machine
+  absWorkingDir: here, // makes paths in the output relative, so that every machine gives the same
   bundle: true,
   charset: "utf8",
   define: { VERSION: JSON.stringify(version) },
@@ -49,7 +49,7 @@ async function npmPackage() {
     entryPoints,
     format: "cjs",
     outfile: "dist/cjs/index.js",
-    // `require` gives the client itself, as in 1.x, and what the ES module exports by name
+    // `require` gives the client, as in 1.x, with the named exports of the ES module
     footer: { js: "module.exports = Object.assign(module.exports.default, module.exports);" },
   });
   copyFileSync(join(here, "../LICENSE"), join(here, "dist/LICENSE"));
@@ -71,12 +71,12 @@ function isCurrent([path, bytes]) {
   }
 }
 
-/** Ends with an error where a committed file is not what the sources give. */
+/** Ends with an error if a committed file is not what the sources give. */
 async function check() {
   const stale = (await script()).filter((output) => !isCurrent(output)).map(([path]) => basename(path));
   if (stale.length === 0) return console.log("taskapi/static/ is what the sources give.");
   console.error(
-    `Not what the sources give: ${stale.join(", ")} in taskapi/static/. Run "make frontend", and commit it.`,
+    `Not what the sources give: ${stale.join(", ")} in taskapi/static/. Run "make frontend", and commit the result.`,
   );
   process.exitCode = 1;
 }

@@ -7,7 +7,7 @@ export default defineConfig({
   define: { VERSION: JSON.stringify(version) }, // as in build.mjs
   test: {
     include: ["tests/**/*.test.ts"],
-    testTimeout: 30_000, // ms: a test waits for a state, with this limit
+    testTimeout: 30_000, // ms; a test that waits for a state ends after it
     unstubGlobals: true,
     sequence: { shuffle: true },
   },

@@ -1,13 +1,13 @@
-/** A caller's wish to have a run cancelled: asked for until the server's answer, or the run's end, says what came of it. */
+/** A caller's request to cancel a run: repeated until the server's answer, or the run's end, settles it. */
 
 import { backoff, mayRetry } from "./backoff.js";
 import { deferred } from "./deferred.js";
 import { RequestError, StrangeAnswer } from "./errors.js";
 
 /**
- * - wanted: nobody has asked yet, or nobody knows whether the question arrived
- * - asked: the server's answer is awaited
- * - pausing: the server could not do it now, or somebody else answered, and it is asked again after a while
+ * - wanted: not sent yet, or it may not have arrived
+ * - asked: waits for the server's answer
+ * - pausing: the server could not do it now, or something else answered; it is sent again after a delay
  * - accepted, refused: the promise has settled
  */
 type State = "wanted" | "asked" | "pausing" | "accepted" | "refused";
@@ -18,7 +18,7 @@ export class Cancellation {
   private failures = 0;
   private pause: ReturnType<typeof setTimeout> | undefined;
 
-  /** `ask` asks the server, over whichever transport carries the run by then. */
+  /** `ask` asks the server, over the transport that carries the run at that moment. */
   constructor(private readonly ask: () => Promise<void>) {}
 
   /** Resolves when the server has accepted the request; rejects with its refusal. */
@@ -26,7 +26,7 @@ export class Cancellation {
     return this.outcome.promise;
   }
 
-  /** The server can be heard: asks it, where nobody has. Asking twice is harmless. */
+  /** The server was just heard: sends the request if it is wanted. Sending it twice is harmless. */
   request(): void {
     if (this.state !== "wanted") return;
     this.state = "asked";
@@ -53,12 +53,13 @@ export class Cancellation {
   private failed(error: Error): void {
     if (!this.isOpen()) return;
     if (!(error instanceof RequestError)) return this.refuse(error);
-    const isStrange = error instanceof StrangeAnswer; // its status says nothing of the run
-    if (error.status === 409 && !isStrange && this.failures > 0) return; // by an earlier try, perhaps: the end will tell
+    const isStrange = error instanceof StrangeAnswer; // its status says nothing about the run
+    // An earlier try may have cancelled the run. Its end will tell.
+    if (error.status === 409 && !isStrange && this.failures > 0) return;
     this.failures += 1;
     if (!isStrange && !mayRetry(error, false, this.failures)) return this.refuse(error);
     if (error.status === 0) {
-      this.state = "wanted"; // until the next sign of life
+      this.state = "wanted"; // until the server is heard again
       return;
     }
     this.state = "pausing";
@@ -71,7 +72,7 @@ export class Cancellation {
     );
   }
 
-  /** Nobody knows yet what came of it. */
+  /** Whether the promise has not settled yet. */
   isOpen(): boolean {
     return this.state !== "accepted" && this.state !== "refused";
   }

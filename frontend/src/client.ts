@@ -8,13 +8,13 @@ import { basicToken, hasWebSocket, newKey, onLeave, resolveBase } from "./platfo
 import { type JSONObject, type JSONValue, parseJSON } from "./protocol.js";
 import { type Existing, type Order, Run } from "./run.js";
 
-declare const VERSION: string; // of package.json, put in by the build
+declare const VERSION: string; // from package.json; the build sets it
 
 export class Client {
-  /** Of the script; of two on a page the first stays. */
+  /** Of the script. If a page loads two, the first stays. */
   readonly version = VERSION;
 
-  /** Read each time that a run is started or attached to. */
+  /** Read at each call of `run` or `attach`. */
   options: Options = defaults();
 
   readonly TaskFailed = TaskFailed;
@@ -22,18 +22,18 @@ export class Client {
   readonly RequestError = RequestError;
 
   private readonly connections = new Map<string, Connection>();
-  private handedOver: Set<Run> | null = null; // while the page may be gone with the next moment
+  private handedOver: Set<Run> | null = null; // the runs handed over while the page is about to go
 
   constructor() {
-    this.run = this.run.bind(this); // so that it may be taken off the object
+    this.run = this.run.bind(this); // so that it works without the object
     this.attach = this.attach.bind(this);
   }
 
   /**
-   * Starts a task, and follows it to its end.
+   * Starts a task and follows the run to its end.
    *
-   * The callbacks may be null; the promise and they get the representation with every message so far. The promise
-   * rejects, and `onError` is called, with TaskFailed, TaskCancelled, RequestError, or an AbortError of `signal`.
+   * The promise and the callbacks get the representation, with every message so far. The promise rejects, and `onError`
+   * is called, with TaskFailed, TaskCancelled, RequestError, or an AbortError if `signal` is aborted.
    */
   run<Outputs = JSONObject>(
     task: string,
@@ -55,14 +55,14 @@ export class Client {
     onError?: Callbacks["onError"],
   ): TaskHandle {
     const how: RunOptions = named(first, onSuccess, onError);
-    return this.board(how, () => ({ task, inputs: asJSON(inputs ?? {}), key: keyOf(how) }));
+    return this.follow(how, () => ({ task, inputs: asJSON(inputs ?? {}), key: keyOf(how) }));
   }
 
   /**
-   * Follows a run that has been started before: by this page ahead of a reload, by another one, by the server.
+   * Follows a run that exists: this page started it before a reload, or another page or the server did.
    *
-   * As `run` in all else: the first answer tells the callbacks all there has been so far. RequestError 404 where there
-   * is no such run, or it is somebody else's.
+   * Everything else is as with `run`. The first answer has every message so far. Rejects with RequestError 404 if there
+   * is no such run, or if it belongs to another user.
    */
   attach<Outputs = JSONObject>(uuid: string, options: FollowOptions<Outputs>): TaskHandle<Outputs>;
   attach<Outputs = JSONObject>(
@@ -77,20 +77,20 @@ export class Client {
     onSuccess?: Callbacks["onSuccess"],
     onError?: Callbacks["onError"],
   ): TaskHandle {
-    return this.board(named(first, onSuccess, onError), () => existing(uuid));
+    return this.follow(named(first, onSuccess, onError), () => existing(uuid));
   }
 
-  private board(how: FollowOptions, wanted: () => Order | Existing): TaskHandle {
+  private follow(how: FollowOptions, wanted: () => Order | Existing): TaskHandle {
     const signal = isSignal(how.signal) ? how.signal : null;
     const caller = new Caller(how, signal);
-    const later = (tell: () => void) => void Promise.resolve().then(tell); // nothing is told before `run` has returned
+    const later = (tell: () => void) => void Promise.resolve().then(tell); // not before `run` has returned
     if (signal?.aborted) {
       later(() => caller.aborted());
       return caller.handle;
     }
     try {
       if (how.signal && !signal)
-        throw new TypeError("`signal` is no AbortSignal; of an AbortController, give its `signal`.");
+        throw new TypeError("`signal` has to be an AbortSignal. If you have an AbortController, pass its `signal`.");
       const options = { ...this.options };
       options.token ??= basicToken(options.baseURL);
       checkTransport(options);
@@ -104,12 +104,12 @@ export class Client {
     return caller.handle;
   }
 
-  /** The page may be gone with the next moment: what it has asked for, and asks for now, is handed over. */
+  /** The page may go at any moment: hands over what it has asked for, and what it still asks for now. */
   private leave(): void {
     if (this.handedOver === null) {
       this.handedOver = new Set();
       setTimeout(() => {
-        this.handedOver = null; // it is still here, or here again
+        this.handedOver = null; // the page is still here
       });
     }
     for (const connection of this.connections.values()) connection.handOver(this.handedOver);
@@ -123,32 +123,32 @@ export class Client {
   }
 }
 
-/** Throws where the transport that the options ask for cannot be had here. */
+/** Throws if the transport that the options ask for does not work here. */
 function checkTransport({ transport, token }: Options): void {
   switch (transport) {
     case "auto":
     case "polling":
       return;
     case "websocket":
-      if (!hasWebSocket()) throw new Error('TaskAPI.options.transport is "websocket", and there is no WebSocket here.');
-      if (token) throw new Error('TaskAPI.options.token does not go with transport "websocket" in this version.');
+      if (!hasWebSocket()) throw new Error('TaskAPI.options.transport is "websocket", but there is no WebSocket here.');
+      if (token) throw new Error('TaskAPI.options.token cannot be used with transport "websocket" in this version.');
       return;
-    case "sse":
-      throw new Error('TaskAPI.options.transport "sse" is not in this version yet.');
     default:
-      throw new Error(`TaskAPI.options.transport is ${JSON.stringify(transport)}, which is no transport.`);
+      throw new Error(
+        `TaskAPI.options.transport is ${JSON.stringify(transport)}; expected "auto", "websocket" or "polling".`,
+      );
   }
 }
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
-/** The run of that uuid; RequestError, as the server would refuse, for what can be nobody's. */
+/** The run with that uuid; throws the RequestError that the server would answer if it is no uuid. */
 function existing(uuid: unknown): Existing {
   if (typeof uuid === "string" && UUID.test(uuid)) return { uuid: uuid.toLowerCase() };
   throw new RequestError(404, `There is no run ${JSON.stringify(uuid)}.`);
 }
 
-/** What is given by name, whether in one object or as the three callbacks of 1.x. */
+/** The options in one object, or the three callbacks of 1.x as such an object. */
 function named(
   first: RunOptions | Callbacks["onStatus"],
   onSuccess: Callbacks["onSuccess"],
@@ -160,17 +160,17 @@ function named(
 const isSignal = (signal: unknown): signal is AbortSignal =>
   typeof signal === "object" && signal !== null && "aborted" in signal && "addEventListener" in signal;
 
-// What a header and a frame carry alike; a header may be quoted. 255 characters are the server's bound.
+// What both a header and a frame can carry. A quote would begin a quoted header. The server's limit is 255 characters.
 const KEY = /^(?!")[!-~]([ -~]{0,253}[!-~])?$/;
 
-/** The key of a start; TypeError with a sentence where it is none that every transport takes. */
+/** The idempotency key of a start; throws a TypeError if a transport cannot carry the caller's. */
 function keyOf({ idempotencyKey }: RunOptions): string {
   if (idempotencyKey === undefined || idempotencyKey === null) return newKey();
   if (typeof idempotencyKey === "string" && KEY.test(idempotencyKey)) return idempotencyKey;
   throw new TypeError(
-    `idempotencyKey is ${JSON.stringify(idempotencyKey)}; expected 1 to 255 printable characters of ASCII, no quote or space first.`,
+    `idempotencyKey is ${JSON.stringify(idempotencyKey)}; expected 1 to 255 printable ASCII characters, no quote first, no space first or last.`,
   );
 }
 
-/** A copy, as it will be sent: what the caller changes later stays here as it was. */
+/** A copy, as JSON: later changes by the caller do not change it. */
 const asJSON = (inputs: object): JSONValue => parseJSON(JSON.stringify(inputs)) as JSONValue;

@@ -1,4 +1,4 @@
-/** A promise whose outcome somebody else will know. */
+/** A promise that other code resolves or rejects later. */
 
 export interface Deferred<T> {
   readonly promise: Promise<T>;

@@ -1,4 +1,4 @@
-/** What a promise rejects with: a run that ended without outputs, or a request that was refused. */
+/** The errors that a promise rejects with: a run ended without outputs, or a request was refused. */
 
 import { isObject, type TaskInfo } from "./protocol.js";
 
@@ -30,7 +30,7 @@ export class TaskCancelled extends TaskEnded {
   }
 }
 
-// What a refusal means, of a server that gives no code beside its sentence.
+// The code of a refusal, if the server gives none.
 const CODES: ReadonlyMap<number, string> = new Map([
   [401, "not_authenticated"],
   [403, "permission_denied"],
@@ -42,11 +42,11 @@ const CODES: ReadonlyMap<number, string> = new Map([
   [503, "unavailable"],
 ]);
 
-/** The request was refused; `status`, `detail` and `code` are REST's, whichever transport carried it. */
+/** The request was refused. `status`, `detail` and `code` are those of REST, on every transport. */
 export class RequestError extends Error {
   override readonly name = "RequestError";
 
-  /** `status` is 0 where there was no answer at all; `code` is null where the API gave none, or did not answer. */
+  /** `status` is 0 if there was no answer. `code` is null if the API gave none, or did not answer. */
   constructor(
     readonly status: number,
     readonly detail: unknown,
@@ -56,15 +56,25 @@ export class RequestError extends Error {
   }
 }
 
-/** Something answered, and it is not this API: a proxy, a portal, a login page. */
+/** Something else than this API answered: a proxy, a portal, a login page. */
 export class StrangeAnswer extends RequestError {
   constructor(status: number, detail: string) {
     super(status, detail, null);
   }
 }
 
-/** Nobody knows whether the request arrived. */
+/** The request may have arrived, or not. */
 export const noAnswer = (): RequestError => new RequestError(0, "The server did not answer.");
+
+/** The address has never answered this page: what its developer has to check. */
+export const unreachable = (base: string): RequestError =>
+  new RequestError(
+    0,
+    `The task API at ${base} has never answered. Check TaskAPI.options.baseURL, and that the server runs. On another \
+origin, its CORS headers have to allow this page, credentials, and the headers Content-Type, Idempotency-Key and \
+X-CSRFToken. A page on https needs an API on https. The page's Content-Security-Policy has to allow the address.`,
+    "unreachable",
+  );
 
 /** The caller's `signal` was aborted: the run is no longer followed, and goes on. */
 export class AbortError extends Error {
@@ -76,10 +86,10 @@ export class AbortError extends Error {
   }
 }
 
-/** The refusal to cancel a run that has ended, where that is known without asking the server. */
+/** The refusal to cancel a run that the client knows to have ended. */
 export const hasEnded = (): RequestError => new RequestError(409, "The run has ended; it cannot be cancelled.");
 
-/** The first sentence in a refusal's detail, after the names that lead to it: "inputs.numbers: This field is …". */
+/** The first sentence of a refusal's detail, with the names of its field: "inputs.numbers: This field is …". */
 function sentenceOf(detail: unknown): string {
   if (typeof detail === "string") return detail;
   if (Array.isArray(detail)) return sentenceOf(detail[0]);

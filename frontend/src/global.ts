@@ -1,13 +1,13 @@
 /**
- * What the script tag gives: the client as the global `TaskAPI`, of a page or of a worker.
+ * The script for a script tag: makes the client the global `TaskAPI` of a page or a worker.
  *
- * A page may have the tag twice, in its base and in a widget: the first copy stays, with its options, its runs and its
- * socket, and with the classes that the page compares errors with.
+ * A page may load the script twice, from its base template and from a widget. The first copy stays, with its options,
+ * its runs, its socket and its error classes.
  */
 
 import tasks from "./index.js";
 
-/** The version of the client that is there already; undefined where there is none, or something else has its name. */
+/** The version of the client that the page has; undefined if it has none, or if something else is called `TaskAPI`. */
 function presentVersion(): string | undefined {
   const present: unknown = Reflect.get(self, "TaskAPI");
   if (typeof present !== "object" || present === null) return undefined;
@@ -19,6 +19,6 @@ const present = presentVersion();
 if (present === undefined) Object.assign(self, { TaskAPI: tasks });
 else if (present !== tasks.version) {
   console.warn(
-    `TaskAPI ${tasks.version} was loaded on a page that has TaskAPI ${present}, which stays. Load one of them only.`,
+    `TaskAPI ${tasks.version} was not loaded: the page has TaskAPI ${present} already. Load only one of them.`,
   );
 }

@@ -1,4 +1,4 @@
-/** What the caller of `run` or `attach` holds and hears: a promise that settles once, callbacks, and listeners. */
+/** The handle that `run` and `attach` return: a promise that settles once, callbacks, listeners and loops. */
 
 import { deferred } from "./deferred.js";
 import { AbortError, hasEnded, RequestError, TaskCancelled, TaskFailed } from "./errors.js";
@@ -18,13 +18,13 @@ import type {
 import type { Change, Run } from "./run.js";
 import type { TransportName } from "./transport.js";
 
-/** From now on another transport carries the run. */
+/** Another transport carries the run from now on. */
 export interface TransportEvent {
   type: "transport";
   transport: TransportName;
 }
 
-/** What a handle's `on` listens to, by name. */
+/** The events of a handle's `on`, by type. */
 export interface HandleEvents {
   message: TaskMessageEvent;
   progress: TaskProgressEvent;
@@ -33,33 +33,33 @@ export interface HandleEvents {
   transport: TransportEvent;
 }
 
-/** The promise that `run` and `attach` return, and what else one may do with a run. */
+/** The promise that `run` and `attach` return; it also controls the run. */
 export interface TaskHandle<Outputs = JSONObject>
   extends Promise<SucceededTask<Outputs>>,
     AsyncIterable<TaskChangeEvent> {
-  /** The run's uuid, once the server has accepted the run, or shown it. */
+  /** Resolves with the run's uuid when the server has accepted or shown the run. */
   readonly uuid: Promise<string>;
 
   /**
-   * Asks the server to stop the run; resolves when it has accepted that, and the run then ends as it ends.
+   * Asks the server to cancel the run; resolves when the server has accepted the request. The run may end later.
    *
-   * Waits until the run is accepted, and through a broken connection. Rejects with RequestError where it is refused:
-   * 409 where the run has ended.
+   * Waits until the run is accepted, and survives a broken connection. Rejects with a RequestError if the server
+   * refuses: 409 if the run has ended.
    */
   cancel(): Promise<void>;
 
   /**
-   * Ends following: the promise settles no more, nobody is called, and loops end. The run goes on, and so do its other
-   * handles. What was asked for still reaches the server: the start, and a `cancel()`, of before or after.
+   * Ends following: the promise never settles, no function is called, and loops end. The run and its other handles go
+   * on. The start still reaches the server, and so does a `cancel()`, even if it is called later.
    */
   detach(): void;
 
-  /** Calls `listener` with each event of that type; returns a function that ends it. */
+  /** Calls `listener` with each event of that type; returns a function that stops it. */
   on<Type extends keyof HandleEvents>(type: Type, listener: (event: HandleEvents[Type]) => void): () => void;
 
   /**
-   * `for await (const event of handle)`: where the run stands, told as events, then each event, kept until the loop
-   * takes it. Ends with the run, whichever way that ends; the promise says which.
+   * `for await (const event of handle)`: the run's state as events, then each event, kept until the loop takes it.
+   * The loop ends when the run ends, in any way; the promise tells the outcome.
    */
   [Symbol.asyncIterator](): AsyncIterator<TaskChangeEvent, undefined>;
 }
@@ -70,44 +70,40 @@ export interface Callbacks<Outputs = JSONObject> {
   onError?: ((error: Error) => void) | null | undefined;
 }
 
-/** What `attach` takes in place of the callbacks. */
+/** The options of `attach`; they may replace the callbacks. */
 export interface FollowOptions<Outputs = JSONObject> extends Callbacks<Outputs> {
-  /** Aborted, it ends following: the handle rejects with an AbortError. The run goes on, as after `detach()`. */
+  /** If it is aborted, the handle rejects with an AbortError. The run goes on, as after `detach()`. */
   signal?: AbortSignal | null | undefined;
 }
 
-/** What `run` takes in place of the callbacks. */
+/** The options of `run`; they may replace the callbacks. */
 export interface RunOptions<Outputs = JSONObject> extends FollowOptions<Outputs> {
-  /** The same caller, task and key give the same run. One of its own where it is left out. */
+  /** The same user, task and key give the same run. By default, each start has a new key. */
   idempotencyKey?: string | null | undefined;
 }
 
-/** What a caller asks of whoever carries its run. */
-export interface Carrier {
-  /** Has the run cancelled, once it has a uuid. */
+/** How a caller controls its run. */
+export interface RunControl {
+  /** Asks for the run to be cancelled. */
   cancel(): Promise<void>;
 
-  /** The caller follows the run no longer. */
+  /** The caller no longer follows the run. */
   leave(): void;
 }
 
 type Listener = (event: HandleEvents[keyof HandleEvents]) => void;
 
-/** One caller: all that it is told passes through here, and nothing after the promise has settled, or it has left. */
+/** One caller. All that it is told passes through here: nothing after it has left, or after its promise has settled. */
 export class Caller {
   readonly handle: TaskHandle;
-  /** `cancel()` was called. */
-  wantsCancel = false;
   private state: "waiting" | "settled" | "left" = "waiting";
   private run: Run | null = null;
-  private carrier: Carrier | null = null;
+  private control: RunControl | null = null; // null without a run, or if its start was refused
   private transport: TransportName | null = null;
   private readonly listeners = new Map<string, Set<Listener>>();
   private readonly iterations = new Set<Iteration>();
-  private readonly resolve: (task: SucceededTask) => void;
-  private readonly reject: (error: Error) => void;
-  private readonly hasUUID: (uuid: string) => void;
-  private readonly hasNoUUID: (error: Error) => void;
+  private readonly task = deferred<SucceededTask>();
+  private readonly uuid = deferred<string>();
   private readonly pace = new Pace(() => this.tellStatus());
   private readonly abort = () => this.aborted();
 
@@ -115,31 +111,31 @@ export class Caller {
     private readonly callbacks: Callbacks,
     private readonly signal?: AbortSignal | null,
   ) {
-    const task = deferred<SucceededTask>();
-    const uuid = deferred<string>();
-    this.resolve = task.resolve;
-    this.reject = task.reject;
-    this.hasUUID = uuid.resolve;
-    this.hasNoUUID = uuid.reject;
+    const { task, uuid } = this;
     const on = (type: string, listener: Listener) => this.on(type, listener);
     const cancel = () => this.cancel();
     const detach = () => this.detach();
     const iterate = () => this.iterate();
     const members = { uuid: uuid.promise, on, cancel, detach, [Symbol.asyncIterator]: iterate };
     this.handle = Object.assign(task.promise, members) as TaskHandle;
-    // Who gave `onError` is told by it, and who never asks for the uuid need not hear that there is none.
+    // A caller with `onError`, or one that does not use the uuid, causes no unhandled rejection.
     if (typeof callbacks.onError === "function") task.promise.catch(() => {});
     uuid.promise.catch(() => {});
     signal?.addEventListener("abort", this.abort);
   }
 
-  /** Its run is under way. */
-  follows(run: Run, carrier: Carrier): void {
-    this.run = run;
-    this.carrier = carrier;
+  /** Whether it has stopped following, by `detach()` or its signal. */
+  get hasLeft(): boolean {
+    return this.state === "left";
   }
 
-  /** The run is carried by `transport`, as an answer or an event has just shown. */
+  /** Its run is under way. */
+  follows(run: Run, control: RunControl): void {
+    this.run = run;
+    this.control = control;
+  }
+
+  /** An answer or an event has come over `transport`. */
   carriedBy(transport: TransportName): void {
     if (this.state !== "waiting" || this.transport === transport) return;
     this.transport = transport;
@@ -148,13 +144,13 @@ export class Caller {
 
   /** The server knows the run. */
   accepted(uuid: string): void {
-    this.hasUUID(uuid);
+    this.uuid.resolve(uuid);
   }
 
   /** The run has changed. */
   changed(change: Change): void {
     if (this.state !== "waiting" || !change.changed) return;
-    // Iterations first: one that a listener begins is told of all of this change by its replay.
+    // Iterations first: if a listener begins one, its replay has all of this change already.
     for (const iteration of this.iterations) for (const event of change.events) iteration.push(event);
     for (const event of change.events) this.emit(event);
     if (this.state === "waiting" && typeof this.callbacks.onStatus === "function") this.pace.changed();
@@ -167,17 +163,19 @@ export class Caller {
     if (task.status === "cancelled") return this.failed(new TaskCancelled(task));
     if (!this.settle()) return;
     call(this.callbacks.onSuccess, () => run.current() as SucceededTask);
-    this.resolve(task as SucceededTask);
+    this.task.resolve(task as SucceededTask);
   }
 
+  /** The run failed, was cancelled, or was refused. */
   failed(error: Error): void {
-    this.hasNoUUID(error);
+    this.uuid.reject(error);
+    if (this.run?.uuid === null) this.control = null;
     if (!this.settle()) return;
     call(this.callbacks.onError, () => error);
-    this.reject(error);
+    this.task.reject(error);
   }
 
-  /** Whether the promise has to settle now; first, everything that happened before is told. */
+  /** Tells everything that happened before the end; returns whether the promise has to settle now. */
   private settle(): boolean {
     if (this.state === "waiting") this.pace.end();
     if (this.state !== "waiting") return false; // `onStatus` may have detached
@@ -195,18 +193,18 @@ export class Caller {
     this.signal?.removeEventListener("abort", this.abort);
     this.listeners.clear();
     for (const iteration of this.iterations) void iteration.return();
-    this.carrier?.leave();
+    this.control?.leave();
   }
 
-  /** The caller's signal says that it follows no longer. */
+  /** The caller's signal was aborted. */
   aborted(): void {
     if (this.state !== "waiting") return;
     const error = new AbortError(this.signal?.reason);
     this.detach();
-    if (this.run === null) this.hasNoUUID(error);
-    this.handle.catch(() => {}); // who aborts knows: the console need not say that nobody took the rejection
+    if (this.run === null) this.uuid.reject(error);
+    this.handle.catch(() => {}); // the caller aborted it, so this is no unhandled rejection
     call(this.callbacks.onError, () => error);
-    this.reject(error);
+    this.task.reject(error);
   }
 
   private tellStatus(): void {
@@ -219,16 +217,15 @@ export class Caller {
     const iteration = new Iteration(begin, (left) => this.iterations.delete(left));
     if (this.state === "waiting") this.iterations.add(iteration);
     else iteration.end();
-    // The promise may reject while the loop still takes what was kept; whoever loops asks it afterwards.
+    // The promise may reject before the loop has taken all events. The caller asks the promise after the loop.
     this.handle.catch(() => {});
     return iteration;
   }
 
   private async cancel(): Promise<void> {
-    this.wantsCancel = true;
-    await this.handle.uuid;
-    if (this.state === "settled") throw await this.handle.then(hasEnded, refusal);
-    return this.carrier?.cancel();
+    if (this.state !== "settled" && this.control !== null) return this.control.cancel();
+    await this.handle.uuid; // rejects if there is no run
+    throw await this.handle.then(hasEnded, refusal);
   }
 
   private on(type: string, listener: Listener): () => void {
@@ -239,15 +236,15 @@ export class Caller {
 
   private emit(event: HandleEvents[keyof HandleEvents]): void {
     for (const listener of [...(this.listeners.get(event.type) ?? [])]) {
-      if (this.state === "waiting") call(listener, () => event); // one before it may have detached
+      if (this.state === "waiting") call(listener, () => event); // an earlier listener may have detached
     }
   }
 }
 
-/** Why a run that is no longer followed cannot be cancelled. */
+/** Why a run whose handle has rejected cannot be cancelled. */
 const refusal = (error: Error): Error => (error instanceof RequestError ? error : hasEnded());
 
-/** Calls a caller's function, where there is one; what it throws is its own affair, and goes to the console. */
+/** Calls a caller's function, if there is one. An error that it throws goes to the console. */
 function call<T>(fn: ((value: T) => void) | null | undefined, value: () => T): void {
   if (typeof fn !== "function") return;
   try {

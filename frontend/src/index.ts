@@ -1,4 +1,4 @@
-/** What the npm package exports: a client of its own as default, and its parts by name. */
+/** The exports of the npm package: a client as default, and its parts by name. */
 
 import { Client } from "./client.js";
 

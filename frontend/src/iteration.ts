@@ -1,4 +1,4 @@
-/** The events of one `for await`, kept from the moment that it begins until it takes them. */
+/** The events of one `for await` loop, kept from its beginning until it takes them. */
 
 import type { TaskChangeEvent } from "./protocol.js";
 
@@ -9,9 +9,9 @@ const DONE: Result = { done: true, value: undefined };
 export class Iteration implements AsyncIterator<TaskChangeEvent, undefined> {
   private state: "open" | "ended" = "open";
   private readonly events = new Queue<TaskChangeEvent>();
-  private readonly awaiting = new Queue<(result: Result) => void>(); // only while there are no events
+  private readonly awaiting = new Queue<(result: Result) => void>(); // empty while there are events
 
-  /** It begins with `events`; `left` is called where its loop is left before the end. */
+  /** It begins with `events`; `left` is called if the loop is left before the end. */
   constructor(
     events: readonly TaskChangeEvent[],
     private readonly left: (iteration: Iteration) => void,
@@ -25,7 +25,7 @@ export class Iteration implements AsyncIterator<TaskChangeEvent, undefined> {
     else resolve({ done: false, value: event });
   }
 
-  /** Nothing follows what has been pushed. */
+  /** There are no more events. */
   end(): void {
     this.state = "ended";
     for (let resolve = this.awaiting.shift(); resolve !== undefined; resolve = this.awaiting.shift()) resolve(DONE);
@@ -38,7 +38,7 @@ export class Iteration implements AsyncIterator<TaskChangeEvent, undefined> {
     return new Promise((resolve) => this.awaiting.push(resolve));
   }
 
-  /** Ends at once: what was kept is forgotten. */
+  /** Ends at once, and forgets the events that were kept. */
   return(): Promise<Result> {
     this.events.clear();
     this.end();
@@ -47,7 +47,7 @@ export class Iteration implements AsyncIterator<TaskChangeEvent, undefined> {
   }
 }
 
-/** An array whose `shift` moves nothing: a loop that is slower than its run keeps tens of thousands of events. */
+/** A queue whose `shift` is cheap: a loop that is slower than its run keeps tens of thousands of events. */
 class Queue<T> {
   private items: T[] = [];
   private taken = 0;
@@ -61,7 +61,7 @@ class Queue<T> {
     const item = this.items[this.taken];
     this.taken += 1;
     if (this.taken * 2 > this.items.length) {
-      this.items = this.items.slice(this.taken); // no more than as many as have been taken since the last time
+      this.items = this.items.slice(this.taken); // copies no more items than were taken since the last copy
       this.taken = 0;
     }
     return item;

@@ -1,15 +1,17 @@
-/** The client's options and their defaults, which are those of 1.x where 1.x had them. */
+/** The client's options and their defaults. Options of 1.x have the defaults of 1.x. */
+
+import { readCookie } from "./platform.js";
 
 export type TransportChoice = "auto" | "websocket" | "sse" | "polling";
 
 export interface Options {
-  /** Where `taskapi.urls` is mounted, with `tasks/` at its end; relative to the page, or absolute. */
+  /** The address of the API: that of `taskapi.urls`, and `tasks/`. Relative to the page, or absolute. */
   baseURL: string;
   csrfCookieName: string;
   csrfHeaderName: string;
-  /** The CSRF token, or what gives it each time; null: that of the cookie, of a meta tag, or of a form of the page. */
+  /** The CSRF token, or a function that returns it; null: take it from the cookie, a meta tag or a form. */
   csrfToken: string | (() => string | null) | null;
-  /** Milliseconds between two polls of a run that no socket carries. */
+  /** Milliseconds between two polls of a run. */
   pollInterval: number;
   /** The `mode` of every fetch; "cors" also sends cookies to another origin. */
   corsMode: RequestMode;
@@ -28,3 +30,11 @@ export const defaults = (): Options => ({
   transport: "auto",
   token: null,
 });
+
+/**
+ * What tells one user from another, as far as a page can see: Django gives a new CSRF cookie with each login.
+ *
+ * `jar` is what `document.cookie` was at some time; by default, it is what it is now.
+ */
+export const userOf = ({ token, csrfCookieName }: Options, jar?: string): string | null =>
+  token || readCookie(csrfCookieName, jar);

@@ -1,11 +1,11 @@
-/** How often a caller is told of changes: once in a frame of the screen at most, which nobody could see more of. */
+/** Limits how often a caller is told of changes: at most once in a frame of the screen. */
 
 import { onFrame } from "./platform.js";
 
 /**
- * - still: nothing was told in this frame: a change is told at once
- * - told: something was
- * - changed: something was, and there is more to tell
+ * - still: nothing was told in this frame; a change is told at once
+ * - told: a change was told in this frame
+ * - changed: a change was told in this frame, and there is another one to tell
  */
 type State = "still" | "told" | "changed";
 
@@ -13,24 +13,24 @@ export class Pace {
   private state: State = "still";
   private stopWaiting = () => {};
 
-  /** `tell` tells how things are by then. */
+  /** `tell` tells the state at that moment. */
   constructor(private readonly tell: () => void) {}
 
   /** Something has changed. */
   changed(): void {
     if (this.state === "still")
-      this.tellNow(2); // the first that comes is the end of this frame
+      this.tellNow(2); // the first of the two is the rest of the present frame
     else this.state = "changed";
   }
 
-  /** Tells what is not told yet, since nothing follows. */
+  /** Tells a change that was not told yet; there are no more changes. */
   end(): void {
     const { state } = this;
     this.stop();
     if (state === "changed") this.tell();
   }
 
-  /** Tells nothing more. */
+  /** Tells no more changes. */
   stop(): void {
     this.stopWaiting();
     this.state = "still";

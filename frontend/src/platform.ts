@@ -1,13 +1,13 @@
-/** Everything that depends on where the script runs: page, worker or Node; secure context or not. */
+/** Everything that depends on where the script runs: in a page, a worker or Node, in a secure context or not. */
 
 declare const process: { versions?: { node?: string } } | undefined;
 
-/** True in Node and its like, where an open socket keeps the process alive. */
+/** True in Node and similar runtimes, where an open socket keeps the process alive. */
 export const isNode = (): boolean => typeof process === "object" && process.versions?.node !== undefined;
 
 export const hasWebSocket = (): boolean => typeof WebSocket === "function";
 
-/** The absolute address of `baseURL`, with a slash at its end; TypeError with a sentence where there is none. */
+/** The absolute address of `baseURL`, with a slash at its end; throws a TypeError if there is none. */
 export function resolveBase(baseURL: string): string {
   const page =
     typeof document === "object" ? document.baseURI : typeof location === "object" ? location.href : undefined;
@@ -16,14 +16,14 @@ export function resolveBase(baseURL: string): string {
     url = new URL(baseURL, page);
   } catch {
     throw new TypeError(
-      `TaskAPI.options.baseURL is ${JSON.stringify(baseURL)}; where there is no page, it has to be absolute.`,
+      `TaskAPI.options.baseURL is ${JSON.stringify(baseURL)}; without a page, it has to be absolute.`,
     );
   }
-  url.username = url.password = ""; // `fetch` takes no address with a password; the browser has its own way to send it
+  url.username = url.password = ""; // `fetch` refuses an address with a password
   return url.href.endsWith("/") ? url.href : `${url.href}/`;
 }
 
-/** The cookies of this page that a script may see; none where the page may not look (a sandboxed frame). */
+/** The cookies of this page that a script can see; none in a sandboxed frame. */
 export function cookies(): string {
   try {
     return document.cookie;
@@ -32,13 +32,13 @@ export function cookies(): string {
   }
 }
 
-/** The name and password in an absolute `baseURL`, as the token that sends them; null where there are none. */
+/** The name and password of an absolute `baseURL`, as a token that sends them; null if it has none. */
 export function basicToken(baseURL: string): string | null {
   let url: URL;
   try {
     url = new URL(baseURL);
   } catch {
-    return null; // relative: what the page's own address has, the browser sends by itself
+    return null; // relative: the browser itself sends the password of the page's address
   }
   if (url.username === "" && url.password === "") return null;
   const bytes = `${url.username}:${url.password}`.replace(/%([0-9a-f]{2})/gi, (_, hex: string) =>
@@ -56,36 +56,36 @@ export function readCookie(name: string, jar = cookies()): string | null {
   return null;
 }
 
-/** The CSRF token that the page has in a meta tag or in a form; null where it has none. */
+/** The CSRF token in a meta tag or a form of the page; null if there is none. */
 export function pageToken(): string | null {
   if (typeof document !== "object") return null;
   const meta = document.querySelector?.<HTMLMetaElement>('meta[name="csrf-token"]')?.content;
   return meta || document.querySelector?.<HTMLInputElement>("input[name=csrfmiddlewaretoken]")?.value || null;
 }
 
-/** The origin that a request of this page counts as: "null" in a sandboxed frame; null where there is no page. */
+/** The origin of this page's requests: "null" in a sandboxed frame; null if there is no page. */
 export const pageOrigin = (): string | null =>
   typeof self === "object" && typeof self.origin === "string" ? self.origin : null;
 
-/** False where the browser knows that there is no network. */
+/** False if the browser knows that there is no network. */
 export const isOnline = (): boolean => typeof navigator !== "object" || navigator.onLine !== false;
 
 function decode(value: string): string {
   try {
     return decodeURIComponent(value);
   } catch {
-    return value; // a stray "%": the cookie was not written encoded
+    return value; // it has a "%" that encodes nothing
   }
 }
 
-/** A new UUID (version 4), also where the context is not secure and `crypto.randomUUID` is missing. */
+/** A new UUID (version 4), even if `crypto.randomUUID` is missing, as in a context that is not secure. */
 export function newKey(): string {
   const bytes = new Uint8Array(16);
   try {
     if (typeof crypto.randomUUID === "function") return crypto.randomUUID();
     crypto.getRandomValues(bytes);
   } catch {
-    for (const index of bytes.keys()) bytes[index] = Math.floor(Math.random() * 256); // there is none
+    for (const index of bytes.keys()) bytes[index] = Math.floor(Math.random() * 256); // there is no `crypto`
   }
   bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40; // version 4
   bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80; // RFC 9562's variant
@@ -93,7 +93,7 @@ export function newKey(): string {
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }
 
-/** Calls `listener` when the page is looked at again, or the network has come back: it may have slept. */
+/** Calls `listener` when the page is visible again, or the network is back: the page may have slept. */
 export function onWake(listener: () => void): void {
   listen(() => {
     document.addEventListener("visibilitychange", () => {
@@ -103,42 +103,42 @@ export function onWake(listener: () => void): void {
   listen(() => {
     addEventListener("online", listener);
     addEventListener("pageshow", (event) => {
-      if (event.persisted) listener(); // from the browser's cache, with sockets that it has closed
+      if (event.persisted) listener(); // from the back/forward cache; the browser has closed its sockets
     });
   });
 }
 
-/** Calls `listener` when the page goes, or is hidden: on a phone that may be the last that it hears. */
+/** Calls `listener` when the page goes or is hidden: on a phone, no later event may come. */
 export function onLeave(listener: () => void): void {
   if (typeof document !== "object") return;
   listen(() => {
     addEventListener("pagehide", listener);
-    // on the window, after the page's own listeners on the document: they may start something themselves
+    // on the window, so after the page's listeners on the document: they may start runs
     addEventListener("visibilitychange", () => {
       if (document.visibilityState === "hidden") listener();
     });
   });
-  if (document.visibilityState === "hidden") listener(); // it may be going at this moment
+  if (document.visibilityState === "hidden") listener(); // the page may be going now
 }
 
 /**
- * Begins to listen, where there is a page that has events: a worker has none of a document, a stand-in for a page, as
- * servers that render have it, may have none at all, or throw. It goes on without: what waits is tried in its time.
+ * Calls `begin`, and ignores its errors. A worker has no document, and a substitute for a page, as servers use it for
+ * rendering, may have no events. The client works without them: only its tries are not hurried.
  */
 function listen(begin: () => void): void {
   try {
     begin();
   } catch {
-    // as without
+    // there are no such events
   }
 }
 
-const FRAME = 16; // ms, where no screen says how long one lasts
-const NO_FRAME = 1_000; // ms without a frame: the page has been hidden meanwhile, or is a frame that is out of sight
+const FRAME = 16; // ms of a frame, if there is no screen
+const NO_FRAME = 1_000; // ms without a frame: the page is hidden now, or is an iframe out of view
 
-/** Calls `listener` once, with the screen's next frame, or after that time where nobody sees one; returns what ends it. */
+/** Calls `listener` with the screen's next frame, or after as long a time; returns a function that stops it. */
 export function onFrame(listener: () => void): () => void {
-  if (!isSeen()) {
+  if (!isVisible()) {
     const timer = setTimeout(listener, FRAME);
     return () => clearTimeout(timer);
   }
@@ -155,10 +155,10 @@ export function onFrame(listener: () => void): () => void {
   return stop;
 }
 
-const isSeen = (): boolean =>
+const isVisible = (): boolean =>
   typeof requestAnimationFrame === "function" && typeof document === "object" && document.visibilityState === "visible";
 
-/** Tells the console (and `window.onerror`) of an error in a caller's own function. */
+/** Reports an error of a caller's function to the console, and to `window.onerror`. */
 export function report(error: unknown): void {
   if (typeof reportError === "function") reportError(error);
   else console.error(error);

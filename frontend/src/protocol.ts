@@ -1,4 +1,4 @@
-/** The wire: the types of representations, events and frames, and the guards that let only those in. Pure. */
+/** The wire protocol: the types of representations, events and frames, and the guards that check them. Pure. */
 
 // Representations
 
@@ -13,13 +13,13 @@ export type Status = (typeof STATUSES)[number];
 const FINAL: ReadonlySet<Status> = new Set<Status>(["succeeded", "failed", "cancelled"]);
 export const isFinal = (status: Status): boolean => FINAL.has(status);
 
-/** Why a run failed; later servers may know more codes. */
+/** Why a run failed. Later servers may have more codes. */
 export interface TaskErrorInfo {
   code: string;
   message: string;
 }
 
-/** The representation of a run: what REST answers, and what callbacks and promises get. Times are ISO 8601. */
+/** The representation of a run: REST answers it, callbacks and promises get it. Times are ISO 8601. */
 export interface TaskInfo<Outputs = JSONObject> {
   uuid: string;
   task: string;
@@ -40,7 +40,7 @@ export interface TaskInfo<Outputs = JSONObject> {
   finished: string | null;
 }
 
-/** A run that has its outputs. */
+/** A run that has succeeded. */
 export interface SucceededTask<Outputs = JSONObject> extends TaskInfo<Outputs> {
   status: "succeeded";
   outputs: Outputs;
@@ -48,59 +48,59 @@ export interface SucceededTask<Outputs = JSONObject> extends TaskInfo<Outputs> {
 
 // Events
 
-interface OfRun {
+interface RunEvent {
   uuid: string;
   attempt: number;
-  /** Strictly increasing over a run's life. */
+  /** Grows with each event of a run. */
   seq: number;
 }
 
-export interface TaskStatusEvent extends OfRun {
+export interface TaskStatusEvent extends RunEvent {
   type: "status";
   status: Status;
 }
-export interface TaskTargetEvent extends OfRun {
+export interface TaskTargetEvent extends RunEvent {
   type: "target";
   target: number | null;
 }
-export interface TaskProgressEvent extends OfRun {
+export interface TaskProgressEvent extends RunEvent {
   type: "progress";
   progress: number | null;
   target: number | null;
 }
-export interface TaskMessageEvent extends OfRun {
+export interface TaskMessageEvent extends RunEvent {
   type: "message";
-  /** 0, 1, 2 … without a gap. */
+  /** 0, 1, 2 …, without a gap. */
   index: number;
   message: JSONValue;
 }
-/** The last event of a run; its representation leaves `messages` out, and may leave `inputs` out. */
-export interface TaskFinishedEvent extends OfRun {
+/** The last event of a run. Its representation has no `messages`, and may have no `inputs`. */
+export interface TaskFinishedEvent extends RunEvent {
   type: "finished";
   status: Status;
   task: Sent<Omit<TaskInfo, "messages" | "inputs"> & Partial<Pick<TaskInfo, "inputs">>>;
 }
 
-/** What may happen to a run, the end included: that is a `status` which is final. */
+/** The events that callers hear. The last one is a `status` that is final. */
 export type TaskChangeEvent = TaskStatusEvent | TaskTargetEvent | TaskProgressEvent | TaskMessageEvent;
 export type TaskEvent = TaskChangeEvent | TaskFinishedEvent;
 
 // Server frames
 
-/** A representation as a frame has it: fields that it had no room for are left out, and named. */
+/** A representation in a frame. Fields that did not fit are left out, and named in `omitted`. */
 export type Sent<Representation> = Representation & { omitted?: string[] };
 
-/** A message for which a frame has no room. */
-export interface OmittedMessageEvent extends OfRun {
+/** A message that does not fit into a frame. */
+export interface OmittedMessageEvent extends RunEvent {
   type: "message";
   index: number;
   omitted: true;
 }
 
-/** An event as a frame has it. */
+/** An event in a frame. */
 export type SentEvent = TaskEvent | OmittedMessageEvent;
 
-/** The answer to `run` or to `subscribe`, with the messages that were asked for, or the first of them. */
+/** The answer to `run` or `subscribe`, with the messages that were asked for, or the first of them. */
 export interface StateFrame {
   type: "accepted" | "snapshot";
   ref: string;
@@ -112,7 +112,7 @@ export interface CancellingFrame {
   ref: string;
   uuid: string;
 }
-/** The answer to `unsubscribe`, also where there was nothing to end. */
+/** The answer to `unsubscribe`, even if there was no subscription. */
 export interface UnsubscribedFrame {
   type: "unsubscribed";
   ref: string;
@@ -122,28 +122,28 @@ export interface PongFrame {
   type: "pong";
   ref?: string;
 }
-/** A refusal: of the frame with that `ref`, or of the subscription to that `uuid`, or of the whole socket. */
+/** A refusal of the frame with that `ref`, of the subscription to that `uuid`, or of the whole socket. */
 export interface ErrorFrame {
   type: "error";
   ref?: string;
   uuid?: string;
   code: string;
-  /** A finer code, where there is one: "not_found" of a run, say, because nobody is logged in. */
+  /** A more exact code, if there is one: a run is "not_found", say, because the user is "not_authenticated". */
   reason?: string;
-  /** The HTTP status of the same refusal over REST, where the server says it. */
+  /** The HTTP status of the same refusal by REST, if the server tells it. */
   status?: number;
   detail: unknown;
 }
 
 export type ServerFrame = StateFrame | CancellingFrame | UnsubscribedFrame | PongFrame | ErrorFrame | SentEvent;
 
-/** The frame that `data` holds, or null for anything that this client does not know. */
+/** The frame in `data`; null if this client does not know it. */
 export function parseServerFrame(data: unknown): ServerFrame | null {
   const frame = typeof data === "string" ? parseJSON(data) : null;
   return isServerFrame(frame) ? frame : null;
 }
 
-/** The value of a JSON text; undefined, which no JSON text has, where it is none. */
+/** The value of a JSON text; undefined if the text is no JSON. */
 export function parseJSON(text: string): unknown {
   try {
     return JSON.parse(text) as unknown;
@@ -173,15 +173,15 @@ export function isServerFrame(frame: unknown): frame is ServerFrame {
         isOptional(frame.status, isNumber)
       );
     case "status":
-      return isOfRun(frame) && isStatus(frame.status);
+      return isRunEvent(frame) && isStatus(frame.status);
     case "target":
-      return isOfRun(frame) && isNullable(frame.target, isNumber);
+      return isRunEvent(frame) && isNullable(frame.target, isNumber);
     case "progress":
-      return isOfRun(frame) && isNullable(frame.progress, isNumber) && isNullable(frame.target, isNumber);
+      return isRunEvent(frame) && isNullable(frame.progress, isNumber) && isNullable(frame.target, isNumber);
     case "message":
-      return isOfRun(frame) && isNumber(frame.index) && ("message" in frame || frame.omitted === true);
+      return isRunEvent(frame) && isNumber(frame.index) && ("message" in frame || frame.omitted === true);
     case "finished":
-      return isOfRun(frame) && isStatus(frame.status) && isTaskRecord(frame.task);
+      return isRunEvent(frame) && isStatus(frame.status) && isTaskRecord(frame.task);
     default:
       return false;
   }
@@ -214,14 +214,14 @@ const isNumber = (value: unknown): boolean => typeof value === "number";
 const isStatus = (value: unknown): boolean => STATUSES.some((status) => status === value);
 const isOptional = (value: unknown, is: (value: unknown) => boolean): boolean => value === undefined || is(value);
 const isNullable = (value: unknown, is: (value: unknown) => boolean): boolean => value === null || is(value);
-const isOfRun = (frame: Record<string, unknown>): boolean =>
+const isRunEvent = (frame: Record<string, unknown>): boolean =>
   isString(frame.uuid) && isNumber(frame.attempt) && isNumber(frame.seq);
 
 // Client frames
 
 export const SUBPROTOCOL = "taskapi.v1";
 
-/** Bytes of the largest frame that a server takes, unless it was told otherwise. */
+/** Bytes of the largest frame that a server takes, by default. */
 export const FRAME_BYTES = 1_048_576;
 
 export interface RunFrame {
@@ -294,11 +294,11 @@ const HTTP_STATUS: ReadonlyMap<string, number> = new Map([
   ["unavailable", 503],
 ]);
 
-/** The status with which REST would have refused. */
+/** The HTTP status of the same refusal by REST. */
 export const statusOf = (frame: ErrorFrame): number => frame.status ?? HTTP_STATUS.get(frame.code) ?? 400;
 
-/** Why it refused, for programs. */
+/** The reason of the refusal, for programs. */
 export const codeOf = (frame: ErrorFrame): string => frame.reason ?? frame.code;
 
-/** What a refusal says: its sentence where it has only that, as REST's `{"detail": …}`, else its fields. */
+/** The detail of a refusal: its sentence if it is `{"detail": …}`, as in REST; if not, its fields. */
 export const detailOf = (body: unknown): unknown => (isObject(body) && isString(body.detail) ? body.detail : body);

@@ -1,5 +1,6 @@
-/** The REST calls, each answered with a representation or with a RequestError. */
+/** The REST calls. Each gives a representation, or rejects with a RequestError. */
 
+import { deferred } from "./deferred.js";
 import { noAnswer, RequestError, StrangeAnswer } from "./errors.js";
 import type { Options } from "./options.js";
 import { pageOrigin, pageToken, readCookie } from "./platform.js";
@@ -7,68 +8,47 @@ import { detailOf, isObject, isTaskInfo, parseJSON, type TaskInfo } from "./prot
 import type { Order } from "./run.js";
 import { limit, timing } from "./timing.js";
 
-/** A request as `fetch` takes it. */
+/** A request, as arguments of `fetch`. */
 interface Call {
   readonly url: string;
   readonly init: RequestInit & { body?: string };
+  /** The run that the answer has to be about; null if the request starts one. */
+  readonly uuid: string | null;
 }
 
-/** What starts a run, or finds the one that an earlier try with the same key has started. */
-function startCall(base: string, order: Order, options: Options): Call {
+/** Starts a run, or finds the run that an earlier try with the same key has started. */
+export function startCall(base: string, order: Order, options: Options): Call {
   const headers = { "Content-Type": "application/json", "Idempotency-Key": order.key, ...csrf(options) };
   const body = JSON.stringify({ task: order.task, inputs: order.inputs });
-  return callOf(base, { method: "POST", headers, body }, options);
+  return callOf(base, null, { method: "POST", headers, body }, options);
 }
 
-export const startRun = async (base: string, order: Order, options: Options, watch: Watch): Promise<TaskInfo> =>
-  send(startCall(base, order, options), null, watch);
+/** Asks for a run to be cancelled; the answer has all of its messages. */
+export const cancelCall = (base: string, uuid: string, options: Options): Call =>
+  callOf(`${base}${uuid}/cancel/`, uuid, { method: "POST", headers: csrf(options) }, options);
 
-const cancelCall = (base: string, uuid: string, options: Options): Call =>
-  callOf(`${base}${uuid}/cancel/`, { method: "POST", headers: csrf(options) }, options);
+/** Reads a run, with its messages after the first `after`. */
+export const readCall = (base: string, uuid: string, after: number, options: Options): Call =>
+  callOf(`${base}${uuid}/?after=${after}`, uuid, { method: "GET" }, options);
 
-/** Asks a run to stop; the answer has all of its messages. */
-export const cancelRun = async (base: string, uuid: string, options: Options, watch: Watch): Promise<TaskInfo> =>
-  send(cancelCall(base, uuid, options), uuid, watch);
-
-/**
- * Asks for a start in a request that outlives its page, whose answer nobody hears.
- *
- * A browser takes some 64 KB of such requests at a time, and refuses what is larger.
- */
-export const handOver = (base: string, order: Order, options: Options): void =>
-  void outlive(() => startCall(base, order, options));
-
-/** Asks a run to stop, in a request of that kind. */
-export const handOverCancel = (base: string, uuid: string, options: Options): void =>
-  void outlive(() => cancelCall(base, uuid, options));
-
-/** Reads a run, with its messages past the first `after`. */
-export const readRun = async (
-  base: string,
-  uuid: string,
-  after: number,
-  options: Options,
-  watch: Watch,
-): Promise<TaskInfo> => send(callOf(`${base}${uuid}/?after=${after}`, { method: "GET" }, options), uuid, watch);
-
-/** Whether these options let a page of this origin ask a server at `base`. */
+/** Whether the options allow a request from this page to the origin of `base`. */
 export function mayAsk(base: string, { corsMode }: Options): boolean {
   const origin = pageOrigin();
   return corsMode !== "same-origin" || origin === null || origin === new URL(base).origin;
 }
 
-function callOf(url: string, init: RequestInit & { body?: string }, options: Options): Call {
+function callOf(url: string, uuid: string | null, init: Call["init"], options: Options): Call {
   if (!mayAsk(url, options)) {
-    throw new Error(`${new URL(url).origin} is another origin than the page's: set TaskAPI.options.corsMode = "cors".`);
+    throw new Error(`${new URL(url).origin} is not the page's origin: set TaskAPI.options.corsMode = "cors".`);
   }
   const { token, corsMode: mode } = options;
   const headers: Record<string, string> = { Accept: "application/json", ...(init.headers as Record<string, string>) };
   if (token) headers.Authorization = token.includes(" ") ? token : `Token ${token}`;
   const credentials = mode === "cors" ? "include" : "same-origin";
-  return { url, init: { ...init, headers, mode, credentials, cache: "no-store" } };
+  return { url, uuid, init: { ...init, headers, mode, credentials, cache: "no-store" } };
 }
 
-/** The header that Django asks of whoever is logged in by cookie. */
+/** The header that Django requires of a user who is logged in by cookie. */
 function csrf({ csrfHeaderName, csrfCookieName, csrfToken }: Options): Record<string, string> {
   const given = typeof csrfToken === "function" ? csrfToken() : csrfToken;
   const token = given || readCookie(csrfCookieName) || pageToken();
@@ -81,49 +61,50 @@ interface Answer {
   readonly status: number;
   readonly type: string;
   readonly text: string;
-  /** Another address has answered than that which was asked. */
+  /** The answer came from another address than the one that was asked. */
   readonly redirected: boolean;
 }
 
-async function send(call: Call, uuid: string | null, watch: Watch): Promise<TaskInfo> {
-  const { status, type, text, redirected } = await exchange(call, watch);
+/** The representation that answers the call; rejects with a RequestError, or with another error if it is our fault. */
+export async function send(call: Call, watchdog: Watchdog): Promise<TaskInfo> {
+  const { status, type, text, redirected } = await exchange(call, watchdog);
   const body = parseJSON(text);
   const isFine = status >= 200 && status < 300;
-  if (isFine && isTaskInfo(body) && (uuid === null || body.uuid === uuid)) return body;
+  if (isFine && isTaskInfo(body) && (call.uuid === null || body.uuid === call.uuid)) return body;
   if (!isFine && !redirected && isRefusal(status, body)) {
     throw new RequestError(status, detailOf(body), typeof body.code === "string" ? body.code : undefined);
   }
-  const what = [status, type, JSON.stringify(text.slice(0, 80))].join(" ");
-  throw new StrangeAnswer(status, `Expected an answer of the task API from ${call.url}; what came is ${what}.`);
+  const came = [status, type, JSON.stringify(text.slice(0, 80))].join(" ");
+  throw new StrangeAnswer(status, `Expected an answer of the task API from ${call.url}; got ${came}.`);
 }
 
-const FIELDS = ["task", "inputs", "many", "non_field_errors", "Idempotency-Key"]; // of a request that is refused
+const FIELDS = ["task", "inputs", "many", "non_field_errors", "Idempotency-Key"]; // that a refusal may name
 
-/** Whether it is this API that refuses, and not a proxy, a portal or another API on the way. */
+/** Whether this API has refused, and not a proxy, a portal or another API in between. */
 const isRefusal = (status: number, body: unknown): body is Record<string, unknown> =>
   isObject(body) && (typeof body.detail === "string" || (status === 400 && FIELDS.some((name) => name in body)));
 
 // Exchanges
 
-const SMALL = 65_536; // characters of a body: what is larger may take long to leave
-const MOST_PATIENT = 4; // doublings: 8 minutes of silence
+const SMALL = 65_536; // characters of a body: a larger one may take long to upload
+const MAX_DOUBLINGS = 4; // of the limit: 8 minutes of silence
 
 /** Ends a request when nobody wants it any more, or when it has been silent for too long. */
-export class Watch {
-  /** Rejects when the request is to end. */
-  readonly ended: Promise<never>;
+export class Watchdog {
   isOver = false;
   private isUpload = false;
   private readonly controller = newController();
-  private end: (error: Error) => void = () => {};
+  private readonly end = deferred<never>();
   private stopLimit = () => {};
 
-  /** `failures` are those of its kind in a row, before it: each makes it more patient. */
+  /** `failures` counts the tries that have failed before, in a row. Each doubles the limit. */
   constructor(private readonly failures = 0) {
-    this.ended = new Promise((_, reject) => {
-      this.end = reject;
-    });
-    this.ended.catch(() => {}); // whoever awaits it is told
+    this.ended.catch(() => {}); // `exchange` handles the rejection; if it has not begun, nobody has to
+  }
+
+  /** Rejects when the request has to end. */
+  get ended(): Promise<never> {
+    return this.end.promise;
   }
 
   get signal(): AbortSignal | null {
@@ -131,26 +112,26 @@ export class Watch {
   }
 
   /**
-   * A redirect to another origin (where one logs in, say) looks like no answer, unless it is not followed: so every
-   * other try of those that fail does not.
+   * If a redirect to another origin is followed (to a login page, say), it looks like no answer. So every second try
+   * does not follow redirects.
    */
   get redirect(): RequestRedirect {
     return this.failures % 2 ? "manual" : "follow";
   }
 
-  /** The request leaves now. How much of its body has left cannot be seen: that it takes its time is expected. */
+  /** The request is sent now. A page cannot see the upload, so a large body is given time for it. */
   begin(size: number): void {
     this.isUpload = size > SMALL;
     this.wait(this.patience() + size / timing.uploadRate);
   }
 
-  /** Something came. */
+  /** Some of the answer came. */
   heard(): void {
     this.isUpload = false;
     this.wait(this.patience());
   }
 
-  /** The page may have slept: an answer that is under way has to show it. */
+  /** The page may have slept: the answer has to show soon that it is under way. */
   hurry(): void {
     if (!this.isUpload) this.wait(timing.wake);
   }
@@ -158,12 +139,12 @@ export class Watch {
   stop(): void {
     this.isOver = true;
     this.stopLimit();
-    this.end(noAnswer());
+    this.end.reject(noAnswer());
     this.controller?.abort();
   }
 
   private patience(): number {
-    return timing.request * 2 ** Math.min(this.failures, MOST_PATIENT);
+    return timing.request * 2 ** Math.min(this.failures, MAX_DOUBLINGS);
   }
 
   private wait(ms: number): void {
@@ -172,37 +153,41 @@ export class Watch {
   }
 }
 
-/** One exchange; RequestError 0 where it fails, and any other error where it could not even be made. */
-async function exchange({ url, init }: Call, watch: Watch): Promise<Answer> {
-  const whole = { ...init, redirect: watch.redirect, signal: watch.signal };
-  // as a Request, where there is such a thing: a wrong header throws then, and does not look like a lost answer
+/** One exchange; a RequestError with status 0 if it fails, any other error if the request could not be made. */
+async function exchange({ url, init }: Call, watchdog: Watchdog): Promise<Answer> {
+  const whole = { ...init, redirect: watchdog.redirect, signal: watchdog.signal };
+  // `new Request` throws if a header is wrong; a rejected `fetch` would look like a lost answer
   const asking = typeof Request === "function" ? fetch(new Request(url, whole)) : fetch(url, whole);
-  watch.begin(init.body?.length ?? 0);
+  watchdog.begin(init.body?.length ?? 0);
   try {
-    const response = await Promise.race([asking, watch.ended]);
-    watch.heard();
-    const text = await Promise.race([textOf(response, watch), watch.ended]);
-    const status = response.type === "opaqueredirect" ? 302 : response.status; // a browser hides which
+    const response = await Promise.race([asking, watchdog.ended]);
+    watchdog.heard();
+    const text = await Promise.race([textOf(response, watchdog), watchdog.ended]);
+    const status = response.type === "opaqueredirect" ? 302 : response.status; // the browser hides the exact status
     return { status, type: response.headers.get("Content-Type") ?? "", text, redirected: response.redirected };
   } catch {
     throw noAnswer();
   } finally {
-    watch.stop();
+    watchdog.stop();
   }
 }
 
-/** The page ends while this is under way, so it leaves at once; where the page stays, the usual road tells how it went. */
-async function outlive(make: () => Call): Promise<void> {
+/**
+ * Sends a request that outlives the page, and ignores its answer: if the page stays, the usual request has one, too.
+ *
+ * A browser refuses such requests if they have more than some 64 KB together.
+ */
+export async function outlive(make: () => Call): Promise<void> {
   try {
     const { url, init } = make();
     await fetch(url, { ...init, keepalive: true });
   } catch {
-    // it is too large, there is no network, or it may not be asked
+    // it is too large, there is no network, or the options do not allow it
   }
 }
 
-/** The body, however long it takes as long as it comes. */
-async function textOf(response: Response, watch: Watch): Promise<string> {
+/** The body. It may take any time, as long as something comes. */
+async function textOf(response: Response, watchdog: Watchdog): Promise<string> {
   if (!response.body || typeof TextDecoder !== "function") return response.text();
   const reader = response.body.getReader();
   const decoder = new TextDecoder();
@@ -210,12 +195,12 @@ async function textOf(response: Response, watch: Watch): Promise<string> {
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return text + decoder.decode();
-    watch.heard();
+    watchdog.heard();
     text += decoder.decode(value, { stream: true });
   }
 }
 
-/** What ends a fetch; null where there is no such thing: its answer is passed over then. */
+/** An AbortController; null if the page has none: then the answer of an ended request is ignored. */
 function newController(): AbortController | null {
   try {
     return new AbortController();

@@ -1,4 +1,4 @@
-/** One run as its answers and events make it: merged, never backwards, never twice. Pure. */
+/** The state of one run, merged from answers and events: it never goes back, and nothing counts twice. Pure. */
 
 import type { Options } from "./options.js";
 import {
@@ -15,19 +15,19 @@ import {
   type TaskTargetEvent,
 } from "./protocol.js";
 
-/** A run to start. The key makes it safe to ask again when nobody knows whether the first try arrived. */
+/** A run to start. The key makes it safe to ask again if the first try has no answer. */
 export interface Order {
   readonly task: string;
   readonly inputs: JSONValue;
   readonly key: string;
 }
 
-/** A run that has been started, by whomever. */
+/** A run that has been started. */
 export interface Existing {
   readonly uuid: string;
 }
 
-/** What an answer or an event has changed, told as events: the same, whichever transport brought it. */
+/** What an answer or an event has changed, as events. They are the same on every transport. */
 export interface Change {
   readonly changed: boolean;
   readonly events: readonly TaskChangeEvent[];
@@ -38,25 +38,25 @@ const NOTHING: Change = { changed: false, events: [] };
 /**
  * - starting: no answer yet
  * - following: its representation is known
- * - behind: an event showed that messages are missing; a snapshot has to bring them
- * - partial: a frame had no room for something; a request has to bring it
- * - ending: it has finished, and messages or fields are missing; a request has to bring them
+ * - behind: messages are missing; a snapshot has to bring them
+ * - partial: something did not fit into a frame; a REST request has to bring it
+ * - ending: it has finished, but messages or fields are missing; a REST request has to bring them
  * - finished: its final representation and every message are known; nothing changes any more
  */
 export type RunState = "starting" | "following" | "behind" | "partial" | "ending" | "finished";
 
-/** All fields but the messages, which only grow. */
+/** All fields but the messages. */
 type Facts = Omit<TaskInfo, "messages">;
 
-// The fields of which a change is told, though no event says it.
+// Fields whose change is told to `onStatus`, though they have no event.
 const TOLD = ["attempt", "cancel_requested", "started", "finished"] as const;
 
 export class Run {
   state: RunState = "starting";
   private facts: Facts | null = null;
-  private outcome: Facts | null = null; // of a run that has finished, while nothing but messages is missing
-  private lacking: string[] = []; // the fields that no answer has brought yet
-  private readonly messages: JSONValue[] = []; // is only ever added to
+  private outcome: Facts | null = null; // ending: the final facts, if only messages are missing
+  private missing: string[] = []; // fields that no answer has brought yet
+  private readonly messages: JSONValue[] = []; // only grows
 
   constructor(
     private readonly origin: Order | Existing,
@@ -68,7 +68,7 @@ export class Run {
     return this.facts ?? this.origin;
   }
 
-  /** Null while it may not have been started. */
+  /** Null before the first answer to a start. */
   get uuid(): string | null {
     return "uuid" in this.wanted ? this.wanted.uuid : null;
   }
@@ -78,21 +78,21 @@ export class Run {
     return this.messages.length;
   }
 
-  /** The representation as far as it is known, for whoever asks to keep. There is none before the first answer. */
+  /** The representation as far as it is known, in a new object. There is none before the first answer. */
   current(): TaskInfo {
     if (this.facts === null) throw new Error("The run has not been answered yet.");
     const message_count = Math.max(this.facts.message_count, this.known);
     return withMessages({ ...this.facts, message_count }, this.messages);
   }
 
-  /** What a first answer would tell by now. */
+  /** The events of an answer that would tell everything that is known now. */
   replay(): readonly TaskChangeEvent[] {
     if (this.facts === null) return [];
     const again = new Run(this.origin, this.options);
     return [...again.answer(this.current(), 0).events, ...again.conclude().events];
   }
 
-  /** Takes a representation that has the messages past the first `after`, or the first of those. */
+  /** Takes a representation, with the messages after the first `after`, or with the first of those. */
   answer(info: Sent<TaskInfo>, after: number): Change {
     if (this.state === "finished") return NOTHING;
     const { messages: sent, ...rest } = info;
@@ -107,30 +107,30 @@ export class Run {
     );
     for (const { message } of messages) this.messages.push(message);
     const { changed, events } = this.settle(facts);
-    // in the order of the stream: a run starts before it says anything, and ends after it has said all
+    // The order of the stream: a run starts before its messages, and ends after them.
     const inOrder = isFinal(facts.status) ? [...messages, ...events] : [...events, ...messages];
     return { changed: changed || messages.length > 0, events: inOrder };
   }
 
-  /** A representation, with what it leaves out as far as that is known; notes what is not. */
+  /** A representation, with known values for the fields that it leaves out; notes which are missing. */
   private filled({ omitted = [], ...sent }: Sent<Partial<Facts>>): Facts {
     const known: Partial<Facts> = this.facts ?? {};
-    this.lacking = omitted.filter(
-      (name) => this.lacking.includes(name) || (known[name as keyof Facts] ?? null) === null,
+    this.missing = omitted.filter(
+      (name) => this.missing.includes(name) || (known[name as keyof Facts] ?? null) === null,
     );
-    const inputs = "inputs" in this.origin ? this.origin.inputs : null; // until the server tells its own reading of them
+    const inputs = "inputs" in this.origin ? this.origin.inputs : null; // until the server has converted them
     return { inputs, outputs: null, error: null, ...known, ...sent } as Facts;
   }
 
-  /** What an answer, whose messages are taken, says of the state. */
+  /** Takes the facts of an answer whose messages were taken. */
   private settle(facts: Facts): Change {
     const wasEnding = this.state === "ending";
     if (!isFinal(facts.status)) {
-      if (!wasEnding) this.state = this.lacking.length > 0 ? "partial" : "following";
+      if (!wasEnding) this.state = this.missing.length > 0 ? "partial" : "following";
       return this.adopt(facts);
     }
-    if (this.lacking.length > 0 || (!wasEnding && this.known < facts.message_count)) return this.end(facts);
-    this.state = "finished"; // complete, or as complete as a second answer makes it
+    if (this.missing.length > 0 || (!wasEnding && this.known < facts.message_count)) return this.end(facts);
+    this.state = "finished"; // complete, or a second answer has not brought more
     return this.adopt(facts);
   }
 
@@ -140,9 +140,9 @@ export class Run {
     if (event.type === "message") return this.append(event);
     if (event.type === "finished") return this.end(this.filled(event.task));
     if (event.seq <= this.facts.seq) return NOTHING;
-    if (event.type === "status" && isFinal(event.status)) return NOTHING; // `finished` says so, with the outcome
-    const fresh = event.attempt > this.facts.attempt ? { progress: null, target: null } : {};
-    return this.adopt({ ...this.facts, ...fresh, attempt: event.attempt, seq: event.seq, ...said(event) });
+    if (event.type === "status" && isFinal(event.status)) return NOTHING; // `finished` follows, with the outcome
+    const reset = event.attempt > this.facts.attempt ? { progress: null, target: null } : {};
+    return this.adopt({ ...this.facts, ...reset, attempt: event.attempt, seq: event.seq, ...said(event) });
   }
 
   /** The server has accepted a request to cancel. */
@@ -151,14 +151,14 @@ export class Run {
     return this.adopt({ ...this.facts, cancel_requested: true });
   }
 
-  /** Ends a run whose missing messages cannot be had: what it came to is known. */
+  /** Ends a run whose outcome is known, but whose missing messages cannot be fetched. */
   conclude(): Change {
     if (this.state !== "ending" || this.outcome === null) return NOTHING;
     this.state = "finished";
     return this.adopt(this.outcome);
   }
 
-  /** A message's index says where it belongs, whatever its `seq`: a snapshot may be of an earlier moment. */
+  /** Takes a message by its index, not by its `seq`: a snapshot with a higher `seq` may lack it. */
   private append(event: TaskMessageEvent | OmittedMessageEvent): Change {
     if (event.index < this.known || this.facts === null) return NOTHING;
     const isNext = event.index === this.known;
@@ -174,24 +174,24 @@ export class Run {
     return { changed: true, events: [event, ...end.events] };
   }
 
-  /** Takes the outcome; what it says is told when every message is known. */
+  /** Takes the outcome; it is told when every message is known. */
   private end(outcome: Facts): Change {
-    this.outcome = this.lacking.length > 0 ? null : outcome;
+    this.outcome = this.missing.length > 0 ? null : outcome;
     this.state = "ending";
     return this.known < outcome.message_count ? NOTHING : this.conclude();
   }
 
-  /** Takes newer facts and tells the difference; a final status is always newer. */
+  /** Takes newer facts, and tells what has changed. A final status is always newer. */
   private adopt(facts: Facts): Change {
     const before = this.facts;
     if (before !== null && facts.seq < before.seq && !isFinal(facts.status)) return NOTHING;
     const sameAttempt = before !== null && before.attempt === facts.attempt;
     const now: Facts = {
       ...facts,
-      // A row is written less often than events are sent, so that it may lag.
+      // The row is written less often than events are sent, so an answer may have less progress.
       progress: sameAttempt ? furthest(before.progress, facts.progress) : facts.progress,
       seq: Math.max(before?.seq ?? 0, facts.seq),
-      cancel_requested: facts.cancel_requested || before?.cancel_requested === true, // nobody takes a request back
+      cancel_requested: facts.cancel_requested || before?.cancel_requested === true, // a request cannot be withdrawn
     };
     this.facts = now;
     const events: TaskChangeEvent[] = [];
@@ -214,7 +214,7 @@ export class Run {
   }
 }
 
-/** The facts that an event states. */
+/** The fields that an event changes. */
 function said(event: TaskStatusEvent | TaskTargetEvent | TaskProgressEvent): Partial<Facts> {
   switch (event.type) {
     case "status":
@@ -230,9 +230,9 @@ const furthest = (before: number | null, now: number | null): number | null =>
   before === null ? now : now === null ? before : Math.max(before, now);
 
 /**
- * A representation with the messages that there are by now, in an array of its own.
+ * A representation with the messages that are known now, in an array of its own.
  *
- * They are copied when somebody looks at them first: of a run that says much most callbacks look at its progress alone.
+ * They are copied when they are first read: most callbacks read only the progress of a run with many messages.
  */
 function withMessages(facts: Facts, all: readonly JSONValue[]): TaskInfo {
   const count = all.length;

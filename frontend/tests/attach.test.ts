@@ -1,28 +1,15 @@
-/** Following a run that somebody else has started, against a real server. */
+/** Following a run that exists already, against a real server. */
 
 import { randomUUID } from "node:crypto";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import type { Client } from "../src/client.js";
+import { expect, test } from "vitest";
 import type { TaskInfo } from "../src/protocol.js";
-import { clientOf, setWebSocket, until } from "./support/client.js";
-import { type ServerRun, TestServer } from "./support/server.js";
+import { until } from "./support/client.js";
+import type { ServerRun } from "./support/server.js";
+import { client, serveEachTest, server, TRANSPORTS } from "./support/setup.js";
 
-let server: TestServer;
-let client: Client;
+serveEachTest({ webSocket: true });
 
-beforeEach(async () => {
-  setWebSocket(true);
-  server = await TestServer.start();
-  client = clientOf(server);
-});
-
-afterEach(async () => {
-  await server.stop();
-});
-
-const TRANSPORTS = ["websocket", "polling"] as const;
-
-/** A run that another page has started, and that is under way. */
+/** A run that another page has started. It is running. */
 function underWay(): ServerRun {
   const run = server.start("count", {}, undefined);
   run.running();
@@ -34,7 +21,7 @@ function underWay(): ServerRun {
 
 const brief = ({ status, target, progress, messages }: TaskInfo) => [status, target, progress, messages];
 
-test.each(TRANSPORTS)("over %s a run is followed from where it is, to its end", async (transport) => {
+test.each(TRANSPORTS)("over %s a run is followed from its present state to its end", async (transport) => {
   client.options.transport = transport;
   const run = underWay();
   const seen: TaskInfo[] = [];
@@ -61,7 +48,7 @@ test.each(TRANSPORTS)("over %s a run is followed from where it is, to its end", 
   expect(server.runs).toHaveLength(1);
 });
 
-test.each(TRANSPORTS)("over %s a run that has ended is told as it ended", async (transport) => {
+test.each(TRANSPORTS)("over %s a run that has ended gives its outcome", async (transport) => {
   client.options.transport = transport;
   const run = underWay();
   run.finish({ error: { code: "exception", message: "The task failed." } });
@@ -70,7 +57,7 @@ test.each(TRANSPORTS)("over %s a run that has ended is told as it ended", async 
   expect(await handle.uuid).toBe(run.info.uuid);
 });
 
-test.each(TRANSPORTS)("over %s a run that nobody may see is a RequestError 404", async (transport) => {
+test.each(TRANSPORTS)("over %s a run that the user may not see is a RequestError 404", async (transport) => {
   client.options.transport = transport;
   const errors: Error[] = [];
   const handle = client.attach(randomUUID(), null, null, (error) => errors.push(error));
@@ -81,13 +68,13 @@ test.each(TRANSPORTS)("over %s a run that nobody may see is a RequestError 404",
   await expect(handle.cancel()).rejects.toBe(error);
 });
 
-test.each([null, undefined, "", "../admin", 7])("%j is no run's uuid, and no server is asked for it", async (uuid) => {
+test.each([null, undefined, "", "../admin", 7])("%j is no uuid, and the server is not asked", async (uuid) => {
   const handle = client.attach(uuid as string);
   await expect(handle).rejects.toMatchObject({ name: "RequestError", status: 404 });
   expect([server.calls, server.handshakes]).toEqual([[], 0]);
 });
 
-test.each(TRANSPORTS)("over %s it is cancelled as one's own, also before the first answer", async (transport) => {
+test.each(TRANSPORTS)("over %s it can be cancelled, even before the first answer", async (transport) => {
   client.options.transport = transport;
   server.onCancel = (run) => run.finish({ status: "cancelled" });
   const handle = client.attach(underWay().info.uuid);
@@ -96,7 +83,7 @@ test.each(TRANSPORTS)("over %s it is cancelled as one's own, also before the fir
   await outcome;
 });
 
-test("a socket that drops is made up for", async () => {
+test("a run goes on after its socket has dropped", async () => {
   const run = underWay();
   const handle = client.attach(run.info.uuid);
   await handle.uuid;
@@ -107,7 +94,7 @@ test("a socket that drops is made up for", async () => {
   await expect(handle).resolves.toMatchObject({ messages: ["a", "b"] });
 });
 
-test("two handles on one run both hear everything, whatever the second misses of the first", async () => {
+test("two handles of one run both hear everything", async () => {
   const first = client.run("count", {});
   await first.uuid;
   const { run } = server;
@@ -117,7 +104,7 @@ test("two handles on one run both hear everything, whatever the second misses of
   const messages: unknown[] = [];
   first.on("message", ({ message }) => messages.push(message));
   await second.uuid;
-  await until(() => expect(messages).toEqual(["a"])); // the second's snapshot is the first's, too
+  await until(() => expect(messages).toEqual(["a"])); // the snapshot for the second is for the first, too
   run.message("b");
   run.finish({ outputs: {} });
   for (const handle of [first, second]) await expect(handle).resolves.toMatchObject({ messages: ["a", "b"] });
@@ -125,11 +112,11 @@ test("two handles on one run both hear everything, whatever the second misses of
   expect(server.calls).toEqual([]);
 });
 
-test("a snapshot of one handle that begins past what another knows leaves no gap there", async () => {
+test("a snapshot for one handle leaves no gap in another that knows less", async () => {
   const run = underWay();
   const first = client.attach(run.info.uuid);
   await first.uuid;
-  // a second handle, whose own snapshot is held back until the first has missed a message and asked for it
+  // the snapshot for the second handle is held back until the first has missed a message and asked for it
   let held = () => {};
   server.onFrame = (frame, socket) => {
     if (frame.type !== "subscribe") return false;
@@ -147,7 +134,7 @@ test("a snapshot of one handle that begins past what another knows leaves no gap
   for (const handle of [first, second]) await expect(handle).resolves.toMatchObject({ messages: ["a", "b", "c"] });
 });
 
-test("it may be taken off the object, and the options are read when it is called", async () => {
+test("`attach` works without the object, and reads the options when it is called", async () => {
   const run = underWay();
   const { attach } = client;
   const handle = attach(run.info.uuid);

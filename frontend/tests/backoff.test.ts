@@ -22,11 +22,11 @@ test("clients of one server do not all come back at once", () => {
   expect(delays.size).toBeGreaterThan(10);
 });
 
-test("a server that goes away in order is called again at once, or half a second later at most", () => {
+test("a server that has shut down in order is called again within half a second", () => {
   expect([soon(least), soon(most)]).toEqual([0, 500]);
 });
 
-test("a timer takes every delay", () => {
+test("a timer can wait for every delay", () => {
   vi.useFakeTimers();
   const fired = vi.fn();
   setTimeout(fired, backoff(1000));
@@ -37,13 +37,13 @@ test("a timer takes every delay", () => {
 
 test.each([
   // [status, started, failures, tried again]
-  [0, false, 1000, true], // no answer is no verdict
+  [0, false, 1000, true], // no answer
   [0, true, 1000, true],
   [500, false, 4, true],
   [500, false, 5, false],
   [503, true, 1000, true],
   [429, false, 1, false], // throttled: the caller should know
-  [429, true, 1000, true], // nothing that would end a run
+  [429, true, 1000, true], // a run does not end by that
   [400, false, 1, false],
   [400, true, 1000, true],
   [413, true, 1000, true],
@@ -58,7 +58,7 @@ test.each([
 });
 
 test.each([200, 302, 400, 401, 403, 404, 407, 408, 410, 413, 429, 500, 502])(
-  "a stranger's %i is no verdict on a run that has started, and on a start after five",
+  "a %i that is not the API's is no answer about a run that has started; a start is given up after five",
   (status) => {
     const error = new StrangeAnswer(status, "");
     expect(mayRetry(error, true, 1000)).toBe(true);

@@ -1,27 +1,14 @@
-/** Cancelling a run, on every transport, against a real server, with its faults. */
+/** Cancelling a run, on every transport, against a real server that fails. */
 
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Client } from "../src/client.js";
+import { expect, test, vi } from "vitest";
 import type { RequestError } from "../src/errors.js";
 import type { TaskInfo } from "../src/protocol.js";
 import { timing } from "../src/timing.js";
-import { clientOf, setWebSocket, until } from "./support/client.js";
-import { json, TestServer } from "./support/server.js";
+import { until } from "./support/client.js";
+import { json } from "./support/server.js";
+import { client, serveEachTest, server, TRANSPORTS } from "./support/setup.js";
 
-let server: TestServer;
-let client: Client;
-
-beforeEach(async () => {
-  setWebSocket(true);
-  server = await TestServer.start();
-  client = clientOf(server);
-});
-
-afterEach(async () => {
-  await server.stop();
-});
-
-const TRANSPORTS = ["websocket", "polling"] as const;
+serveEachTest({ webSocket: true });
 
 async function started(transport: "auto" | "websocket" | "polling" = "auto") {
   client.options.transport = transport;
@@ -48,14 +35,14 @@ test.each(TRANSPORTS)("`cancel` over %s resolves when it is accepted, and the ru
   else expect(server.handshakes).toBe(0);
 });
 
-test.each(TRANSPORTS)("over %s a run that ends before it notices is no cancelled run", async (transport) => {
+test.each(TRANSPORTS)("over %s a run that ends before it notices has succeeded", async (transport) => {
   const { handle, run } = await started(transport);
   await handle.cancel();
   run.finish({ outputs: {} });
   await expect(handle).resolves.toMatchObject({ status: "succeeded", cancel_requested: true });
 });
 
-test.each(TRANSPORTS)("over %s a pending run that is cancelled at once ends so", async (transport) => {
+test.each(TRANSPORTS)("over %s a run that is cancelled before it starts is cancelled", async (transport) => {
   server.onCancel = (run) => run.finish({ status: "cancelled" });
   const { handle } = await started(transport);
   const outcome = expect(handle).rejects.toBeInstanceOf(client.TaskCancelled);
@@ -74,10 +61,7 @@ test.each(TRANSPORTS)("over %s `cancel` before the run is accepted waits for tha
 });
 
 test.each(TRANSPORTS)("over %s a request that the server refuses rejects, and the run goes on", async (transport) => {
-  server.onFrame = ({ type, ref = null }, socket) => {
-    if (type === "cancel") socket.send(JSON.stringify({ type: "error", ref, code: "throttled", detail: "Too soon." }));
-    return type === "cancel";
-  };
+  server.refuseFrames("cancel", { code: "throttled", detail: "Too soon." });
   server.onCall = ({ url }, response) => {
     if (url.endsWith("/cancel/")) json(response, 429, { detail: "Too soon." });
     return url.endsWith("/cancel/");
@@ -95,14 +79,14 @@ test.each(TRANSPORTS)("over %s a request that the server refuses rejects, and th
 
 test.each(TRANSPORTS)("over %s a run that the server knows to have ended is a conflict", async (transport) => {
   const { handle, run } = await started(transport);
-  Object.assign(run.info, { status: "succeeded", outputs: {} }); // and nobody has been told yet
+  Object.assign(run.info, { status: "succeeded", outputs: {} }); // and no event has told it yet
   client.options.pollInterval = 10_000;
   await expect(handle.cancel()).rejects.toMatchObject({ status: 409 });
   run.finish({ outputs: {} });
   await handle;
 });
 
-test("a run that has ended is a conflict, for which no server is asked", async () => {
+test("a run that has ended is a conflict, and the server is not asked", async () => {
   const { handle, run } = await started();
   run.finish({ outputs: {} });
   await handle;
@@ -110,25 +94,59 @@ test("a run that has ended is a conflict, for which no server is asked", async (
   expect(requests()).toBe(0);
 });
 
-test("a start that is refused cannot be cancelled, for the same reason", async () => {
-  server.onCall = (_call, response) => {
-    json(response, 403, { detail: "Not you." });
-    return true;
-  };
+test("`cancel` in the last event is a conflict, and the server is not asked", async () => {
+  const { handle, run } = await started();
+  const late = new Promise((resolve) => {
+    handle.on("status", () => resolve(handle.cancel().catch((error: Error) => error)));
+  });
+  run.finish({ outputs: {} });
+  await handle;
+  expect(await late).toMatchObject({ name: "RequestError", status: 409 });
+  expect(requests()).toBe(0);
+});
+
+test("`cancel` of a start that was left and refused rejects with its error, and starts nothing", async () => {
+  server.refuseFrames("run", { code: "throttled", detail: "Too soon." });
+  const handle = client.run("wait", {});
+  const early = handle.cancel().catch((error: Error) => error);
+  handle.detach();
+  const error = await handle.uuid.catch((error: Error) => error);
+  expect(error).toMatchObject({ name: "RequestError", status: 429 });
+  expect(await early).toBe(error);
+  await expect(handle.cancel()).rejects.toBe(error);
+  expect(server.framesOf("run")).toHaveLength(1);
+});
+
+test.each(TRANSPORTS)(
+  "over %s `cancel` after `detach` reaches the server before the first answer",
+  async (transport) => {
+    client.options.transport = transport;
+    const run = server.start("wait", {}, undefined);
+    server.onCancel = (run) => run.finish({ status: "cancelled" });
+    const handle = client.attach(run.info.uuid);
+    handle.detach();
+    await handle.cancel();
+    expect(run.info.status).toBe("cancelled");
+    await until(() => expect(run.followers.size).toBe(0));
+  },
+);
+
+test("`cancel` after a start that was refused rejects with the same error", async () => {
+  server.answerCalls(403, { detail: "Not you." });
   client.options.transport = "polling";
   const handle = client.run("wait", {});
   const error = await handle.catch((error: Error) => error);
   await expect(handle.cancel()).rejects.toBe(error);
 });
 
-test("a run that is no longer ours to follow cannot be cancelled, for the same reason", async () => {
+test("`cancel` of a run that is gone rejects with the same error", async () => {
   const { handle } = await started("polling");
   server.runs.length = 0;
   const error = await handle.catch((error: Error) => error);
   await expect(handle.cancel()).rejects.toBe(error);
 });
 
-test("requests at one time are one request", async () => {
+test("requests at the same time are one request", async () => {
   const { handle, run } = await started();
   await Promise.all([handle.cancel(), handle.cancel(), handle.cancel()]);
   await handle.cancel();
@@ -137,7 +155,7 @@ test("requests at one time are one request", async () => {
   await handle;
 });
 
-test("a request that a socket died over is made again over the next one", async () => {
+test("a request is made again over the next socket if its socket died over it", async () => {
   const { handle, run } = await started();
   let cuts = 2;
   server.onFrame = ({ type }, socket) => {
@@ -153,7 +171,7 @@ test("a request that a socket died over is made again over the next one", async 
   await expect(handle).rejects.toBeInstanceOf(client.TaskCancelled);
 });
 
-test("a request made while there is no socket is made by the next one", async () => {
+test("a request without a socket is made over the next one", async () => {
   const { handle, run } = await started("websocket");
   server.handshake = 404;
   server.cut();
@@ -166,7 +184,7 @@ test("a request made while there is no socket is made by the next one", async ()
   await handle;
 });
 
-test("a request that no socket can carry any more goes by REST", async () => {
+test("a request goes by REST if no socket opens any more", async () => {
   const { handle, run } = await started();
   server.handshake = 404;
   server.cut();
@@ -177,7 +195,7 @@ test("a request that no socket can carry any more goes by REST", async () => {
   await handle;
 });
 
-test("a request that was accepted resolves, though its answer got lost and the run has ended", async () => {
+test("a request that was accepted resolves, though its answer was lost and the run has ended", async () => {
   const { handle, run } = await started();
   server.onFrame = (frame, socket) => {
     if (frame.type !== "cancel") return false;
@@ -193,7 +211,7 @@ test("a request that was accepted resolves, though its answer got lost and the r
   await outcome;
 });
 
-test("a request whose answer got lost, by REST, resolves when the run's end says that it was accepted", async () => {
+test("a request by REST whose answer was lost resolves when the run's end says that it was accepted", async () => {
   const { handle, run } = await started("polling");
   const before = run.after(0);
   let tries = 0;
@@ -205,7 +223,7 @@ test("a request whose answer got lost, by REST, resolves when the run's end says
       return true;
     }
     if (method !== "GET" || tries > 1) return false;
-    json(response, 200, before); // a poll that left before
+    json(response, 200, before); // a poll that was sent earlier
     return true;
   };
   const outcome = expect(handle).rejects.toBeInstanceOf(client.TaskCancelled);
@@ -213,7 +231,7 @@ test("a request whose answer got lost, by REST, resolves when the run's end says
   await outcome;
 });
 
-test("an event of the end that overtakes the answer settles the request", async () => {
+test("the end of the run settles the request if it comes before the answer", async () => {
   const { handle, run } = await started();
   server.onFrame = ({ type }) => {
     if (type === "cancel") {
@@ -248,11 +266,8 @@ test.each(TRANSPORTS)("over %s a server that cannot do it now is asked again", a
   await handle;
 });
 
-test("a server that never can is a refusal in the end, and the run goes on", async () => {
-  server.onFrame = ({ type, ref = null }, socket) => {
-    if (type === "cancel") socket.send(JSON.stringify({ type: "error", ref, code: "unavailable", detail: "Later." }));
-    return type === "cancel";
-  };
+test("a server that never can do it is a refusal in the end, and the run goes on", async () => {
+  server.refuseFrames("cancel", { code: "unavailable", detail: "Later." });
   const { handle, run } = await started();
   await expect(handle.cancel()).rejects.toMatchObject({ status: 503, detail: "Later." });
   run.finish({ outputs: {} });
@@ -279,12 +294,12 @@ test("the CSRF cookie goes into the header of a request by REST", async () => {
   await handle;
 });
 
-test("whoever goes away cancels nothing", async () => {
+test("a page that goes away cancels nothing", async () => {
   const { handle, run } = await started();
   server.cut();
   await until(() => expect(run.followers.size).toBe(1));
   run.finish({ outputs: {} });
   await handle;
-  await until(() => expect(server.sockets.size).toBe(0)); // the page's last socket, too
+  await until(() => expect(server.sockets.size).toBe(0)); // even the page's last socket
   expect(requests()).toBe(0);
 });

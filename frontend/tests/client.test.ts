@@ -1,9 +1,10 @@
-/** What a caller can rely on before any server is asked. */
+/** The client before it asks a server. */
 
 import { afterEach, expect, test, vi } from "vitest";
 import { Client } from "../src/client.js";
 import { setWebSocket } from "./support/client.js";
 import { TestServer } from "./support/server.js";
+import { settled } from "./support/setup.js";
 
 setWebSocket(false);
 
@@ -13,15 +14,13 @@ afterEach(() => {
   unhandled.mockClear();
 });
 
-const settled = () => new Promise((resolve) => setTimeout(resolve, 5)); // Node tells of a rejection on its next tick
-
 function refusing(): Client {
   const client = new Client();
   client.options.transport = "sse";
   return client;
 }
 
-test("the options are those of 1.x, and Django's header", () => {
+test("the options are those of 1.x, with Django's header", () => {
   expect(new Client().options).toEqual({
     baseURL: "/tasks/",
     csrfCookieName: "csrftoken",
@@ -35,9 +34,9 @@ test("the options are those of 1.x, and Django's header", () => {
 });
 
 test.each([
-  ["sse", 'transport "sse" is not in this version'],
+  ["sse", 'is "sse"; expected "auto"'],
   ["websocket", "there is no WebSocket here"],
-  ["pigeon", '"pigeon", which is no transport'],
+  ["pigeon", 'is "pigeon"; expected "auto"'],
 ])("the transport %s is refused with a sentence", async (transport, sentence) => {
   const client = new Client();
   Object.assign(client.options, { transport });
@@ -45,7 +44,7 @@ test.each([
 });
 
 test("a relative baseURL without a page is refused with a sentence", async () => {
-  await expect(new Client().run("sum", {})).rejects.toThrow('baseURL is "/tasks/"; where there is no page');
+  await expect(new Client().run("sum", {})).rejects.toThrow('baseURL is "/tasks/"; without a page');
 });
 
 test("inputs that JSON cannot hold are refused", async () => {
@@ -71,7 +70,7 @@ test("a caller without `onError` that ignores the promise causes one unhandled r
   expect(unhandled).toHaveBeenCalledOnce();
 });
 
-test("a promise that is refused has no uuid, for the same reason", async () => {
+test("the uuid of a run that is refused rejects with the same error", async () => {
   const handle = refusing().run("sum", {});
   const error = await handle.catch((error: Error) => error);
   await expect(handle.uuid).rejects.toBe(error);
@@ -80,7 +79,7 @@ test("a promise that is refused has no uuid, for the same reason", async () => {
 test("options are read when `run` is called", async () => {
   const server = await TestServer.start();
   const client = new Client();
-  const { run } = client; // taken off the object, too
+  const { run } = client; // it works without the object, too
   client.options = { ...client.options, baseURL: server.baseURL };
   const handle = run("sum");
   client.options.baseURL = "http://127.0.0.1:1/tasks/";

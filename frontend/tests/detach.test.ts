@@ -1,30 +1,20 @@
-/** Ends of following: `detach()` and an AbortSignal, against a real server. */
+/** Leaving a run: `detach()` and an AbortSignal, against a real server. */
 
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Client } from "../src/client.js";
+import { beforeEach, expect, test, vi } from "vitest";
 import type { TaskHandle } from "../src/handle.js";
 import { timing } from "../src/timing.js";
-import { clientOf, setWebSocket, until } from "./support/client.js";
-import { type ServerRun, TestServer } from "./support/server.js";
+import { until } from "./support/client.js";
+import type { ServerRun } from "./support/server.js";
+import { client, pause, serveEachTest, server, TRANSPORTS } from "./support/setup.js";
 
-let server: TestServer;
-let client: Client;
 const unhandled = vi.fn();
 process.on("unhandledRejection", unhandled);
 
+serveEachTest({ webSocket: true });
+
 beforeEach(async () => {
-  setWebSocket(true);
-  server = await TestServer.start();
-  client = clientOf(server);
   unhandled.mockClear();
 });
-
-afterEach(async () => {
-  await server.stop();
-});
-
-const TRANSPORTS = ["websocket", "polling"] as const;
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 function underWay(): ServerRun {
   const run = server.start("count", {}, undefined);
@@ -81,7 +71,7 @@ function listening(begin: (options: object) => TaskHandle) {
 }
 
 test.each(TRANSPORTS.flatMap((transport) => ENDS.map((end) => [transport, ...end] as const)))(
-  "over %s nothing is told after %s, and the run goes on",
+  "over %s the caller is told nothing after %s, and the run goes on",
   async (transport, _name, end, state) => {
     client.options.transport = transport;
     const run = underWay();
@@ -130,7 +120,7 @@ test.each(TRANSPORTS)("over %s five mounts and unmounts leave nothing", async (t
       timers.delete(timer);
       fn();
     }, ms);
-    if (!new Error().stack?.includes("undici")) timers.add(timer); // Node's own, of its `fetch`
+    if (!new Error().stack?.includes("undici")) timers.add(timer); // not a timer of Node's `fetch`
     return timer;
   });
   vi.stubGlobal("clearTimeout", (timer: ReturnType<typeof set>) => {
@@ -169,11 +159,8 @@ test.each(TRANSPORTS)("over %s a run that is left before it is accepted is start
   expect(server.calls).toHaveLength(calls);
 });
 
-test("a left run whose start is refused has no uuid, and the console hears nothing", async () => {
-  server.onFrame = ({ type, ref = null }, socket) => {
-    if (type === "run") socket.send(JSON.stringify({ type: "error", ref, code: "throttled", detail: "Too soon." }));
-    return type === "run";
-  };
+test("a run that is left and whose start is refused has no uuid, and the console hears nothing", async () => {
+  server.refuseFrames("run", { code: "throttled", detail: "Too soon." });
   const onError = vi.fn();
   const handle = client.run("sum", {}, { onError });
   handle.detach();
@@ -232,7 +219,7 @@ test("a signal that is aborted before the start sends nothing", async () => {
   expect([server.handshakes, server.calls]).toEqual([0, []]);
 });
 
-test("a signal that is aborted after the start leaves the run to be started", async () => {
+test("a run is started though its signal was aborted right after the call", async () => {
   const controller = new AbortController();
   const handle = client.run("sum", {}, { signal: controller.signal });
   controller.abort();
@@ -267,7 +254,7 @@ test.each([new AbortController(), "signal", 1])("%s is no signal, and the run is
   expect(server.handshakes).toBe(0);
 });
 
-test.each(["onStatus", "listener"])("an %s may detach, and nothing follows", async (which) => {
+test.each(["onStatus", "listener"])("an %s may detach, and is told nothing more", async (which) => {
   const run = underWay();
   const told: string[] = [];
   const options = {
@@ -309,7 +296,7 @@ test("`onStatus` may detach from the last state, and `onSuccess` is not called",
   expect(onSuccess).not.toHaveBeenCalled();
 });
 
-test("what a loop has not taken is forgotten with `detach()`, and a later loop is empty", async () => {
+test("`detach()` forgets the events that a loop has not taken, and a later loop is empty", async () => {
   const run = underWay();
   const handle = client.attach(run.info.uuid);
   await handle.uuid;
@@ -322,7 +309,7 @@ test("what a loop has not taken is forgotten with `detach()`, and a later loop i
   expect(seen).toHaveLength(1);
 });
 
-test("a run that is left does not take away the events of one that the same key is starting", async () => {
+test("a run that is left does not end the events of a run that the same key starts", async () => {
   const first = client.run("sum", {}, { idempotencyKey: "once" });
   first.detach();
   const second = client.run("sum", {}, { idempotencyKey: "once" });

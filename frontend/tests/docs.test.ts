@@ -1,4 +1,4 @@
-/** Every JavaScript sample of docs/javascript.md runs, against a server with the tasks that it names. */
+/** Every JavaScript sample of docs/javascript.md runs, against a server with its tasks. */
 
 import { readFileSync } from "node:fs";
 import { createContext, runInContext } from "node:vm";
@@ -24,7 +24,7 @@ afterEach(async () => {
 
 function work(run: ServerRun): void {
   const { numbers, seconds } = run.info.inputs as { numbers?: unknown; seconds?: number };
-  if (seconds === 60) return; // it takes longer than a test; somebody has to cancel it
+  if (seconds === 60) return; // longer than a test: it has to be cancelled
   run.running();
   run.target(2);
   run.message("Here we go.");
@@ -68,7 +68,7 @@ test.each(SAMPLES)("%s", async (code) => {
   else if (code.includes(".run(")) expect(server.run.info.status).toBe("succeeded");
 });
 
-test("every option of the page's table has the default that it says", () => {
+test("every option has the default that the table of the page says", () => {
   const table = PAGE.slice(PAGE.indexOf("| option |"));
   const rows = [...table.matchAll(/^\| `(\w+)` \| `(.+?)` \|/gm)].map(([, name, value]) => [
     name,
@@ -78,7 +78,7 @@ test("every option of the page's table has the default that it says", () => {
   expect(Object.fromEntries(rows)).toEqual({ ...ours, baseURL: "/tasks/", pollInterval: 1000 });
 });
 
-test("the sample for a reload takes up the run that the page before has started", async () => {
+test("the sample for a reload follows the run that was started before the reload", async () => {
   const sample = SAMPLES.find((code) => code.includes("sessionStorage"));
   const run = server.start("sum", { numbers: [1, 2, 3] }, undefined);
   const sessionStorage = { getItem: () => run.info.uuid, setItem: vi.fn(), removeItem: vi.fn() };

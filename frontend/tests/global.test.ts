@@ -1,4 +1,4 @@
-/** The script on a page that has one already. */
+/** The script on a page that has loaded it already. */
 
 import { beforeEach, expect, test, vi } from "vitest";
 import packageJSON from "../package.json" with { type: "json" };
@@ -18,7 +18,7 @@ beforeEach(() => {
   vi.stubGlobal("console", { ...console, warn });
 });
 
-/** Executes another copy of the script; what the page has then. */
+/** Executes another copy of the script; returns the `TaskAPI` that the page has then. */
 async function load(): Promise<Client> {
   vi.resetModules();
   await import("../src/global.js");
@@ -41,12 +41,12 @@ test("a second copy of the same version changes nothing, and listens to nothing"
   expect(listen).not.toHaveBeenCalled();
 });
 
-test("a copy of another version leaves the first, and says so", async () => {
+test("a copy of another version keeps the first, and warns", async () => {
   const first = await load();
   Object.assign(first, { version: "1.9.0" });
   expect(await load()).toBe(first);
   expect(warn).toHaveBeenCalledExactlyOnceWith(
-    `TaskAPI ${packageJSON.version} was loaded on a page that has TaskAPI 1.9.0, which stays. Load one of them only.`,
+    `TaskAPI ${packageJSON.version} was not loaded: the page has TaskAPI 1.9.0 already. Load only one of them.`,
   );
 });
 
@@ -56,7 +56,7 @@ test.each([
   ["null", null],
   ["a string", "TaskAPI"],
   ["something else that has a version", { version: "3" }],
-])("%s makes room for the client", async (_name, present) => {
+])("%s is replaced by the client", async (_name, present) => {
   page.TaskAPI = present;
   const client = await load();
   expect(client).not.toBe(present);
@@ -64,7 +64,7 @@ test.each([
   expect(warn).not.toHaveBeenCalled();
 });
 
-test("an ES module has a client of its own, beside the page's", async () => {
+test("an ES module has a client of its own", async () => {
   const global = await load();
   vi.resetModules();
   const { default: tasks } = await import("../src/index.js");

@@ -1,24 +1,16 @@
-/** Who runs belong to: a socket is no more than the session that it was opened with. */
+/** A socket belongs to the user that opened it, and a page may change its user. */
 
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Client } from "../src/client.js";
-import { clientOf, setWebSocket, until } from "./support/client.js";
-import { TestServer } from "./support/server.js";
+import { beforeEach, expect, test, vi } from "vitest";
+import { until } from "./support/client.js";
+import { client, heardOf, pause, serveEachTest, server } from "./support/setup.js";
 
-let server: TestServer;
-let client: Client;
 let page: { baseURI: string; cookie: string };
 
+serveEachTest({ webSocket: true });
+
 beforeEach(async () => {
-  setWebSocket(true);
-  server = await TestServer.start();
-  client = clientOf(server);
   page = { baseURI: server.baseURL, cookie: "csrftoken=ann; other=1" };
   vi.stubGlobal("document", page);
-});
-
-afterEach(async () => {
-  await server.stop();
 });
 
 const subscribed = () => server.framesOf("subscribe").map(({ uuid }) => uuid);
@@ -27,7 +19,7 @@ test.each([
   ["ann", "bob"],
   ["", "bob"],
   ["ann", ""],
-])("a run is started over a new socket where the CSRF cookie was %j at the handshake and is %j", async (then, now) => {
+])("a run is started over a new socket if the CSRF cookie was %j at the handshake and is now %j", async (then, now) => {
   page.cookie = `csrftoken=${then}`;
   const first = client.run("first", {});
   await first.uuid;
@@ -70,7 +62,7 @@ test("a login during the handshake opens another socket", async () => {
   await handle;
 });
 
-test("a start that is under way is answered before the socket is changed: asked again it would be another run", async () => {
+test("a socket is not replaced while a start is under way: asked again it would be another run", async () => {
   const zeroth = client.run("zeroth", {}); // the socket works
   await zeroth.uuid;
   let hold: (() => void) | undefined;
@@ -83,7 +75,7 @@ test("a start that is under way is answered before the socket is changed: asked 
   await until(() => expect(hold).toBeDefined());
   page.cookie = "csrftoken=bob";
   const second = client.run("second", {});
-  await new Promise((resolve) => setTimeout(resolve, 50)); // time to do the wrong thing
+  await pause(50); // time to do the wrong thing
   expect(server.handshakes).toBe(1);
   hold?.();
   await Promise.all([first.uuid, second.uuid]);
@@ -93,7 +85,7 @@ test("a start that is under way is answered before the socket is changed: asked 
   await Promise.all([zeroth, first, second]);
 });
 
-test("a request to cancel is made as who the page is now", async () => {
+test("a request to cancel is made as the present user", async () => {
   const handle = client.run("wait", {});
   await handle.uuid;
   page.cookie = "csrftoken=bob";
@@ -111,12 +103,11 @@ test("a request to cancel is made as who the page is now", async () => {
 
 test("a socket that the server closes with 4401 is opened again at once, and the runs go on", async () => {
   const handle = client.run("sum", {});
-  const transports: string[] = [];
-  handle.on("transport", ({ transport }) => transports.push(transport));
+  const { transports } = heardOf(handle);
   await handle.uuid;
-  await new Promise((resolve) => setTimeout(resolve, 70)); // past `minUptime`
+  await pause(70); // past `minUptime`
   const { timing } = await import("../src/timing.js");
-  Object.assign(timing, { firstDelay: 60_000, lastDelay: 60_000 }); // nothing but "at once" ends within the test
+  Object.assign(timing, { firstDelay: 60_000, lastDelay: 60_000 }); // any delay would be longer than the test
   for (const socket of server.sockets) socket.close(4401);
   await until(() => expect(subscribed()).toEqual([server.run.info.uuid]));
   server.run.finish({ outputs: {} });
@@ -136,13 +127,13 @@ test("starts that a socket closed with 4401 did not answer are asked for again o
   };
   const second = client.run("second", {});
   await second.uuid;
-  expect(server.callsOf("POST")).toEqual([]); // none of it was the frame's doing
+  expect(server.callsOf("POST")).toEqual([]); // the frames were not the reason
   for (const run of server.runs) run.finish({ outputs: {} });
   await Promise.all([first, second]);
   expect(server.runs).toHaveLength(2);
 });
 
-test("a run of whoever has logged out tells that one has to log in, and not that it is gone", async () => {
+test("after a logout, the error of a run says that the user has to log in, not that the run is gone", async () => {
   const handle = client.run("sum", {});
   await handle.uuid;
   server.onFrame = ({ type, ref = null }, socket) => {

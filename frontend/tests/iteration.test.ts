@@ -1,29 +1,19 @@
 /** `for await (const event of handle)`, against a real server. */
 
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Client } from "../src/client.js";
+import { beforeEach, expect, test, vi } from "vitest";
 import type { TaskHandle } from "../src/handle.js";
 import type { TaskChangeEvent } from "../src/protocol.js";
-import { clientOf, setWebSocket, until } from "./support/client.js";
-import { TestServer } from "./support/server.js";
+import { until } from "./support/client.js";
+import { client, serveEachTest, server, settled } from "./support/setup.js";
 
-let server: TestServer;
-let client: Client;
 const unhandled = vi.fn();
 process.on("unhandledRejection", unhandled);
 
+serveEachTest({ webSocket: true });
+
 beforeEach(async () => {
-  setWebSocket(true);
-  server = await TestServer.start();
-  client = clientOf(server);
   unhandled.mockClear();
 });
-
-afterEach(async () => {
-  await server.stop();
-});
-
-const settled = () => new Promise((resolve) => setTimeout(resolve, 5)); // Node tells of a rejection on its next tick
 
 function brief(event: TaskChangeEvent): unknown {
   switch (event.type) {
@@ -77,7 +67,7 @@ test("events that come while a loop is busy are kept for it", async () => {
   expect(events).toEqual(["pending", "running", "of 2", 1, "half", 2, "succeeded"]);
 });
 
-test("a loop that begins late is told first where the run stands, with every message", async () => {
+test("a loop that begins late is first told the state of the run, with every message", async () => {
   const handle = client.run("sum", {});
   const messages = vi.fn();
   handle.on("message", messages);
@@ -91,11 +81,11 @@ test("a loop that begins late is told first where the run stands, with every mes
   expect(events.filter((event) => event === "half" || event === "more")).toEqual(["half", "more"]);
   expect(events[0]).toBe("running");
   expect(events.at(-1)).toBe("succeeded");
-  expect(await all(handle)).toEqual(["half", "more", "of 2", 2, "succeeded"]); // and one after the end
+  expect(await all(handle)).toEqual(["half", "more", "of 2", 2, "succeeded"]); // a loop after the end
 });
 
 test("a loop that a listener begins is told nothing twice", async () => {
-  client.options.transport = "polling"; // whose answers tell of many events at once
+  client.options.transport = "polling"; // one answer has many events
   const handle = client.run("sum", {});
   await handle.uuid;
   let loop: Promise<unknown[]> | undefined;
@@ -120,7 +110,7 @@ test("loops are independent of one another, and of being left", async () => {
   expect(await loop).toHaveLength(7);
 });
 
-test("a run that fails ends the loop, and the promise says why, at whatever time it is asked", async () => {
+test("a run that fails ends the loop, and the promise says why, even later", async () => {
   const handle = client.run("sum", {});
   const loop = all(handle);
   await handle.uuid;
@@ -132,17 +122,14 @@ test("a run that fails ends the loop, and the promise says why, at whatever time
 });
 
 test("a run that is refused is a loop without events", async () => {
-  server.onFrame = ({ type, ref = null }, socket) => {
-    if (type === "run") socket.send(JSON.stringify({ type: "error", ref, code: "throttled", detail: "Too soon." }));
-    return type === "run";
-  };
+  server.refuseFrames("run", { code: "throttled", detail: "Too soon." });
   const handle = client.run("sum", {});
   expect(await all(handle)).toEqual([]);
   await expect(handle).rejects.toMatchObject({ status: 429 });
   expect(await all(handle)).toEqual([]);
 });
 
-test("an iterator by hand answers questions in their order, and none after it is left", async () => {
+test("`next()` of an iterator gives events in order, and none after `return()`", async () => {
   const handle = client.run("sum", {});
   const iterator = handle[Symbol.asyncIterator]();
   const answers = Promise.all([iterator.next(), iterator.next()]);

@@ -1,36 +1,12 @@
-/** What no frame can carry: left out by the server, or sent and fetched by REST; and sockets that die over an answer. */
+/** What does not fit into a frame goes by REST; and sockets that die over an answer. */
 
-import { afterEach, beforeEach, expect, test } from "vitest";
-import type { Client } from "../src/client.js";
-import type { TaskHandle } from "../src/handle.js";
+import { expect, test } from "vitest";
 import { timing } from "../src/timing.js";
-import { clientOf, setWebSocket, until } from "./support/client.js";
-import { type Frame, json, type ServerRun, TestServer } from "./support/server.js";
+import { until } from "./support/client.js";
+import type { Frame, ServerRun } from "./support/server.js";
+import { client, heardOf, serveEachTest, server } from "./support/setup.js";
 
-let server: TestServer;
-let client: Client;
-
-beforeEach(async () => {
-  setWebSocket(true);
-  server = await TestServer.start();
-  client = clientOf(server);
-});
-
-afterEach(async () => {
-  await server.stop();
-});
-
-interface Heard {
-  readonly transports: string[];
-  readonly messages: unknown[];
-}
-
-function heardOf(handle: TaskHandle): Heard {
-  const heard: Heard = { transports: [], messages: [] };
-  handle.on("transport", ({ transport }) => heard.transports.push(transport));
-  handle.on("message", ({ message }) => heard.messages.push(message));
-  return heard;
-}
+serveEachTest({ webSocket: true });
 
 /** Ends the run with an event that has no room for these fields. */
 function finishWithout(run: ServerRun, omitted: string[], outcome: object): void {
@@ -57,7 +33,7 @@ function leaveOut(omitted: string[], most = 1_000): void {
   };
 }
 
-test("outputs that `finished` leaves out are fetched before anybody is told that it has ended", async () => {
+test("outputs that `finished` leaves out are fetched before the end is told", async () => {
   const handle = client.run("sum", { text: "in" });
   const heard = heardOf(handle);
   const statuses: string[] = [];
@@ -72,7 +48,7 @@ test("outputs that `finished` leaves out are fetched before anybody is told that
   expect(heard.transports).toEqual(["websocket"]);
 });
 
-test("a `finished` that leaves out inputs which are known needs no request", async () => {
+test("a `finished` without inputs needs no request if they are known", async () => {
   const handle = client.run("sum", { text: "in" });
   await handle.uuid;
   finishWithout(server.run, ["inputs"], { outputs: { text: "out" } });
@@ -115,7 +91,7 @@ test("inputs that an answer leaves out are fetched once, and the run goes on ove
   expect(heard.transports).toEqual(["websocket"]);
 });
 
-test("whoever attaches to a run with inputs that fit into no frame is told them", async () => {
+test("inputs that fit into no frame are fetched by `attach`", async () => {
   leaveOut(["inputs"]);
   server.start("sum", { text: "in" }, undefined);
   const handle = client.attach(server.run.info.uuid);
@@ -125,14 +101,14 @@ test("whoever attaches to a run with inputs that fit into no frame is told them"
   expect(await handle).toMatchObject({ inputs: { text: "in" } });
 });
 
-test("whoever attaches to a run that has ended is told outputs that fit into no frame", async () => {
+test("outputs that fit into no frame are fetched by `attach` to a run that has ended", async () => {
   leaveOut(["inputs", "outputs"]);
   Object.assign(server.start("sum", { text: "in" }, undefined).info, { status: "succeeded", outputs: { text: "out" } });
   const handle = client.attach(server.run.info.uuid);
   await expect(handle).resolves.toMatchObject({ inputs: { text: "in" }, outputs: { text: "out" } });
 });
 
-test("a message that fits into no frame is fetched in its place, and the next ones come over the socket", async () => {
+test("a message that fits into no frame is fetched in its order, and the next ones come over the socket", async () => {
   const handle = client.run("sum", {});
   const heard = heardOf(handle);
   await handle.uuid;
@@ -155,7 +131,7 @@ test("a message that fits into no frame is fetched in its place, and the next on
   expect(heard.transports).toEqual(["websocket"]);
 });
 
-test("a second message that fits into no frame, told before the run is subscribed to again, costs no later one", async () => {
+test("no message is lost if a second one that fits into no frame comes before the run is subscribed to again", async () => {
   const handle = client.run("sum", {});
   const heard = heardOf(handle);
   await handle.uuid;
@@ -177,7 +153,7 @@ test("a second message that fits into no frame, told before the run is subscribe
   expect(heard.messages).toEqual(["large", "larger", "small"]);
 });
 
-test("a snapshot with the first of many messages is followed by the others, as events", async () => {
+test("a snapshot with only the first messages is followed by the others, as events", async () => {
   leaveOut([], 2);
   const run = server.start("sum", {}, undefined);
   for (const message of ["a", "b", "c", "d"]) run.message(message);
@@ -191,23 +167,20 @@ test("a snapshot with the first of many messages is followed by the others, as e
   expect(server.calls).toEqual([]);
 });
 
-test("outputs that cannot be fetched are no success without outputs", async () => {
+test("a run whose outputs cannot be fetched does not succeed without them", async () => {
   const handle = client.run("sum", {});
   await handle.uuid;
-  server.onCall = (_call, response) => {
-    json(response, 404, { detail: "Not found.", code: "not_found" });
-    return true;
-  };
+  server.answerCalls(404, { detail: "Not found.", code: "not_found" });
   finishWithout(server.run, ["outputs"], { outputs: { text: "out" } });
   await expect(handle).rejects.toMatchObject({ name: "RequestError", status: 404, code: "not_found" });
 });
 
-test("outputs that REST never answers for are an error in the end: the socket shows that the server is there", async () => {
+test("outputs that REST never gives are an error in the end, if the socket works", async () => {
   const handle = client.run("sum", {});
   await handle.uuid;
   server.onCall = (_call, response) => !!response.destroy();
   finishWithout(server.run, ["outputs"], { outputs: { text: "out" } });
-  client.run("other", {}); // holds the socket
+  client.run("other", {}); // keeps the socket open
   await expect(handle).rejects.toMatchObject({ name: "RequestError", status: 0, code: "unreachable" });
   server.runs[1]?.finish({ outputs: {} });
 });
@@ -227,7 +200,7 @@ const REFUSALS: [string, (frame: Frame, socket: { terminate(): void; send(text: 
   ],
 ];
 
-test.each(REFUSALS)("a subscription that %s moves to REST and stays, and no other run does", async (_name, refuse) => {
+test.each(REFUSALS)("a run whose subscription %s moves to REST and stays; no other run does", async (_name, refuse) => {
   timing.answer = 100;
   const guilty = server.start("guilty", {}, undefined);
   server.onFrame = (frame, socket) => {
@@ -253,7 +226,7 @@ test.each(REFUSALS)("a subscription that %s moves to REST and stays, and no othe
   expect(heardByOther.transports).toEqual(["websocket"]);
 });
 
-test("inputs of more than a frame's bytes go by REST, and harm no socket", async () => {
+test("inputs that are too large for a frame go by REST, and the socket stays", async () => {
   const first = client.run("first", {});
   await first.uuid;
   for (const text of ["x".repeat(1_100_000), "\u8a9e".repeat(400_000)]) {
@@ -270,11 +243,11 @@ test("inputs of more than a frame's bytes go by REST, and harm no socket", async
   await first;
 });
 
-test("inputs of more than a frame's bytes go by REST with transport `websocket`, too", async () => {
+test("inputs that are too large for a frame go by REST even with transport `websocket`", async () => {
   client.options.transport = "websocket";
   const handle = client.run("large", { text: "x".repeat(1_100_000) });
   await handle.uuid;
-  await until(() => expect(server.run.followers.size).toBe(1)); // and move up
+  await until(() => expect(server.run.followers.size).toBe(1)); // then over the socket
   server.run.finish({ outputs: {} });
   await handle;
 });

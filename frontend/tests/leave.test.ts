@@ -1,66 +1,42 @@
-/** A page that goes: what it has asked for and may not have arrived, against a real server. */
+/** A page that goes away hands over what has no answer yet, against a real server. */
 
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Client } from "../src/client.js";
+import { beforeEach, expect, test, vi } from "vitest";
 import { timing } from "../src/timing.js";
-import { clientOf, setWebSocket, until } from "./support/client.js";
-import { TestServer } from "./support/server.js";
+import { until } from "./support/client.js";
+import { type Page, stubPage } from "./support/page.js";
+import { client, pause, serveEachTest, server } from "./support/setup.js";
 
 const realFetch = fetch;
-let server: TestServer;
-let client: Client;
-let page: EventTarget & { visibilityState: string; cookie: string };
-let network: EventTarget;
+let page: Page;
 let fetched: ReturnType<typeof vi.fn<typeof fetch>>;
 
+serveEachTest({ webSocket: true });
+
 beforeEach(async () => {
-  setWebSocket(true);
-  server = await TestServer.start();
-  client = clientOf(server);
-  page = Object.assign(new EventTarget(), {
-    baseURI: server.baseURL,
-    cookie: "csrftoken=abc",
-    visibilityState: "visible",
-  });
-  network = new EventTarget();
+  page = stubPage(server.baseURL, "csrftoken=ann");
   fetched = vi.fn(realFetch);
-  vi.stubGlobal("document", page);
-  vi.stubGlobal("addEventListener", network.addEventListener.bind(network));
   vi.stubGlobal("fetch", fetched);
   const { run } = client;
   client.run = ((...args: Parameters<typeof run>) => {
     const handle = run(...args);
-    handle.catch(() => {}); // of a server that has ended before it ever answered, after the test
+    handle.catch(() => {}); // the server ends with the test, perhaps before it has answered
     return handle;
   }) as typeof run;
 });
 
-afterEach(async () => {
-  await server.stop();
-});
-
-const goes = () => void network.dispatchEvent(new Event("pagehide"));
-
-/** As browsers have it, the event of the document is the window's as well. */
-function show(visibilityState: "visible" | "hidden"): void {
-  page.visibilityState = visibilityState;
-  page.dispatchEvent(new Event("visibilitychange"));
-  network.dispatchEvent(new Event("visibilitychange"));
-}
+const goes = () => void page.window.dispatchEvent(new Event("pagehide"));
 
 const LEAVES = [
   ["goes", goes],
-  ["is hidden", () => show("hidden")],
+  ["is hidden", () => page.show("hidden")],
 ] as const;
 
 /** The requests that outlive the page. */
 const handedOver = () =>
   fetched.mock.calls.flatMap(([url, init]) => (init?.keepalive ? [{ url: String(url), ...init }] : []));
 
-const moment = () => new Promise((resolve) => setTimeout(resolve, 5));
-
 test.each(LEAVES)(
-  "a start that is not accepted when the page %s is handed over, and is one run",
+  "a start that is not accepted when the page %s is handed over, and starts one run",
   async (_name, leave) => {
     server.handshake = "hang";
     timing.handshake = 300;
@@ -70,12 +46,12 @@ test.each(LEAVES)(
       {
         url: server.baseURL,
         method: "POST",
-        headers: { "Idempotency-Key": "a key", "X-CSRFToken": "abc", "Content-Type": "application/json" },
+        headers: { "Idempotency-Key": "a key", "X-CSRFToken": "ann", "Content-Type": "application/json" },
         credentials: "same-origin",
       },
     ]);
     await until(() => expect(server.runs).toHaveLength(1));
-    expect(await handle.uuid).toBe(server.run.info.uuid); // by polling; the page is still there, after all
+    expect(await handle.uuid).toBe(server.run.info.uuid); // by polling: the page is still there
     expect(server.callsOf("POST").map(({ headers }) => headers["idempotency-key"])).toEqual(["a key", "a key"]);
     server.run.finish({ outputs: {} });
     await handle;
@@ -89,23 +65,23 @@ test("the token goes with it", () => {
   expect(handedOver()).toMatchObject([{ headers: { Authorization: "Token secret" } }]);
 });
 
-test("a run that is accepted is left alone, and so is one that is attached to", async () => {
+test("an accepted run is not handed over, and neither is an attached one", async () => {
   const handle = client.run("sum", {});
   await handle.uuid;
   client.attach(await handle.uuid);
   goes();
-  show("hidden");
+  page.show("hidden");
   expect(handedOver()).toEqual([]);
 });
 
-test("one departure hands over once, the next one again", async () => {
+test("a page hands over once each time that it goes", async () => {
   server.handshake = "hang";
   client.run("sum", {});
   goes();
-  show("hidden");
+  page.show("hidden");
   expect(handedOver()).toHaveLength(1);
-  await moment();
-  show("visible"); // the page has come back
+  await pause(5);
+  page.show("visible"); // the page has come back
   expect(handedOver()).toHaveLength(1);
   goes();
   expect(handedOver()).toHaveLength(2);
@@ -113,35 +89,53 @@ test("one departure hands over once, the next one again", async () => {
   expect(server.runs).toHaveLength(1);
 });
 
-test("what is asked for while the page goes is handed over at once, and nothing twice", async () => {
+test("a start during `pagehide` is handed over at once, and none is handed over twice", async () => {
   server.handshake = "hang";
   client.run("first", {});
-  network.addEventListener("pagehide", () => void client.run("second", {}));
+  page.window.addEventListener("pagehide", () => void client.run("second", {}));
   goes();
   expect(handedOver().map(({ body }) => JSON.parse(String(body)).task)).toEqual(["first", "second"]);
-  await moment();
+  await pause(5);
   client.run("third", {}); // it is still there
   expect(handedOver()).toHaveLength(2);
 });
 
-test("the first run of a page may be asked for as it goes", () => {
-  network.addEventListener("pagehide", () => void client.run("first", {}));
+test("the first start of a page may be made during `pagehide`", () => {
+  page.window.addEventListener("pagehide", () => void client.run("first", {}));
   goes();
-  show("hidden"); // follows in every browser
+  page.show("hidden"); // follows in every browser
   expect(handedOver()).toHaveLength(1);
 });
 
-test("the first run of a page may be asked for when it is hidden already, as in `unload`", async () => {
-  show("hidden");
+test("the first start of a page may be made when the page is hidden already, as in `unload`", async () => {
+  page.show("hidden");
   client.run("first", {});
   expect(handedOver()).toHaveLength(1);
-  await moment();
+  await pause(5);
   client.run("second", {}); // it is still there
   expect(handedOver()).toHaveLength(1);
 });
 
-test("a start that its caller has left is handed over, too", () => {
+test("a start that its caller has left is handed over", () => {
   client.run("sum", {}).detach();
+  goes();
+  expect(handedOver()).toHaveLength(1);
+});
+
+test("a start is not handed over as another user: it would be another run", async () => {
+  server.handshake = "hang";
+  client.run("before", {});
+  page.document.cookie = "csrftoken=bob"; // a login, with which Django changes the cookie
+  client.run("after", {});
+  goes();
+  expect(handedOver()).toMatchObject([{ headers: { "X-CSRFToken": "bob" } }]);
+  expect(JSON.parse(String(handedOver()[0]?.body)).task).toBe("after");
+});
+
+test("a start with a token is handed over whatever the cookie: the token is the user", () => {
+  client.options.token = "secret";
+  client.run("sum", {});
+  page.document.cookie = "csrftoken=bob";
   goes();
   expect(handedOver()).toHaveLength(1);
 });
@@ -162,7 +156,7 @@ test("a cancel that has no answer is handed over", async () => {
   await until(() => expect(server.framesOf("cancel")).toHaveLength(1));
   goes();
   expect(handedOver()).toMatchObject([
-    { url: `${server.baseURL}${server.run.info.uuid}/cancel/`, method: "POST", headers: { "X-CSRFToken": "abc" } },
+    { url: `${server.baseURL}${server.run.info.uuid}/cancel/`, method: "POST", headers: { "X-CSRFToken": "ann" } },
   ]);
   await expect(handle).rejects.toBeInstanceOf(client.TaskCancelled);
   await cancelled;
@@ -170,10 +164,18 @@ test("a cancel that has no answer is handed over", async () => {
   expect(handedOver()).toHaveLength(1);
 });
 
+test("a cancel of an attached run without an answer is handed over", () => {
+  server.handshake = "hang";
+  const handle = client.attach(server.start("sum", {}, undefined).info.uuid);
+  for (const promise of [handle, handle.cancel()]) promise.catch(() => {}); // the server ends with the test
+  goes();
+  expect(handedOver()).toMatchObject([{ url: `${server.baseURL}${server.run.info.uuid}/cancel/`, method: "POST" }]);
+});
+
 test.each([
   ["throws", () => expect.fail("no fetch here")],
   ["refuses what is too large", () => Promise.reject(new TypeError("Failed to fetch"))],
-])("a `fetch` that %s as the page goes harms nothing", async (_name, answer) => {
+])("a `fetch` that %s when the page goes does no harm", async (_name, answer) => {
   const handle = client.run("sum", {});
   fetched.mockImplementation(answer);
   goes();
@@ -187,7 +189,7 @@ test.each([
 test.each([
   ["cannot be made", { csrfToken: () => expect.fail("no token here") }],
   ["may not be asked there", { baseURL: "http://127.0.0.1:9/tasks/" }],
-])("a start that %s as the page goes harms nothing else", (_name, options) => {
+])("a start that %s when the page goes does not stop the others", (_name, options) => {
   vi.stubGlobal("self", { origin: new URL(server.baseURL).origin });
   client.run("first", {});
   Object.assign(client.options, options);
@@ -198,7 +200,7 @@ test.each([
   expect(handedOver().map(({ body }) => JSON.parse(String(body)).task)).toEqual(["first", "third"]);
 });
 
-test("without a page there is nothing to leave", async () => {
+test("the client works without a page", async () => {
   vi.stubGlobal("document", undefined);
   vi.stubGlobal("addEventListener", undefined);
   const handle = client.run("sum", {});

@@ -1,24 +1,9 @@
-/** What `run` and `attach` take by name, and addresses with a password, against a real server. */
+/** Named options of `run` and `attach`, and addresses with a password, against a real server. */
 
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Client } from "../src/client.js";
-import { clientOf, setWebSocket } from "./support/client.js";
-import { TestServer } from "./support/server.js";
+import { expect, test, vi } from "vitest";
+import { client, serveEachTest, server, TRANSPORTS } from "./support/setup.js";
 
-let server: TestServer;
-let client: Client;
-
-beforeEach(async () => {
-  setWebSocket(true);
-  server = await TestServer.start();
-  client = clientOf(server);
-});
-
-afterEach(async () => {
-  await server.stop();
-});
-
-const TRANSPORTS = ["websocket", "polling"] as const;
+serveEachTest({ webSocket: true });
 
 test.each(TRANSPORTS)("over %s the callbacks may be given by name", async (transport) => {
   client.options.transport = transport;
@@ -29,7 +14,7 @@ test.each(TRANSPORTS)("over %s the callbacks may be given by name", async (trans
     onError: () => told.push("error"),
   };
   const handle = client.run("sum", { numbers: [1] }, options);
-  options.onSuccess = () => told.push("changed"); // what is changed later stays as it was
+  options.onSuccess = () => told.push("changed"); // later changes do not count
   await handle.uuid;
   server.run.finish({ outputs: {} });
   await handle;
@@ -51,7 +36,7 @@ test.each(TRANSPORTS)("over %s the same key gives the same run", async (transpor
 });
 
 test.each(["", " a", "a ", "ä", "a\nb", '"quoted"', "a".repeat(256), 7])(
-  "the key %j is refused with a sentence, and nothing is sent",
+  "the key %j is refused, and nothing is sent",
   async (key) => {
     const handle = client.run("sum", {}, { idempotencyKey: key as string });
     await expect(handle).rejects.toThrow(/idempotencyKey is .*; expected 1 to 255/);
@@ -70,7 +55,7 @@ test.each(["a", "a b", 'say "a"', "~!", "a".repeat(255)])("the key %j is sent as
   server.run.finish({ outputs: {} });
 });
 
-test("a password in the page's address is the browser's to send", async () => {
+test("a password in the page's address is left to the browser", async () => {
   const baseURI = server.baseURL.replace("://", "://user:pass@");
   vi.stubGlobal("document", { baseURI, cookie: "" });
   Object.assign(client.options, { baseURL: "/tasks/", transport: "polling" });
@@ -85,20 +70,20 @@ test.each([
   ["user:pass@", "user:pass"],
   ["us%C3%A9r:p%40ss%3A%25@", "usér:p@ss:%"],
   ["user@", "user:"],
-])("a password in `baseURL`, as in %s, is sent as HTTP has it", async (address, expected) => {
+])("a password in `baseURL`, as in %s, is sent by HTTP Basic authentication", async (address, expected) => {
   client.options.baseURL = server.baseURL.replace("://", `://${address}`);
   const handle = client.run("sum", {});
   await handle.uuid;
   server.run.finish({ outputs: {} });
   await handle;
-  expect(server.handshakes).toBe(0); // which could not send it
+  expect(server.handshakes).toBe(0); // a socket could not send it
   for (const { headers } of server.calls) {
     const [scheme, credentials] = String(headers.authorization).split(" ");
     expect([scheme, Buffer.from(String(credentials), "base64").toString()]).toEqual(["Basic", expected]);
   }
 });
 
-test("a token counts more than a password in `baseURL`", async () => {
+test("a token has priority over a password in `baseURL`", async () => {
   Object.assign(client.options, { baseURL: server.baseURL.replace("://", "://user:pass@"), token: "abc" });
   const handle = client.run("sum", {});
   await handle.uuid;
@@ -107,7 +92,7 @@ test("a token counts more than a password in `baseURL`", async () => {
   await handle;
 });
 
-test("a page without `Request`, as jsdom is, is polled all the same", async () => {
+test("a page without `Request`, as in jsdom, is polled", async () => {
   vi.stubGlobal("Request", undefined);
   client.options.transport = "polling";
   const handle = client.run("sum", {});

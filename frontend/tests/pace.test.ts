@@ -1,4 +1,4 @@
-/** How often `onStatus` is called, and what of a run that says much costs what. */
+/** How often `onStatus` is called, and what a run with many messages costs. */
 
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { AbortError } from "../src/errors.js";
@@ -6,40 +6,20 @@ import { Caller } from "../src/handle.js";
 import { Iteration } from "../src/iteration.js";
 import { defaults } from "../src/options.js";
 import { Pace } from "../src/pace.js";
-import type { Status, TaskInfo, TaskMessageEvent } from "../src/protocol.js";
+import type { Status, TaskMessageEvent } from "../src/protocol.js";
 import { Run } from "../src/run.js";
+import { infoOf, UUID } from "./support/info.js";
 
-const UUID = "6b0f3a4e-0000-4000-8000-000000000000";
 let page: { visibilityState: string };
 
 beforeEach(() => {
-  vi.useFakeTimers(); // of which each frame of the screen lasts 16 ms
+  vi.useFakeTimers(); // a frame of the screen lasts 16 ms
   page = { visibilityState: "visible" };
   vi.stubGlobal("document", page);
 });
 
 afterEach(() => {
   vi.useRealTimers();
-});
-
-const info = (fields: Partial<TaskInfo> = {}): TaskInfo => ({
-  uuid: UUID,
-  task: "talk",
-  status: "running",
-  progress: null,
-  target: null,
-  inputs: {},
-  outputs: null,
-  messages: [],
-  message_count: 0,
-  error: null,
-  attempt: 1,
-  seq: 1,
-  cancel_requested: false,
-  created: "2026-01-02T03:04:05Z",
-  started: null,
-  finished: null,
-  ...fields,
 });
 
 const message = (index: number): TaskMessageEvent => ({
@@ -51,7 +31,7 @@ const message = (index: number): TaskMessageEvent => ({
   message: index,
 });
 
-/** A caller, and what it was told, in order: of each call of `onStatus` how many messages there were. */
+/** A caller, and what it was told, in order; for a call of `onStatus`, the number of messages. */
 function calling(extra: object = {}) {
   const told: unknown[] = [];
   const caller = new Caller({
@@ -62,19 +42,19 @@ function calling(extra: object = {}) {
   });
   const run = new Run({ uuid: UUID }, defaults());
   caller.follows(run, { cancel: () => Promise.resolve(), leave: () => {} });
-  caller.changed(run.answer(info(), 0));
+  caller.changed(run.answer(infoOf(), 0));
   const say = (count: number) => {
     for (let said = 0; said < count; said += 1) caller.changed(run.event(message(run.known)));
   };
   const end = (status: Status) => {
-    const { messages: _, ...task } = info({ status, outputs: {}, message_count: run.known, seq: 1e9 });
+    const { messages: _, ...task } = infoOf({ status, outputs: {}, message_count: run.known, seq: 1e9 });
     caller.changed(run.event({ type: "finished", uuid: UUID, attempt: 1, seq: 1e9, status, task }));
     caller.ended(run);
   };
   return { caller, run, told, say, end };
 }
 
-/** The frames of the screen that go by, and how often `told` grew in each. */
+/** Lets `count` frames of the screen pass; returns how much `told` grew in each. */
 function inFrames(count: number, told: unknown[], during: () => void): number[] {
   const calls: number[] = [];
   for (let frame = 0; frame < count; frame += 1) {
@@ -86,7 +66,7 @@ function inFrames(count: number, told: unknown[], during: () => void): number[] 
   return calls;
 }
 
-test("`onStatus` is called once in a frame of the screen at most, with the state by then", () => {
+test("`onStatus` is called at most once in a frame of the screen, with the present state", () => {
   const { told, say } = calling();
   expect(told).toEqual([0]);
   const calls = inFrames(20, told, () => say(50));
@@ -111,7 +91,7 @@ test.each([
   ["hidden", () => Object.assign(page, { visibilityState: "hidden" })],
   ["no page", () => vi.stubGlobal("document", undefined)],
   ["a page that has no screen", () => vi.stubGlobal("requestAnimationFrame", undefined)],
-])("in %s a timer takes the frame's place", (_name, prepare) => {
+])("in %s a timer replaces the frame", (_name, prepare) => {
   prepare();
   const { told, say } = calling();
   say(100);
@@ -119,8 +99,8 @@ test.each([
   expect(told).toEqual([0, 100]);
 });
 
-test("a page that is hidden while it waits for a frame is told all the same", () => {
-  vi.stubGlobal("requestAnimationFrame", () => 1); // which never comes
+test("a page that is hidden while it waits for a frame is told later", () => {
+  vi.stubGlobal("requestAnimationFrame", () => 1); // the frame never comes
   vi.stubGlobal("cancelAnimationFrame", vi.fn());
   const { told, say } = calling();
   say(100);
@@ -133,7 +113,7 @@ test.each([
   ["succeeded", "success"],
   ["failed", "TaskFailed"],
   ["cancelled", "TaskCancelled"],
-] as const)("the last state is told before it is told that the run %s", async (status, outcome) => {
+] as const)("the last state is told before the outcome: %s", async (status, outcome) => {
   const { caller, told, say, end } = calling();
   say(3);
   end(status);
@@ -144,14 +124,14 @@ test.each([
   await caller.handle.catch(() => {});
 });
 
-test("what happened before a refusal is told before it", async () => {
+test("changes before a refusal are told before it", async () => {
   const { caller, told, say } = calling();
   say(3);
   caller.failed(new Error("gone"));
   expect(told).toEqual([0, 3, "Error"]);
 });
 
-test("nothing is told late after `detach()`, and no timer stays", () => {
+test("nothing is told after `detach()`, and no timer stays", () => {
   const { caller, told, say } = calling();
   say(3);
   caller.handle.detach();
@@ -160,21 +140,21 @@ test("nothing is told late after `detach()`, and no timer stays", () => {
   expect(told).toEqual([0]);
 });
 
-test("an abort in the middle of a frame tells nothing but itself", async () => {
+test("after an abort in the middle of a frame, only the abort is told", async () => {
   const controller = new AbortController();
   const told: string[] = [];
   const callbacks = { onStatus: () => told.push("status"), onError: (error: Error) => told.push(error.name) };
   const caller = new Caller(callbacks, controller.signal);
   const run = new Run({ uuid: UUID }, defaults());
   caller.follows(run, { cancel: () => Promise.resolve(), leave: () => {} });
-  caller.changed(run.answer(info(), 0));
+  caller.changed(run.answer(infoOf(), 0));
   caller.changed(run.event(message(0)));
   controller.abort();
   expect(told).toEqual(["status", "AbortError"]);
   await expect(caller.handle).rejects.toBeInstanceOf(AbortError);
 });
 
-test("listeners and loops are told every event, whatever the frame", async () => {
+test("listeners and loops are told every event, at once", async () => {
   const { caller, say, end } = calling();
   const heard: number[] = [];
   caller.handle.on("message", ({ index }) => heard.push(index));
@@ -190,13 +170,13 @@ test("listeners and loops are told every event, whatever the frame", async () =>
   expect(looped).toEqual(all);
 });
 
-test("nobody who gives no `onStatus` is waited for", () => {
+test("without `onStatus` there is no timer", () => {
   const { say } = calling({ onStatus: null });
   say(3);
   expect(vi.getTimerCount()).toBe(0);
 });
 
-test("a throw of `tell` ends nothing", () => {
+test("an error in `tell` does not end the calls", () => {
   const tell = vi.fn(() => {
     throw new Error("mine");
   });
@@ -207,22 +187,22 @@ test("a throw of `tell` ends nothing", () => {
   expect(tell).toHaveBeenCalledTimes(2);
 });
 
-// What a representation has
+// Representations
 
 function said(count: number) {
   const run = new Run({ uuid: UUID }, defaults());
-  run.answer(info(), 0);
+  run.answer(infoOf(), 0);
   for (let index = 0; index < count; index += 1) run.event(message(index));
   return run;
 }
 
-test("the messages of a representation stay as they were, and are the caller's own", () => {
+test("the messages of a representation do not change, and the caller may change them", () => {
   const run = said(2);
   const early = run.current();
   const looked = run.current();
   expect(looked.messages).toEqual([0, 1]);
   run.event(message(2));
-  expect(early.messages).toEqual([0, 1]); // though it is looked at only now
+  expect(early.messages).toEqual([0, 1]); // though they are first read now
   early.messages.push("mine");
   expect(early.messages).toEqual([0, 1, "mine"]);
   expect(looked.messages).toEqual([0, 1]);
@@ -231,8 +211,8 @@ test("the messages of a representation stay as they were, and are the caller's o
   expect(early.messages).toEqual([]);
 });
 
-test("a representation is a plain object with an array, however it is copied", () => {
-  const expected = info({ messages: [0, 1], message_count: 2, seq: 3 });
+test("a representation is a plain object with an array, in every kind of copy", () => {
+  const expected = infoOf({ messages: [0, 1], message_count: 2, seq: 3 });
   const fresh = () => said(2).current();
   expect(fresh()).toEqual(expected);
   expect({ ...fresh() }).toEqual(expected);
@@ -245,7 +225,7 @@ test("a representation is a plain object with an array, however it is copied", (
   expect(Object.getPrototypeOf(fresh())).toBe(Object.prototype);
 });
 
-/** The elements of arrays that were copied or moved meanwhile. */
+/** The number of array elements that `work` copies or moves. */
 async function moved(work: () => void | Promise<void>): Promise<number> {
   const { slice, shift, [Symbol.iterator]: iterator } = Array.prototype;
   let count = 0;
@@ -268,7 +248,7 @@ async function moved(work: () => void | Promise<void>): Promise<number> {
   return count;
 }
 
-test("a run that says much costs no copy of all of it for each message", async () => {
+test("a message of a run with many messages does not copy them all", async () => {
   const run = said(10_000);
   const copied = await moved(() => {
     for (let index = 10_000; index < 10_100; index += 1) {
@@ -280,7 +260,7 @@ test("a run that says much costs no copy of all of it for each message", async (
   expect(copied).toBeLessThan(10_000);
 });
 
-test("a loop that is far behind moves no event more often than once as it takes them", async () => {
+test("a loop that is far behind moves each event at most once", async () => {
   const COUNT = 5_000;
   const iteration = new Iteration([], () => {});
   for (let index = 0; index < COUNT; index += 1) iteration.push(message(index));
@@ -295,7 +275,7 @@ test("a loop that is far behind moves no event more often than once as it takes 
   expect(copied).toBeLessThanOrEqual(COUNT);
 });
 
-test("a loop takes what comes while it waits, and what was kept, in order", async () => {
+test("a loop gets the events that were kept, and those that come while it waits, in order", async () => {
   const iteration = new Iteration([message(0), message(1)], () => {});
   const waiting = [iteration.next(), iteration.next(), iteration.next(), iteration.next()];
   for (const index of [2, 3, 4, 5, 6]) iteration.push(message(index));

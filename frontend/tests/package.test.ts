@@ -27,7 +27,7 @@ afterAll(() => {
   rmSync(project, { recursive: true });
 });
 
-/** What 1.x documents, and what else there is, whichever way the module is loaded. */
+/** What a script can use, however it loads the module. */
 const CHECKS = `
   if (typeof tasks.run !== "function" || tasks.options.baseURL !== "/tasks/") throw new Error("no client");
   tasks.run("sum", { numbers: [1] }, null, null, (error) => console.log(error.message));
@@ -74,7 +74,7 @@ const USE = `
   const named: RunOptions<{ sum: number }> = { signal: controller.signal, onSuccess: (task) => task.outputs.sum, idempotencyKey: "a" };
   tasks.run<{ sum: number }>("sum", {}, named).detach();
   tasks.attach<{ sum: number }>("a", { onStatus: (task) => task.messages.length, onError: null, signal: null });
-  // @ts-expect-error a run that there is has no key to be given
+  // @ts-expect-error attach takes no key
   tasks.attach("a", { idempotencyKey: "a" });
   tasks.options.baseURL = "/task-api/tasks/";
   // @ts-expect-error there is no such event
@@ -106,7 +106,7 @@ test.each([
   30_000,
 );
 
-test("the package holds dist/ and what npm asks for, and no path of this machine", () => {
+test("the package has dist/ and the files that npm adds", () => {
   const files = readdirSync(join(project, "node_modules/django-task-api"));
   expect(files.sort()).toEqual(["README.md", "dist", "package.json"]);
 });

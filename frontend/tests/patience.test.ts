@@ -1,54 +1,43 @@
-/** Slow is not dead: what a limit is of, and how it grows. */
+/** A slow server is not dead: what the limits measure, and how they grow. */
 
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Client } from "../src/client.js";
-import { Watch } from "../src/rest.js";
+import { afterEach, expect, test, vi } from "vitest";
+import { Watchdog } from "../src/rest.js";
 import { timing } from "../src/timing.js";
-import { clientOf, setWebSocket, until } from "./support/client.js";
-import { TestServer } from "./support/server.js";
+import { setWebSocket, until } from "./support/client.js";
+import { client, pause, serveEachTest, server } from "./support/setup.js";
 
-let server: TestServer;
-let client: Client;
+serveEachTest({ webSocket: false });
 
-beforeEach(async () => {
-  setWebSocket(false);
-  server = await TestServer.start();
-  client = clientOf(server);
-});
-
-afterEach(async () => {
+afterEach(() => {
   vi.useRealTimers();
-  await server.stop();
 });
 
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** Whether a watch ends its request within so many milliseconds of a clock that a test moves. */
-async function endsWithin(watch: Watch, ms: number): Promise<boolean> {
+/** Whether a watchdog ends its request within `ms` milliseconds of the fake clock. */
+async function endsWithin(watchdog: Watchdog, ms: number): Promise<boolean> {
   await vi.advanceTimersByTimeAsync(ms);
-  return watch.isOver;
+  return watchdog.isOver;
 }
 
 test("a request ends after 30 seconds of silence, counted from the last byte that came", async () => {
   Object.assign(timing, { request: 30_000, uploadRate: 10 });
   vi.useFakeTimers();
-  const watch = new Watch();
-  watch.begin(0);
+  const watchdog = new Watchdog();
+  watchdog.begin(0);
   for (let chunk = 0; chunk < 100; chunk += 1) {
-    expect(await endsWithin(watch, 29_000)).toBe(false);
-    watch.heard();
+    expect(await endsWithin(watchdog, 29_000)).toBe(false);
+    watchdog.heard();
   }
-  expect(await endsWithin(watch, 31_000)).toBe(true);
-  await expect(watch.ended).rejects.toMatchObject({ status: 0 });
+  expect(await endsWithin(watchdog, 31_000)).toBe(true);
+  await expect(watchdog.ended).rejects.toMatchObject({ status: 0 });
 });
 
-test("a large body has time to leave, at 10 KB a second and less", async () => {
+test("a large upload is given time: a second for each 10 KB", async () => {
   Object.assign(timing, { request: 30_000, uploadRate: 10 });
   vi.useFakeTimers();
-  const watch = new Watch();
-  watch.begin(2_200_000);
-  expect(await endsWithin(watch, 240_000)).toBe(false);
-  expect(await endsWithin(watch, 20_000)).toBe(true);
+  const watchdog = new Watchdog();
+  watchdog.begin(2_200_000);
+  expect(await endsWithin(watchdog, 240_000)).toBe(false);
+  expect(await endsWithin(watchdog, 20_000)).toBe(true);
 });
 
 test("each failure makes the next try more patient, up to eight minutes", async () => {
@@ -61,31 +50,31 @@ test("each failure makes the next try more patient, up to eight minutes", async 
     [4, 480],
     [40, 480],
   ] as const) {
-    const watch = new Watch(failures);
-    watch.begin(0);
-    expect(await endsWithin(watch, seconds * 1000 - 100)).toBe(false);
-    expect(await endsWithin(watch, 1_000)).toBe(true);
+    const watchdog = new Watchdog(failures);
+    watchdog.begin(0);
+    expect(await endsWithin(watchdog, seconds * 1000 - 100)).toBe(false);
+    expect(await endsWithin(watchdog, 1_000)).toBe(true);
   }
 });
 
-test("a page that wakes gives an answer 3 seconds to show life, but leaves an upload alone", async () => {
+test("after a sleep an answer has 3 seconds to show that it comes; an upload keeps its time", async () => {
   Object.assign(timing, { request: 30_000, wake: 3_000, uploadRate: 10 });
   vi.useFakeTimers();
-  const [read, upload, alive] = [new Watch(), new Watch(), new Watch()];
+  const [read, upload, alive] = [new Watchdog(), new Watchdog(), new Watchdog()];
   read.begin(0);
   upload.begin(100_000);
   alive.begin(0);
-  for (const watch of [read, upload, alive]) watch.hurry();
+  for (const watchdog of [read, upload, alive]) watchdog.hurry();
   await vi.advanceTimersByTimeAsync(2_000);
   alive.heard();
   await vi.advanceTimersByTimeAsync(2_000);
   expect([read, upload, alive].map(({ isOver }) => isOver)).toEqual([true, false, false]);
 });
 
-test("a body that comes slowly, but comes, is awaited", async () => {
+test("a body that comes slowly is awaited", async () => {
   timing.request = 400;
   const run = server.start("sum", {}, undefined);
-  run.message("\u8a9e".repeat(100)); // whose bytes are cut anywhere
+  run.message("\u8a9e".repeat(100)); // the chunks split characters
   run.finish({ outputs: { sum: 1 } });
   server.onCall = (_call, response) => {
     const bytes = Buffer.from(JSON.stringify(run.after(0)));
@@ -118,7 +107,7 @@ test("a body that stops coming is asked for again", async () => {
   await expect(client.attach(run.info.uuid)).resolves.toMatchObject({ outputs: { sum: 1 } });
 });
 
-test("a start whose answer takes longer than the limit goes well in the end", async () => {
+test("a start whose answer takes longer than the limit succeeds in the end", async () => {
   timing.request = 100;
   server.onCall = (call, response) => {
     setTimeout(() => server.respond(call, response), 500);
@@ -131,12 +120,12 @@ test("a start whose answer takes longer than the limit goes well in the end", as
   expect(server.runs).toHaveLength(1);
 });
 
-test("a socket over which events come is alive, though its answers are late", async () => {
+test("a socket is alive if events come, though its answers are late", async () => {
   setWebSocket(true);
   timing.answer = 150;
   const handle = client.run("sum", {});
   await handle.uuid;
-  server.onFrame = ({ type }) => type === "ping"; // they wait behind a long row of events, say
+  server.onFrame = ({ type }) => type === "ping"; // as if they waited behind many events
   for (let number = 0; number < 40; number += 1) {
     server.run.message(number);
     await pause(25);
@@ -146,7 +135,7 @@ test("a socket over which events come is alive, though its answers are late", as
   expect((await handle).messages).toHaveLength(40);
 });
 
-test("after each death by silence the next socket is given more time", async () => {
+test("after each socket that was silent, the next one is given more time", async () => {
   setWebSocket(true);
   timing.answer = 100;
   const first = client.run("first", {});
@@ -154,7 +143,7 @@ test("after each death by silence the next socket is given more time", async () 
   const deaths: number[] = [];
   server.onFrame = (_frame, socket) => {
     if (!socket.listeners("close").includes(died)) socket.on("close", died);
-    return true; // a large frame that is on its way to the page, and to be seen by nobody
+    return true; // as if a large frame were on its way, which the page cannot see
   };
   let since = performance.now();
   const died = () => {
@@ -168,7 +157,7 @@ test("after each death by silence the next socket is given more time", async () 
   await first;
 });
 
-test("a handshake that hung is given more time when it is tried again", async () => {
+test("after a handshake without an answer, the next one is given more time", async () => {
   setWebSocket(true);
   Object.assign(timing, { handshake: 100, lastDelay: 20 });
   server.handshake = "hang";

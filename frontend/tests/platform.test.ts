@@ -1,11 +1,11 @@
-/** What depends on where the script runs. */
+/** Everything that depends on where the script runs. */
 
 import { expect, test, vi } from "vitest";
 import { newKey, readCookie, report, resolveBase } from "../src/platform.js";
 
 const V4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
-test("a key is a UUID of version 4 in every context", () => {
+test("a key is a UUID (version 4) in every context", () => {
   expect(newKey()).toMatch(V4);
   const { getRandomValues } = crypto;
   vi.stubGlobal("crypto", { getRandomValues: getRandomValues.bind(crypto) }); // not a secure context
@@ -25,7 +25,7 @@ test.each([
   expect(resolveBase(baseURL)).toBe(expected);
 });
 
-test("a worker's own address is the page's", () => {
+test("in a worker, its own address replaces the page's", () => {
   vi.stubGlobal("location", { href: "https://example.com/static/worker.js" });
   expect(resolveBase("/tasks/")).toBe("https://example.com/tasks/");
 });
@@ -38,7 +38,7 @@ test("cookies are found by their whole name, and decoded", () => {
   expect(readCookie("token")).toBeNull();
 });
 
-test("there are no cookies where there is no page", () => {
+test("without a page there are no cookies", () => {
   expect(readCookie("csrftoken")).toBeNull();
 });
 

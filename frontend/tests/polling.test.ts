@@ -1,30 +1,17 @@
-/** Runs by REST alone, against a real server, with its faults. */
+/** Runs by REST alone, against a real server that fails. */
 
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Client } from "../src/client.js";
+import { expect, test, vi } from "vitest";
 import type { RequestError } from "../src/errors.js";
 import { timing } from "../src/timing.js";
-import { clientOf, setWebSocket, until } from "./support/client.js";
-import { json, TestServer } from "./support/server.js";
+import { setWebSocket, until } from "./support/client.js";
+import { client, heardOf, pause, serveEachTest, server } from "./support/setup.js";
 
-let server: TestServer;
-let client: Client;
+serveEachTest({ webSocket: false });
 
-beforeEach(async () => {
-  setWebSocket(false); // as in Node 20
-  server = await TestServer.start();
-  client = clientOf(server);
-});
-
-afterEach(async () => {
-  await server.stop();
-});
-
-test("without a WebSocket a run is started by REST and polled for what is new", async () => {
+test("without a WebSocket a run is started by REST, and polled for changes", async () => {
   const handle = client.run("sum", { numbers: [1, 2] });
-  const transports: string[] = [];
+  const { transports } = heardOf(handle);
   const messages: unknown[] = [];
-  handle.on("transport", ({ transport }) => transports.push(transport));
   handle.on("message", ({ index, message }) => messages.push([index, message]));
   await handle.uuid;
   const { run } = server;
@@ -53,7 +40,7 @@ test("polling stops with the run", async () => {
   server.run.finish({ outputs: {} });
   await handle;
   const calls = server.calls.length;
-  await new Promise((resolve) => setTimeout(resolve, 50)); // five polls' time
+  await pause(50); // five polls' time
   expect(server.calls).toHaveLength(calls);
 });
 
@@ -91,7 +78,7 @@ test("with transport `polling` no socket is opened", async () => {
   expect(server.handshakes).toBe(0);
 });
 
-test("the CSRF cookie goes into the header of the POST, decoded, and of no GET", async () => {
+test("the CSRF cookie goes into the header of a POST, decoded, but not of a GET", async () => {
   vi.stubGlobal("document", { baseURI: server.baseURL, cookie: "a=1; csrf-tok=to%3Dken=; csrftoken=default" });
   client.options.csrfCookieName = "csrf-tok";
   client.options.csrfHeaderName = "X-CSRF";
@@ -104,7 +91,7 @@ test("the CSRF cookie goes into the header of the POST, decoded, and of no GET",
   expect(server.callsOf("GET")[0]?.headers).not.toHaveProperty("x-csrf");
 });
 
-test("a relative baseURL is the page's", async () => {
+test("a relative baseURL belongs to the page's address", async () => {
   vi.stubGlobal("document", { baseURI: new URL("/some/page.html", server.baseURL).href, cookie: "" });
   client.options.baseURL = "/tasks";
   const handle = client.run("sum", {});
@@ -130,7 +117,7 @@ test.each([
 test.each([
   ["abc", "Token abc"],
   ["Bearer abc", "Bearer abc"],
-])("the token %s travels as %s, and by REST", async (token, authorization) => {
+])("the token %s is sent as %s, by REST", async (token, authorization) => {
   setWebSocket(true);
   client.options.token = token;
   const handle = client.run("sum", {});
@@ -147,10 +134,7 @@ test.each([
   [403, { detail: "CSRF Failed: CSRF token missing." }, "CSRF Failed: CSRF token missing."],
   [429, { detail: "Request was throttled." }, "Request was throttled."],
 ])("a start that is refused with %i rejects with a RequestError", async (status, body, message) => {
-  server.onCall = (_call, response) => {
-    json(response, status, body);
-    return true;
-  };
+  server.answerCalls(status, body);
   const errors: Error[] = [];
   const error = await client
     .run("sum", {}, null, null, (error) => errors.push(error))
@@ -168,14 +152,14 @@ test("a run that is gone rejects with a RequestError", async () => {
   await expect(handle).rejects.toMatchObject({ status: 404, detail: "Not found." });
 });
 
-test("answers that get lost start no second run, and settle nothing", async () => {
+test("lost answers start no second run, and settle nothing", async () => {
   let failures = 4;
   server.onCall = (call, response) => {
     if (failures === 0) return false;
     failures -= 1;
     if (call.method === "POST") {
       const { task, inputs } = JSON.parse(call.body);
-      server.start(task, inputs, String(call.headers["idempotency-key"])); // it arrived; its answer does not
+      server.start(task, inputs, String(call.headers["idempotency-key"])); // it arrives, but its answer does not
     }
     response.destroy();
     return true;
@@ -189,7 +173,7 @@ test("answers that get lost start no second run, and settle nothing", async () =
   expect(server.runs).toHaveLength(1);
 });
 
-test("errors of the server while a run goes on are waited out", async () => {
+test("errors of the server during a run are waited out", async () => {
   const handle = client.run("sum", {});
   await handle.uuid;
   const statuses = [500, 502, 503, 504, 429, 408, 500, 500];
@@ -212,7 +196,7 @@ test.each([
   [403, "<h1>Blocked</h1>"],
   [413, "<h1>Too large</h1>"],
   [400, '{"message": "Bad request"}'],
-])("a start that is answered %i %s each time is refused after five tries, and told what came", async (status, body) => {
+])("a start that gets %i %s each time is refused after five tries, with what came", async (status, body) => {
   server.onCall = (_call, response) => {
     response.writeHead(status, { "Content-Type": "text/html" }).end(body);
     return true;
@@ -233,7 +217,7 @@ test("an answer that never comes is asked for again", async () => {
   await handle;
 });
 
-test("options that no request can have are an error of the caller's", async () => {
+test("options that make no valid request are an error of the caller", async () => {
   vi.stubGlobal("document", { baseURI: server.baseURL, cookie: "csrftoken=x" });
   client.options.csrfHeaderName = "no header";
   await expect(client.run("sum", {})).rejects.toBeInstanceOf(TypeError);

@@ -1,4 +1,4 @@
-/** The wire, by the golden frames that server and client share. */
+/** The wire protocol, by the golden frames that server and client share. */
 
 import { expect, test } from "vitest";
 import {
@@ -30,7 +30,7 @@ const fields = (frame: object) =>
     .map(([name, value]) => `${name}: ${Array.isArray(value) ? "array" : typeof value}`)
     .sort();
 
-test("there is a golden frame of every kind that the client sends or knows", () => {
+test("there is a golden frame of each type that the client sends or knows", () => {
   const kinds = new Set(goldens.map(({ frame }) => frame.type));
   const asked = ["run", "subscribe", "unsubscribe", "cancel", "ping"];
   const answered = ["accepted", "snapshot", "unsubscribed", "cancelling", "pong", "error"];
@@ -39,14 +39,14 @@ test("there is a golden frame of every kind that the client sends or knows", () 
 });
 
 test.each(goldens.filter(({ direction }) => direction === "server"))(
-  "the server frame $name is let in",
+  "the server frame $name is accepted",
   ({ frame }) => {
     expect(parseServerFrame(JSON.stringify(frame))).toEqual(frame);
   },
 );
 
 test.each(goldens.filter(({ direction }) => direction === "client"))(
-  "the client frame $name is as ours",
+  "the client frame $name is what we send",
   ({ frame }) => {
     const ours = OURS[String(frame.type)];
     if (ours === undefined) throw new Error(`The client sends no frame ${String(frame.type)}.`);
@@ -79,7 +79,7 @@ test.each([
   expect(parseServerFrame(data)).toBeNull();
 });
 
-test("unknown fields of a known frame are no reason to refuse it", () => {
+test("unknown fields of a known frame are accepted", () => {
   expect(parseServerFrame('{"type":"pong","ref":"1","at":12}')).toMatchObject({ type: "pong" });
 });
 
@@ -94,7 +94,7 @@ test.each([
   expect(statusOf(frame)).toBe(expected);
 });
 
-test("a refusal's detail is its sentence where it has no more, else its fields", () => {
+test("the detail of a refusal is its sentence, or its fields if it has more", () => {
   expect(detailOf({ detail: "Not found." })).toBe("Not found.");
   expect(detailOf("Not found.")).toBe("Not found.");
   expect(detailOf({ inputs: { a: ["Required."] } })).toEqual({ inputs: { a: ["Required."] } });

@@ -1,27 +1,17 @@
-/** A server that has never answered: who waits for it is told what to look at. An outage is waited out. */
+/** An address that has never answered is given up, with an error that says what to check. An outage is waited out. */
 
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Client } from "../src/client.js";
+import { expect, test, vi } from "vitest";
 import type { RequestError } from "../src/errors.js";
 import { timing } from "../src/timing.js";
-import { clientOf, setWebSocket, until } from "./support/client.js";
+import { until } from "./support/client.js";
 import { TestServer } from "./support/server.js";
+import { client, pause, restartServer, serveEachTest, server } from "./support/setup.js";
 
-let server: TestServer;
-let client: Client;
 const UUID = "0b2f5f0e-7ad7-4bbf-9d53-5b3a1f1d8b0e";
 
-beforeEach(async () => {
-  setWebSocket(true);
-  server = await TestServer.start();
-  client = clientOf(server);
-});
+serveEachTest({ webSocket: true });
 
-afterEach(async () => {
-  await server.stop();
-});
-
-/** Options with which nobody ever answers. */
+/** Sets an address that never answers. */
 async function nowhere(): Promise<void> {
   const gone = await TestServer.start();
   client.options.baseURL = gone.baseURL;
@@ -29,7 +19,7 @@ async function nowhere(): Promise<void> {
 }
 
 test.each(["auto", "polling", "websocket"] as const)(
-  "with transport `%s` a server that never answers refuses a start and its cancellation, and says what to look at",
+  "with transport `%s` an address that never answers ends a start and its `cancel()`, with what to check",
   async (transport) => {
     client.options.transport = transport;
     await nowhere();
@@ -47,7 +37,7 @@ test.each(["auto", "polling", "websocket"] as const)(
   },
 );
 
-test("with transport `polling` a run that is taken up where nobody ever answers is refused, after more tries", async () => {
+test("with transport `polling` an address that never answers ends `attach` after more tries than a start", async () => {
   client.options.transport = "polling";
   let tries = 0;
   server.onCall = (_call, response) => {
@@ -62,7 +52,7 @@ test("with transport `polling` a run that is taken up where nobody ever answers 
   expect([triesOfARun, tries]).toEqual([10, 6]);
 });
 
-test("a run that is taken up where others always answer is refused with what came", async () => {
+test("`attach` to an address where something else answers is refused with what came", async () => {
   client.options.transport = "polling";
   server.onCall = (_call, response) => {
     response.writeHead(404, { "Content-Type": "text/html" }).end("<h1>No such page</h1>");
@@ -90,7 +80,7 @@ test("a page that is offline waits", async () => {
 });
 
 test.each(["auto", "polling", "websocket"] as const)(
-  "with transport `%s` a run that was accepted outlives an outage, and so does a start after it",
+  "with transport `%s` an accepted run survives an outage, and so does a later start",
   async (transport) => {
     client.options.transport = transport;
     const handle = client.run("sum", {});
@@ -102,9 +92,9 @@ test.each(["auto", "polling", "websocket"] as const)(
     const late = client.run("late", {});
     handle.then(settled, settled);
     late.then(settled, settled);
-    await new Promise((resolve) => setTimeout(resolve, timing.lastDelay * 20));
+    await pause(timing.lastDelay * 20);
     expect(settled).not.toHaveBeenCalled();
-    server = await TestServer.start(port);
+    await restartServer(port);
     server.runs.push(run);
     run.finish({ outputs: {} });
     await handle;
@@ -114,7 +104,7 @@ test.each(["auto", "polling", "websocket"] as const)(
   },
 );
 
-test("an address that swallows every request is given up after two minutes, and three tries", async () => {
+test("an address that swallows every request is given up after two minutes and three tries", async () => {
   client.options.transport = "polling";
   Object.assign(timing, { request: 30, unreached: 100 });
   let tries = 0;
@@ -129,7 +119,7 @@ test("an address that swallows every request is given up after two minutes, and 
 
 // Another origin
 
-test("another origin with corsMode `same-origin` is refused at once, if REST is to be used", async () => {
+test("another origin with corsMode `same-origin` is refused at once if REST is used", async () => {
   vi.stubGlobal("self", { origin: "https://example.com" });
   client.options.transport = "polling";
   const error = (await client.run("sum", {}).catch((error: Error) => error)) as Error;
@@ -141,7 +131,7 @@ test("another origin with corsMode `same-origin` is refused at once, if REST is 
 test.each([
   ["its own", null, "same-origin"],
   ["another", "https://example.com", "cors"],
-] as const)("a page asks by REST a server on %s origin (%s) with corsMode %s", async (_name, origin, corsMode) => {
+] as const)("by REST, a page asks a server on %s origin (%s) with corsMode %s", async (_name, origin, corsMode) => {
   vi.stubGlobal("self", { origin: origin ?? new URL(server.baseURL).origin });
   Object.assign(client.options, { transport: "polling", corsMode });
   const handle = client.run("sum", {});
@@ -150,13 +140,13 @@ test.each([
   await handle;
 });
 
-test("a run that was accepted over a socket waits for the next one, where REST is not for this page", async () => {
+test("a run that was accepted over a socket waits for the next one if this page may not use REST", async () => {
   vi.stubGlobal("self", { origin: "https://example.com" });
   const handle = client.run("sum", {});
   await handle.uuid;
   server.handshake = 404;
   server.cut();
-  await until(() => expect(server.handshakes).toBeGreaterThan(7)); // more than after which runs are polled
+  await until(() => expect(server.handshakes).toBeGreaterThan(7)); // after fewer, runs are polled
   server.handshake = "accept";
   server.run.finish({ outputs: { sum: 1 } });
   await expect(handle).resolves.toMatchObject({ outputs: { sum: 1 } });

@@ -1,31 +1,13 @@
-/** A run's state: merged from answers and events, never backwards, never twice. */
+/** The state of a run: merged from answers and events; it never goes back, and nothing counts twice. */
 
 import { expect, test } from "vitest";
 import { defaults } from "../src/options.js";
 import type { TaskEvent, TaskInfo } from "../src/protocol.js";
 import { Run } from "../src/run.js";
+import { infoOf, UUID } from "./support/info.js";
 
-const UUID = "6b0f3a4e-0000-4000-8000-000000000000";
-
-const info = (fields: Partial<TaskInfo> = {}): TaskInfo => ({
-  uuid: UUID,
-  task: "sum",
-  status: "running",
-  progress: null,
-  target: null,
-  inputs: {},
-  outputs: null,
-  messages: [],
-  message_count: fields.messages?.length ?? 0,
-  error: null,
-  attempt: 1,
-  seq: 100,
-  cancel_requested: false,
-  created: "2026-01-02T03:04:05Z",
-  started: null,
-  finished: null,
-  ...fields,
-});
+/** An answer, of a moment at which events have happened. */
+const info = (fields: Partial<TaskInfo> = {}) => infoOf({ seq: 100, ...fields });
 
 const of = (seq: number, attempt = 1) => ({ uuid: UUID, attempt, seq });
 const message = (index: number, seq = 200 + index): TaskEvent => ({
@@ -51,7 +33,7 @@ function following(fields: Partial<TaskInfo> = {}): Run {
   return run;
 }
 
-test("a first answer tells all that it has as events", () => {
+test("a first answer gives everything that it has as events", () => {
   const run = new Run({ task: "sum", inputs: {}, key: "k" }, defaults());
   expect(run.uuid).toBeNull();
   const { changed, events } = run.answer(info({ progress: 1, target: 2, messages: ["a"] }), 0);
@@ -66,7 +48,7 @@ test("a first answer tells all that it has as events", () => {
   expect(run.state).toBe("following");
 });
 
-test("a first answer that is final tells all there was before the end", () => {
+test("a first answer that is final gives everything before the end", () => {
   const run = new Run({ task: "sum", inputs: {}, key: "k" }, defaults());
   const { events } = run.answer(info({ status: "failed", progress: 1, messages: ["a"] }), 0);
   expect(events.map(({ type }) => type)).toEqual(["message", "progress", "status"]);
@@ -77,11 +59,11 @@ test("the same answer again changes nothing", () => {
   expect(run.answer(info({ messages: ["a"] }), 0)).toEqual({ changed: false, events: [] });
 });
 
-test("an answer whose only news is a request to cancel is a change without an event", () => {
+test("a request to cancel is a change without an event", () => {
   expect(following().answer(info({ seq: 101, cancel_requested: true }), 0)).toEqual({ changed: true, events: [] });
 });
 
-test("events before the first answer are passed over: the answer has what they say", () => {
+test("events before the first answer are ignored: the answer has what they say", () => {
   const run = new Run({ task: "sum", inputs: {}, key: "k" }, defaults());
   expect(run.event(progress(1, 1)).changed).toBe(false);
 });
@@ -94,7 +76,7 @@ test("an event not above the last seq changes nothing", () => {
   expect(run.current()).toMatchObject({ progress: 5, target: 10, seq: 101 });
 });
 
-test("a snapshot that lags takes nothing back, and its messages count all the same", () => {
+test("an old snapshot takes nothing back, but its messages count", () => {
   const run = following();
   run.event(progress(150, 5));
   const { events } = run.answer(info({ seq: 120, progress: 2, messages: ["m0"] }), 0);
@@ -121,18 +103,18 @@ test("a new attempt starts from nothing", () => {
   expect(run.current()).toMatchObject({ attempt: 2, progress: null, target: null });
   run.event(progress(2001, 1, 2));
   expect(run.current().progress).toBe(1);
-  expect(run.event(progress(999, 9, 1)).changed).toBe(false); // the zombie's last word
+  expect(run.event(progress(999, 9, 1)).changed).toBe(false); // of the earlier attempt
 });
 
 test("messages are taken by their index, once and in order", () => {
   const run = following({ seq: 500 });
-  expect(run.event(message(0, 1)).changed).toBe(true); // an earlier seq than the snapshot's, but not in it
+  expect(run.event(message(0, 1)).changed).toBe(true); // its seq is lower than that of the snapshot, which lacks it
   expect(run.event(message(0, 900)).changed).toBe(false);
   expect(run.event(message(1, 901)).changed).toBe(true);
   expect(run.current()).toMatchObject({ messages: ["m0", "m1"], message_count: 2, seq: 901 });
 });
 
-test("a gap puts a run behind until an answer fills it", () => {
+test("after a gap a run is behind until an answer fills it", () => {
   const run = following();
   expect(run.event(message(2)).changed).toBe(false);
   expect(run.state).toBe("behind");
@@ -141,7 +123,7 @@ test("a gap puts a run behind until an answer fills it", () => {
   expect(run.current().messages).toEqual(["m0", "m1", "m2"]);
 });
 
-test("an answer with the messages past `after` overlaps with those known", () => {
+test("the messages of an answer may overlap with those that are known", () => {
   const run = following({ messages: ["m0"] });
   run.event(message(1));
   const { events } = run.answer(info({ seq: 300, messages: ["m1", "m2"], message_count: 3 }), 1);
@@ -157,7 +139,7 @@ test("`finished` ends a run with every message that was known", () => {
   expect(run.current()).toMatchObject({ status: "succeeded", outputs: { sum: 1 }, messages: ["m0"] });
 });
 
-test("`finished` with messages missing says nothing before they are there", () => {
+test("the end is not told while messages are missing", () => {
   const run = following();
   expect(run.event(finished(400, { message_count: 2 })).changed).toBe(false);
   expect(run.state).toBe("ending");
@@ -169,7 +151,7 @@ test("`finished` with messages missing says nothing before they are there", () =
   expect(run.state).toBe("finished");
 });
 
-test("an answer of an earlier moment does not end the wait for a finished run's messages", () => {
+test("an old answer does not end the wait for a finished run's messages", () => {
   const run = following();
   run.event(finished(400, { message_count: 1 }));
   run.answer(info({ seq: 300 }), 0);
@@ -178,7 +160,7 @@ test("an answer of an earlier moment does not end the wait for a finished run's 
   expect(run.state).toBe("finished");
 });
 
-test("a final answer without all messages is asked for again, once", () => {
+test("a final answer without all messages is asked for once more", () => {
   const run = following();
   const end = info({ seq: 400, status: "succeeded", message_count: 2, outputs: { sum: 1 } });
   expect(run.answer({ ...end, messages: ["m0"] }, 0).events.map(({ type }) => type)).toEqual(["message"]);
@@ -188,7 +170,7 @@ test("a final answer without all messages is asked for again, once", () => {
   expect(run.current()).toMatchObject({ outputs: { sum: 1 }, messages: ["m0"] });
 });
 
-test("a run whose missing messages cannot be had concludes with its outcome", () => {
+test("a run whose missing messages cannot be fetched ends with its outcome", () => {
   const run = following();
   expect(run.conclude().changed).toBe(false);
   run.event(finished(400, { message_count: 1, outputs: { sum: 1 } }));
@@ -196,7 +178,7 @@ test("a run whose missing messages cannot be had concludes with its outcome", ()
   expect(run.current()).toMatchObject({ status: "succeeded", outputs: { sum: 1 } });
 });
 
-test("a final answer counts whatever its seq, and nothing after it", () => {
+test("a final answer counts with any seq, and nothing counts after it", () => {
   const run = following();
   run.event(progress(500, 5));
   run.answer(info({ seq: 450, status: "failed", error: { code: "timeout", message: "It took too long." } }), 0);
@@ -214,14 +196,14 @@ test("a status event alone does not end a run", () => {
   expect(run.state).toBe("following");
 });
 
-test("fields that an event does not state stay out of the representation", () => {
+test("unknown fields of an event stay out of the representation", () => {
   const run = following();
   run.event({ ...of(400), type: "status", status: "pending", shoe_size: 44 } as TaskEvent);
   expect(run.current()).not.toHaveProperty("shoe_size");
   expect(run.current()).not.toHaveProperty("type");
 });
 
-test("a replay tells what a first answer would tell by now", () => {
+test("a replay gives the events of an answer with everything that is known", () => {
   expect(new Run({ uuid: UUID }, defaults()).replay()).toEqual([]);
   const run = following();
   run.event(message(0));
@@ -229,13 +211,13 @@ test("a replay tells what a first answer would tell by now", () => {
   const kinds = () => run.replay().map(({ type }) => type);
   expect(kinds()).toEqual(["status", "target", "progress", "message"]);
   run.event(finished(400, { message_count: 2, target: 10 }));
-  expect(kinds()).toEqual(["status", "target", "progress", "message"]); // as long as a message is missing
+  expect(kinds()).toEqual(["status", "target", "progress", "message"]); // because a message is missing
   run.conclude();
   expect(kinds()).toEqual(["message", "target", "progress", "status"]);
   expect(run.state).toBe("finished");
 });
 
-test("a request to cancel is never taken back", () => {
+test("a request to cancel is never withdrawn", () => {
   const run = following();
   expect(run.cancelRequested()).toEqual({ changed: true, events: [] });
   expect(run.cancelRequested().changed).toBe(false);

@@ -1,4 +1,4 @@
-/** The committed script: what the sources give, and what a page gets from it. */
+/** The committed script is what the sources give, and works in a page. */
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -30,7 +30,7 @@ test("the committed script and its map are what the sources give", () => {
   );
 });
 
-test("the map names its sources relative to itself, and holds them", () => {
+test("the map names its sources by relative paths, and contains them", () => {
   const map = JSON.parse(readFileSync(new URL(`${SCRIPT.href}.map`), "utf8"));
   expect(map.sources.length).toBeGreaterThan(10);
   for (const source of map.sources) expect(source).toMatch(/^\.\.\/\.\.\/frontend\/src\/[a-z]+\.ts$/);

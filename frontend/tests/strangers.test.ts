@@ -1,23 +1,12 @@
-/** Answers of somebody who stands between page and server, and is neither; and the codes of those that are ours. */
+/** Answers that are not the API's: of proxies, portals and login pages. And the codes of the API's own refusals. */
 
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Client } from "../src/client.js";
+import { expect, test, vi } from "vitest";
 import type { RequestError } from "../src/errors.js";
-import { clientOf, setWebSocket, until } from "./support/client.js";
-import { json, TestServer } from "./support/server.js";
+import { setWebSocket, until } from "./support/client.js";
+import { json } from "./support/server.js";
+import { client, serveEachTest, server } from "./support/setup.js";
 
-let server: TestServer;
-let client: Client;
-
-beforeEach(async () => {
-  setWebSocket(false);
-  server = await TestServer.start();
-  client = clientOf(server);
-});
-
-afterEach(async () => {
-  await server.stop();
-});
+serveEachTest({ webSocket: false });
 
 const STRANGERS: [number, string, string][] = [
   [200, "text/html", "<title>Welcome to our hotel</title>"],
@@ -36,7 +25,7 @@ const STRANGERS: [number, string, string][] = [
   [502, "text/html", "<h1>Bad gateway</h1>"],
 ];
 
-/** Answers as the stranger for some calls of that method; returns how many are left. */
+/** Gives that answer to some calls of that method; returns a function that tells how many are left. */
 function estrange([status, type, body]: [number, string, string], method: string, calls = 6): () => number {
   let left = calls;
   server.onCall = (call, response) => {
@@ -49,7 +38,7 @@ function estrange([status, type, body]: [number, string, string], method: string
   return () => left;
 }
 
-test.each(STRANGERS)("%i %s %s while a run is polled is waited out", async (...stranger) => {
+test.each(STRANGERS)("%i %s %s during a run is waited out", async (...stranger) => {
   const handle = client.run("sum", {});
   await handle.uuid;
   const left = estrange(stranger, "GET");
@@ -59,7 +48,7 @@ test.each(STRANGERS)("%i %s %s while a run is polled is waited out", async (...s
   await expect(handle).resolves.toMatchObject({ messages: ["later"], outputs: { sum: 1 } });
 });
 
-test("the representation of another run is a stranger's answer", async () => {
+test("the representation of another run is no answer", async () => {
   const other = server.start("other", {}, undefined);
   other.info.status = "succeeded";
   const handle = client.attach(server.start("sum", {}, undefined).info.uuid);
@@ -95,7 +84,7 @@ test.each(STRANGERS)("%i %s %s to a start is asked again, and the run is started
   expect(server.runs).toHaveLength(1);
 });
 
-test("a login page on another origin, which looks like no answer, is told in the end", async () => {
+test("a login page on another origin looks like no answer, but is told in the end", async () => {
   const reached = client.run("first", {});
   await reached.uuid;
   let redirected = true;
@@ -118,13 +107,10 @@ test.each([
   [404, { detail: "Not found.", code: "not_found" }, "not_found"],
   [404, { detail: "Not found." }, "not_found"],
   [410, { detail: "It is gone." }, null],
-])("our own %i %j ends a run with the code %s", async (status, body, code) => {
+])("the API's %i %j ends a run with the code %s", async (status, body, code) => {
   const handle = client.run("sum", {});
   await handle.uuid;
-  server.onCall = (_call, response) => {
-    json(response, status, body);
-    return true;
-  };
+  server.answerCalls(status, body);
   await expect(handle).rejects.toMatchObject({ name: "RequestError", status, detail: body.detail, code });
 });
 
@@ -132,26 +118,23 @@ test.each([
   ["not_found", undefined, 404, "not_found"],
   ["not_found", "not_authenticated", 404, "not_authenticated"],
   ["permission_denied", undefined, 403, "permission_denied"],
-])("the frame of a refusal %s with the reason %s is a %i with the code %s", async (code, reason, status, expected) => {
-  setWebSocket(true);
-  server.onFrame = ({ type, ref = null }, socket) => {
-    if (type === "subscribe") socket.send(JSON.stringify({ type: "error", ref, code, reason, detail: "No." }));
-    return type === "subscribe";
-  };
-  const error = client.attach("0b2f5f0e-7ad7-4bbf-9d53-5b3a1f1d8b0e");
-  await expect(error).rejects.toMatchObject({ status, code: expected });
-});
+])(
+  "an error frame with the code %s and the reason %s is a %i with the code %s",
+  async (code, reason, status, expected) => {
+    setWebSocket(true);
+    server.refuseFrames("subscribe", { code, reason, detail: "No." });
+    const error = client.attach("0b2f5f0e-7ad7-4bbf-9d53-5b3a1f1d8b0e");
+    await expect(error).rejects.toMatchObject({ status, code: expected });
+  },
+);
 
 test("a refusal to start has the server's code", async () => {
   const body = { detail: "Request was throttled.", code: "throttled" };
-  server.onCall = (_call, response) => {
-    json(response, 429, body);
-    return true;
-  };
+  server.answerCalls(429, body);
   await expect(client.run("sum", {})).rejects.toMatchObject({ status: 429, code: "throttled" });
 });
 
-test("what can be nobody's run is not found", async () => {
+test("a run without a valid uuid is not found", async () => {
   const error = await client.attach("nonsense").catch((error: RequestError) => error);
   expect(error).toMatchObject({ status: 404, code: "not_found" });
 });
@@ -173,9 +156,9 @@ test.each([
   ["the form field", "", { [FIELD]: { value: "field" } }, null, "field"],
   ["the option", "csrftoken=cookie", { [META]: { content: "meta" } }, "given", "given"],
   ["the option's function", "csrftoken=cookie", {}, () => "made", "made"],
-  ["the cookie, where the option has none", "csrftoken=cookie", {}, () => null, "cookie"],
+  ["the cookie if the option gives none", "csrftoken=cookie", {}, () => null, "cookie"],
   ["nothing", "", {}, null, undefined],
-])("the CSRF token is that of %s", async (_name, cookie, elements, csrfToken, expected) => {
+])("the CSRF token comes from %s", async (_name, cookie, elements, csrfToken, expected) => {
   vi.stubGlobal("document", pageWith(elements as Record<string, object>, cookie));
   client.options.csrfToken = csrfToken;
   const handle = client.run("sum", {});

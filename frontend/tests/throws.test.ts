@@ -1,26 +1,14 @@
-/** A browser's API that throws: the promise rejects, or the client does without; no rejection goes unhandled. */
+/** A browser's API is missing or throws: the promise rejects, or the client does without. No rejection is unhandled. */
 
-import { afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
-import type { Client } from "../src/client.js";
+import { beforeAll, expect, test, vi } from "vitest";
 import { clientOf, setWebSocket, until } from "./support/client.js";
-import { TestServer } from "./support/server.js";
-
-let server: TestServer;
-let client: Client;
+import { client, serveEachTest, server } from "./support/setup.js";
 
 beforeAll(async () => {
-  await fetch("data:,"); // Node loads its fetch with the first call, and needs for that what a test takes away
+  await fetch("data:,"); // Node loads its fetch with the first call, and needs what the tests take away
 });
 
-beforeEach(async () => {
-  setWebSocket(false);
-  server = await TestServer.start();
-  client = clientOf(server);
-});
-
-afterEach(async () => {
-  await server.stop(); // vitest itself fails on an unhandled rejection
-});
+serveEachTest({ webSocket: false });
 
 const blocked = () => {
   throw new Error("Blocked by the page.");
@@ -32,7 +20,7 @@ class Blocked {
   }
 }
 
-/** Node's own fetch cannot do without. */
+/** Node's fetch needs an AbortController. */
 const realController = AbortController;
 const realFetch = fetch;
 function fetchWithController(url: string, init: RequestInit): Promise<Response> {
@@ -60,7 +48,7 @@ const MISSING = [
   ["Request throws", { Request: Blocked }],
 ] as const;
 
-test.each(MISSING)("where %s, a start by REST rejects, and so does its cancellation", async (_name, globals) => {
+test.each(MISSING)("if %s, a start by REST rejects, and so does its `cancel()`", async (_name, globals) => {
   for (const [name, value] of Object.entries(globals)) vi.stubGlobal(name, value);
   const handle = client.run("sum", {});
   const cancelling = handle.cancel().catch((error: unknown) => error);
@@ -69,7 +57,7 @@ test.each(MISSING)("where %s, a start by REST rejects, and so does its cancellat
   expect(await cancelling).toBe(error);
 });
 
-test.each(MISSING)("where %s from then on, a run that is polled rejects", async (_name, globals) => {
+test.each(MISSING)("if %s from then on, a run that is polled rejects", async (_name, globals) => {
   const handle = client.run("sum", {});
   await handle.uuid;
   for (const [name, value] of Object.entries(globals)) vi.stubGlobal(name, value);
@@ -77,7 +65,7 @@ test.each(MISSING)("where %s from then on, a run that is polled rejects", async 
   expect(String(error)).toMatch(/Blocked|fetch/);
 });
 
-test.each(MISSING)("where %s from then on, a request to cancel rejects", async (_name, globals) => {
+test.each(MISSING)("if %s from then on, a request to cancel rejects", async (_name, globals) => {
   client.options.pollInterval = 60_000;
   const handle = client.run("sum", {});
   handle.catch(() => {});
@@ -96,9 +84,9 @@ test.each([
   ["there is no crypto", { crypto: undefined }],
   ["there are no events", { addEventListener: blocked }],
   ["the page has no events", { addEventListener: blocked, document: { visibilityState: "visible", cookie: "" } }],
-])("where %s, a run is started, polled and cancelled all the same", async (_name, globals) => {
+])("if %s, a run is still started, polled and cancelled", async (_name, globals) => {
   for (const [name, value] of Object.entries(globals)) vi.stubGlobal(name, value);
-  client = clientOf(server);
+  const client = clientOf(server);
   const handle = client.run("sum", {});
   await handle.uuid;
   await handle.cancel();
@@ -107,7 +95,7 @@ test.each([
   await expect(handle).resolves.toMatchObject({ outputs: { sum: 1 }, messages: ["a"] });
 });
 
-test("where there is no AbortController, an answer that never comes is asked for again", async () => {
+test("without an AbortController, an answer that never comes is asked for again", async () => {
   for (const [name, value] of Object.entries({ AbortController: undefined, ...alone })) vi.stubGlobal(name, value);
   const { timing } = await import("../src/timing.js");
   timing.request = 100;
@@ -119,23 +107,20 @@ test("where there is no AbortController, an answer that never comes is asked for
   await handle;
 });
 
-test.each([true, false])(
-  "a sandboxed page, which has no cookies, runs tasks; with a WebSocket: %s",
-  async (present) => {
-    setWebSocket(present);
-    vi.stubGlobal("document", {
-      baseURI: server.baseURL,
-      get cookie() {
-        return blocked();
-      },
-    });
-    const handle = client.run("sum", {});
-    await handle.uuid;
-    await handle.cancel();
-    server.run.finish({ outputs: {} });
-    await handle;
-  },
-);
+test.each([true, false])("a sandboxed page without cookies runs tasks; with a WebSocket: %s", async (present) => {
+  setWebSocket(present);
+  vi.stubGlobal("document", {
+    baseURI: server.baseURL,
+    get cookie() {
+      return blocked();
+    },
+  });
+  const handle = client.run("sum", {});
+  await handle.uuid;
+  await handle.cancel();
+  server.run.finish({ outputs: {} });
+  await handle;
+});
 
 test("an option `csrfToken` that throws rejects the start", async () => {
   client.options.csrfToken = blocked;
@@ -156,7 +141,7 @@ test("an option `csrfToken` that throws rejects the request to cancel, and the r
   await handle;
 });
 
-test("where WebSocket throws, runs are polled", async () => {
+test("if `new WebSocket` throws, runs are polled", async () => {
   vi.stubGlobal("WebSocket", Blocked);
   const handle = client.run("sum", {});
   await handle.uuid;
@@ -164,7 +149,7 @@ test("where WebSocket throws, runs are polled", async () => {
   await handle;
 });
 
-test("where a WebSocket takes no frames, runs are polled", async () => {
+test("if `send` throws, runs are polled", async () => {
   setWebSocket(true);
   const Sound = WebSocket;
   vi.stubGlobal(
@@ -182,7 +167,7 @@ test("where a WebSocket takes no frames, runs are polled", async () => {
   await handle;
 });
 
-test("where a WebSocket takes no frames from then on, runs are polled", async () => {
+test("if `send` throws from then on, runs are polled", async () => {
   setWebSocket(true);
   const Sound = WebSocket;
   let isBroken = false;

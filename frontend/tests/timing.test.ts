@@ -1,22 +1,21 @@
-/** Limits of a page that may be busy or asleep. */
+/** Limits in a page that may be busy or asleep. */
 
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Client } from "../src/client.js";
+import { afterEach, expect, test, vi } from "vitest";
 import { limit, timing } from "../src/timing.js";
-import { clientOf, setWebSocket, until } from "./support/client.js";
-import { TestServer } from "./support/server.js";
+import { until } from "./support/client.js";
+import { client, pause, serveEachTest, server } from "./support/setup.js";
 
 afterEach(() => {
   vi.useRealTimers();
 });
 
-/** Nothing is heard meanwhile: neither timers nor sockets. */
+/** Blocks timers and sockets. */
 function busy(ms: number): void {
   const end = performance.now() + ms;
   while (performance.now() < end);
 }
 
-test("a limit is over when its time is", () => {
+test("a limit expires after its time", () => {
   vi.useFakeTimers();
   const expired = vi.fn();
   limit(4_000, expired);
@@ -38,7 +37,7 @@ test("a limit that is ended leaves no timer", () => {
 test.each([
   [4_000, 1_000],
   [50, 50],
-])("a limit of %i ms that comes late lets %i ms pass for what came meanwhile", (ms, grace) => {
+])("a limit of %i ms that is late waits %i ms for what came in the meantime", (ms, grace) => {
   let now = 0;
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
   const clock = vi.spyOn(performance, "now").mockImplementation(() => now);
@@ -57,7 +56,7 @@ test.each([
   clock.mockRestore();
 });
 
-test("a limit ends also where every timer is late, as in a page that nobody looks at", () => {
+test("a limit expires even if every timer is late, as in a hidden page", () => {
   let now = 0;
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
   const clock = vi.spyOn(performance, "now").mockImplementation(() => now);
@@ -71,20 +70,9 @@ test("a limit ends also where every timer is late, as in a page that nobody look
   clock.mockRestore();
 });
 
-let server: TestServer;
-let client: Client;
+serveEachTest({ webSocket: true });
 
-beforeEach(async () => {
-  setWebSocket(true);
-  server = await TestServer.start();
-  client = clientOf(server);
-});
-
-afterEach(async () => {
-  await server.stop();
-});
-
-test("a page that is busy while its socket opens is not polled for that", async () => {
+test("a page that is busy while its socket opens is not polled", async () => {
   timing.handshake = 100;
   const handle = client.run("sum", {});
   await Promise.resolve();
@@ -96,7 +84,7 @@ test("a page that is busy while its socket opens is not polled for that", async 
   expect(server.calls).toEqual([]);
 });
 
-test("a page that is busy while a late answer comes keeps its socket", async () => {
+test("a page that is busy while late answers come keeps its socket", async () => {
   timing.answer = 100;
   const handle = client.run("sum", {});
   await handle.uuid;
@@ -109,7 +97,7 @@ test("a page that is busy while a late answer comes keeps its socket", async () 
   server.onFrame = () => false;
   for (const answer of held) answer();
   busy(250);
-  await new Promise((resolve) => setTimeout(resolve, timing.answer * 2));
+  await pause(timing.answer * 2);
   server.run.finish({ outputs: {} });
   await handle;
   expect(server.handshakes).toBe(1);

@@ -1,59 +1,40 @@
-/** A page that has slept, a network that has come back, and a server that goes away, against a real server. */
+/** A page that has slept, a network that is back, and a server that shuts down, against a real server. */
 
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Client } from "../src/client.js";
 import { timing } from "../src/timing.js";
-import { clientOf, setWebSocket, until } from "./support/client.js";
-import { TestServer } from "./support/server.js";
+import { until } from "./support/client.js";
+import { type Page, stubPage } from "./support/page.js";
+import { client, heardOf, pause, serveEachTest, server } from "./support/setup.js";
 
-let server: TestServer;
-let client: Client;
-let page: EventTarget & { visibilityState: string };
-let network: EventTarget;
+let page: Page;
+
+serveEachTest({ webSocket: true });
 
 beforeEach(async () => {
-  setWebSocket(true);
-  server = await TestServer.start();
-  client = clientOf(server);
-  page = Object.assign(new EventTarget(), { baseURI: server.baseURL, cookie: "", visibilityState: "visible" });
-  network = new EventTarget();
-  vi.stubGlobal("document", page);
-  vi.stubGlobal("addEventListener", network.addEventListener.bind(network));
+  page = stubPage(server.baseURL);
   Object.assign(timing, { minUptime: 0, wake: 60 });
 });
 
-afterEach(async () => {
+afterEach(() => {
   vi.restoreAllMocks();
-  await server.stop();
 });
 
-function show(): void {
-  page.visibilityState = "visible";
-  page.dispatchEvent(new Event("visibilitychange"));
-}
-
-function hide(): void {
-  page.visibilityState = "hidden";
-  page.dispatchEvent(new Event("visibilitychange"));
-}
-
 const WAKES = [
-  ["is looked at again", show],
-  ["is online again", () => network.dispatchEvent(new Event("online"))],
+  ["is visible again", () => page.show("visible")],
+  ["is online again", () => page.window.dispatchEvent(new Event("online"))],
 ] as const;
 
 async function started() {
   const handle = client.run("sum", {});
-  const transports: string[] = [];
-  handle.on("transport", ({ transport }) => transports.push(transport));
+  const { transports } = heardOf(handle);
   await handle.uuid;
   return { handle, transports, run: server.run };
 }
 
-/** No timer of the client's would end within a test. */
+/** Makes the client's timers longer than a test. */
 const neverByItself = () => Object.assign(timing, { answer: 60_000, firstDelay: 60_000, lastDelay: 60_000 });
 
-test.each(WAKES)("a page that %s replaces a socket that sleep has killed", async (_name, wake) => {
+test.each(WAKES)("a page that %s replaces a socket that has died in its sleep", async (_name, wake) => {
   const { handle, transports, run } = await started();
   timing.answer = 60_000;
   const [dead] = server.sockets;
@@ -72,7 +53,7 @@ test.each(WAKES)("a page that %s keeps a socket that answers", async (_name, wak
   const pings = server.framesOf("ping").length;
   wake();
   await until(() => expect(server.framesOf("ping")).toHaveLength(pings + 1));
-  await new Promise((resolve) => setTimeout(resolve, timing.wake * 2)); // past the limit
+  await pause(timing.wake * 2); // past the limit
   expect(server.handshakes).toBe(1);
   run.finish({ outputs: {} });
   await handle;
@@ -85,7 +66,7 @@ test.each(WAKES)("a page that %s opens at once the socket that it waits for", as
   await until(() => expect(run.followers.size).toBe(0));
   run.message("unheard");
   await vi.waitFor(() => {
-    wake(); // as often as it takes: the client may not have seen yet that the socket is cut
+    wake(); // again and again: the client may not know yet that the socket is cut
     expect(run.followers.size).toBe(1);
   });
   run.finish({ outputs: {} });
@@ -97,7 +78,7 @@ test.each(WAKES)("a page that %s replaces at once a socket that breaks over its 
   neverByItself();
   timing.wake = 60_000;
   const pings = server.framesOf("ping").length;
-  server.onFrame = () => true; // it hears nothing more
+  server.onFrame = () => true; // no frame is answered
   wake();
   await until(() => expect(server.framesOf("ping")).toHaveLength(pings + 1));
   server.onFrame = () => false;
@@ -116,7 +97,7 @@ test.each(WAKES)("a page that %s polls at once", async (_name, wake) => {
   await handle;
 });
 
-test.each(WAKES)("a page that %s asks again where an answer will never come", async (_name, wake) => {
+test.each(WAKES)("a page that %s asks again if an answer does not come", async (_name, wake) => {
   client.options.transport = "polling";
   const { handle, run } = await started();
   let hung = 0;
@@ -127,7 +108,7 @@ test.each(WAKES)("a page that %s asks again where an answer will never come", as
   await handle;
 });
 
-test.each(WAKES)("a page that %s tries again at once what has failed", async (_name, wake) => {
+test.each(WAKES)("a page that %s repeats a failed request at once", async (_name, wake) => {
   client.options.transport = "polling";
   neverByItself();
   let failures = 1;
@@ -147,14 +128,14 @@ test.each(WAKES)("a page that %s tries again at once what has failed", async (_n
 test("a page that is hidden does nothing", async () => {
   const { handle, run } = await started();
   const frames = server.frames.length;
-  hide();
+  page.show("hidden");
   run.message("heard");
   run.finish({ outputs: {} });
   await handle;
   expect(server.frames).toHaveLength(frames);
 });
 
-test("a server that goes away is called again at once, and nothing is lost", async () => {
+test("a server that shuts down in order is called again at once, and nothing is lost", async () => {
   const { handle, transports, run } = await started();
   neverByItself();
   vi.spyOn(Math, "random").mockReturnValue(0.0001);

@@ -1,26 +1,15 @@
-/** Runs over a WebSocket, against a real server, with its faults. */
+/** Runs over a WebSocket, against a real server that fails. */
 
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Client } from "../src/client.js";
+import { expect, test, vi } from "vitest";
 import type { RequestError, TaskFailed } from "../src/errors.js";
 import type { Callbacks } from "../src/handle.js";
 import type { TaskInfo } from "../src/protocol.js";
 import { timing } from "../src/timing.js";
-import { clientOf, setWebSocket, until } from "./support/client.js";
-import { type Frame, json, TestServer } from "./support/server.js";
+import { until } from "./support/client.js";
+import { type Frame, TestServer } from "./support/server.js";
+import { client, heardOf, pause, serveEachTest, server } from "./support/setup.js";
 
-let server: TestServer;
-let client: Client;
-
-beforeEach(async () => {
-  setWebSocket(true);
-  server = await TestServer.start();
-  client = clientOf(server);
-});
-
-afterEach(async () => {
-  await server.stop();
-});
+serveEachTest({ webSocket: true });
 
 type CallbackArguments = [
   onStatus?: Callbacks["onStatus"],
@@ -35,7 +24,7 @@ async function started(task: string, inputs: object, ...callbacks: CallbackArgum
   return { handle, run: server.run };
 }
 
-/** Does one thing after the other, each when the one before has been told: in one frame they would be told as one. */
+/** Makes changes, each after the one before was told. In one frame of the screen they would be told as one. */
 async function eachTold(seen: unknown[], ...changes: (() => void)[]): Promise<void> {
   for (const change of changes) {
     const known = seen.length;
@@ -99,7 +88,7 @@ test("all runs of a page share one socket, which closes some time after the last
   expect(server.handshakes).toBe(2);
 });
 
-test("the handle tells events in the wire's shape, and no more of them after `off`", async () => {
+test("the handle gives events as in the protocol, and none after `off`", async () => {
   const { handle, run } = await started("sum", {});
   const heard: unknown[] = [];
   const off = handle.on("message", ({ type, index, message }) => heard.push([type, index, message]));
@@ -123,10 +112,9 @@ test("the handle tells events in the wire's shape, and no more of them after `of
 
 test("the transport is told with the first answer", async () => {
   const handle = client.run("sum", {});
-  const heard: string[] = [];
-  handle.on("transport", ({ transport }) => heard.push(transport));
+  const { transports } = heardOf(handle);
   await handle.uuid;
-  expect(heard).toEqual(["websocket"]);
+  expect(transports).toEqual(["websocket"]);
 });
 
 test("a failed run rejects with a TaskFailed that has the representation's fields", async () => {
@@ -161,10 +149,7 @@ test.each([
   ["too_many", "Too many open runs.", 429],
   ["conflict", "This idempotency key was used before with other inputs.", 422],
 ])("a run refused with %s rejects with a RequestError", async (code, detail, status) => {
-  server.onFrame = ({ type, ref = null }, socket) => {
-    if (type === "run") socket.send(JSON.stringify({ type: "error", ref, code, detail }));
-    return type === "run";
-  };
+  server.refuseFrames("run", { code, detail });
   const error = await client.run("sum", {}).catch((error: RequestError) => error);
   expect(error).toBeInstanceOf(client.RequestError);
   expect(error).toMatchObject({ status, detail });
@@ -180,7 +165,7 @@ test("the status that an error frame names is the error's", async () => {
   await expect(client.run("sum", {})).rejects.toMatchObject({ status: 401, message: "Log in." });
 });
 
-test("an error with a run's uuid ends that run alone", async () => {
+test("an error with the uuid of a run ends only that run", async () => {
   const { handle, run } = await started("sum", {});
   const other = client.run("other", {});
   await other.uuid;
@@ -206,7 +191,7 @@ test("a socket that dies between `run` and `accepted` starts no second run", asy
   run.finish({ outputs: { sum: 1 } });
   await handle;
   expect(server.runs).toHaveLength(1);
-  // once by the socket that never worked, then by REST or by the next socket, always with the same key
+  // over the first socket, then by REST or over the next socket, always with the same key
   const keys = [
     ...server.framesOf("run").map((frame) => frame.idempotency_key),
     ...server.callsOf("POST").map(({ headers }) => headers["idempotency-key"]),
@@ -215,7 +200,7 @@ test("a socket that dies between `run` and `accepted` starts no second run", asy
   expect(new Set(keys).size).toBe(1);
 });
 
-test("a socket that dies between `run` and `accepted` after it has worked tries again over a socket", async () => {
+test("a start over a socket that has worked and dies before `accepted` is repeated over a socket", async () => {
   const first = await started("first", {});
   first.run.finish({ outputs: {} });
   await first.handle;
@@ -235,7 +220,7 @@ test("a socket that dies between `run` and `accepted` after it has worked tries 
   expect(server.calls).toEqual([]);
 });
 
-test("a socket cut in mid-run comes back, and nothing is lost or told twice", async () => {
+test("after a socket was cut in mid-run, nothing is lost or told twice", async () => {
   const { handle, run } = await started("count", {});
   const heard: unknown[] = [];
   handle.on("message", ({ index, message }) => heard.push([index, message]));
@@ -276,7 +261,7 @@ test("events that come twice, or late, change nothing", async () => {
   expect(seen).toEqual([null, null, 5, 5, 5]);
 });
 
-test("garbage on the socket is passed over", async () => {
+test("garbage on the socket is ignored", async () => {
   const { handle, run } = await started("sum", {});
   for (const socket of run.followers) {
     for (const text of ["", "nonsense", "[]", "null", "{}", '{"type":"toString"}', '{"type":"progress"}', "1e999"]) {
@@ -289,7 +274,7 @@ test("garbage on the socket is passed over", async () => {
   await expect(handle).resolves.toMatchObject({ outputs: { sum: 0 } });
 });
 
-test("a message event that got lost is fetched as soon as a later one shows it", async () => {
+test("a lost message is fetched as soon as a later one shows the gap", async () => {
   const { handle, run } = await started("count", {});
   const heard: unknown[] = [];
   handle.on("message", ({ message }) => heard.push(message));
@@ -310,18 +295,15 @@ test("messages that `finished` shows to be missing are fetched by REST before th
   expect(server.callsOf("GET").map(({ url }) => url)).toEqual([`/tasks/${run.info.uuid}/?after=1`]);
 });
 
-test("a finished run whose missing messages cannot be had settles with what is known", async () => {
-  server.onCall = (_call, response) => {
-    json(response, 404, { detail: "Not found." });
-    return true;
-  };
+test("a finished run whose missing messages cannot be fetched settles with what is known", async () => {
+  server.answerCalls(404, { detail: "Not found." });
   const { handle, run } = await started("count", {});
   run.message("a", false);
   run.finish({ outputs: { lines: 1 } });
   await expect(handle).resolves.toMatchObject({ outputs: { lines: 1 }, messages: [] });
 });
 
-test("callbacks that throw harm nothing, and are reported", async () => {
+test("errors of callbacks do no harm, and are reported", async () => {
   const reported: unknown[] = [];
   vi.stubGlobal("reportError", (error: Error) => reported.push(error.message));
   const fail = (name: string) => () => {
@@ -336,17 +318,16 @@ test("callbacks that throw harm nothing, and are reported", async () => {
   expect(reported).toEqual(["onStatus", "message", "onStatus", "onStatus", "onSuccess"]);
 });
 
-test("a socket that opens but swallows frames is given up, and the run starts over REST once", async () => {
+test("if a socket opens but swallows frames, the run is started by REST, once", async () => {
   timing.answer = 50;
   server.onFrame = () => true;
   const handle = client.run("sum", {});
-  const heard: string[] = [];
-  handle.on("transport", ({ transport }) => heard.push(transport));
+  const { transports } = heardOf(handle);
   await handle.uuid;
   await until(() => expect(server.handshakes).toBeGreaterThan(1)); // it is tried again
   server.run.finish({ outputs: {} });
   await handle;
-  expect(heard).toEqual(["polling"]);
+  expect(transports).toEqual(["polling"]);
   expect(server.runs).toHaveLength(1);
 });
 
@@ -363,16 +344,15 @@ test("a socket that falls silent in mid-run is replaced", async () => {
   expect(server.calls).toEqual([]);
 });
 
-test("where a socket never comes back the run is polled, and moves up when one does", async () => {
+test("if no socket opens again, the run is polled until one does", async () => {
   const { handle, run } = await started("sum", {});
-  const heard: string[] = [];
-  handle.on("transport", ({ transport }) => heard.push(transport));
+  const { transports } = heardOf(handle);
   server.handshake = 404;
   server.cut();
   run.running();
-  await until(() => expect(heard).toEqual(["polling"]));
+  await until(() => expect(transports).toEqual(["polling"]));
   server.handshake = "accept";
-  await until(() => expect(heard).toEqual(["polling", "websocket"]));
+  await until(() => expect(transports).toEqual(["polling", "websocket"]));
   run.message("up again");
   run.finish({ outputs: {} });
   expect((await handle).messages).toEqual(["up again"]);
@@ -384,7 +364,7 @@ test("a server that restarts while the run goes on is found again", async () => 
   await server.stop();
   const failures = vi.fn();
   handle.catch(failures);
-  await new Promise((resolve) => setTimeout(resolve, timing.lastDelay * 2)); // it is down for a while
+  await pause(timing.lastDelay * 2); // it is down for a while
   const revived = await TestServer.start(Number(port));
   revived.runs.push(run);
   run.finish({ outputs: { back: true } });
@@ -405,7 +385,7 @@ test("a server that is not available for a start is asked again, and refuses in 
   expect(answers).toHaveLength(5);
 });
 
-test("inputs too large for a frame are tried by REST, whose word is the last", async () => {
+test("inputs that are too large for a frame go by REST, which decides", async () => {
   server.onFrame = ({ type }, socket) => {
     if (type === "run") socket.close(4413);
     return type === "run";
@@ -420,15 +400,14 @@ test("inputs too large for a frame are tried by REST, whose word is the last", a
   });
 });
 
-test("inputs that a socket dies over are sent by REST, and the run moves up again", async () => {
+test("inputs that a socket dies over are sent by REST, and the run moves to the next socket", async () => {
   const first = await started("first", {});
   server.onFrame = ({ type }, socket) => {
     if (type === "run") socket.terminate();
     return type === "run";
   };
   const handle = client.run("large", {});
-  const transports: string[] = [];
-  handle.on("transport", ({ transport }) => transports.push(transport));
+  const { transports } = heardOf(handle);
   await until(() => expect(transports).toEqual(["polling", "websocket"]));
   expect(server.framesOf("run")).toHaveLength(3);
   expect(server.callsOf("POST")).toHaveLength(1);
@@ -436,7 +415,20 @@ test("inputs that a socket dies over are sent by REST, and the run moves up agai
   await Promise.all([handle, first.handle]);
 });
 
-test("with transport `websocket` REST is never asked, however often the socket fails", async () => {
+test("tries by REST count anew after failures of the socket", async () => {
+  const first = await started("first", {});
+  server.onFrame = ({ type }, socket) => {
+    if (type === "run") socket.terminate();
+    return type === "run";
+  };
+  server.answerCalls(503, { detail: "Later." });
+  await expect(client.run("large", {})).rejects.toMatchObject({ status: 503, detail: "Later." });
+  expect(server.callsOf("POST")).toHaveLength(5);
+  first.run.finish({ outputs: {} });
+  await first.handle;
+});
+
+test("with transport `websocket` REST is not used, though the socket fails often", async () => {
   client.options.transport = "websocket";
   server.handshake = 404;
   const handle = client.run("sum", {});

@@ -21,7 +21,7 @@ beforeEach(() => {
   });
 });
 
-/** Waits until `claim` holds; fails as it does where it never comes to that. */
+/** Waits until `claim` does not throw; rejects with its error after a limit. */
 export const until = (claim: () => void): Promise<void> => vi.waitFor(claim, { timeout: 8_000, interval: 5 });
 
 /** A client of the server at `baseURL`, which polls often. */
@@ -31,7 +31,7 @@ export function clientOf(server: { baseURL: string }): Client {
   return client;
 }
 
-/** Gives this process a WebSocket as browsers have it, or takes it away. */
+/** Gives this process a WebSocket like a browser's, or takes it away. */
 export function setWebSocket(present: boolean): void {
   Object.defineProperty(globalThis, "WebSocket", { value: present ? WebSocket : undefined, configurable: true });
 }

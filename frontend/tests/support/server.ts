@@ -1,4 +1,4 @@
-/** A small server on a real port that speaks REST and the WebSocket protocol over runs that a test moves by hand. */
+/** A small server on a real port, with REST and the WebSocket protocol. The test changes its runs by hand. */
 
 import { randomUUID } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
@@ -20,7 +20,7 @@ export interface Frame extends JSONObject {
   type: string;
 }
 
-/** A run of the server, moved by the test. */
+/** A run of the server. The test changes it. */
 export class ServerRun {
   readonly info: TaskInfo;
   readonly followers = new Set<WebSocket>();
@@ -61,7 +61,7 @@ export class ServerRun {
     this.send("progress", { progress, target: this.info.target });
   }
 
-  /** Adds a message; `told` is false where the event gets lost on its way. */
+  /** Adds a message. If `told` is false, its event is lost. */
   message(message: JSONValue, told = true): void {
     const index = this.info.messages.push(message) - 1;
     this.info.message_count = index + 1;
@@ -88,22 +88,22 @@ export class ServerRun {
 }
 
 export class TestServer {
-  /** What came in: REST calls, handshakes, and frames. */
+  /** What has come in: REST calls, frames, handshakes. */
   readonly calls: Received[] = [];
   readonly frames: Frame[] = [];
   handshakes = 0;
   readonly runs: ServerRun[] = [];
   readonly sockets = new Set<WebSocket>();
 
-  /** What a test changes of the server's behaviour. */
+  /** A test may change how the server behaves. */
   handshake: "accept" | 404 | "hang" = "accept";
-  /** Sees each frame first; true: it is dealt with. */
+  /** Gets each frame first; returns true if it has handled the frame. */
   onFrame: (frame: Frame, socket: WebSocket) => boolean = () => false;
-  /** Sees each run that starts. */
+  /** Gets each run that starts. */
   onRun: (run: ServerRun) => void = () => {};
-  /** Sees each run that is asked to stop. */
+  /** Gets each run that is asked to cancel. */
   onCancel: (run: ServerRun) => void = () => {};
-  /** Sees each REST call first; true: it is dealt with. */
+  /** Gets each REST call first; returns true if it has handled the call. */
   onCall: (call: Received, response: ServerResponse) => boolean = () => false;
 
   private readonly byKey = new Map<string, ServerRun>();
@@ -136,7 +136,7 @@ export class TestServer {
     return `http://127.0.0.1:${(this.http.address() as AddressInfo).port}/tasks/`;
   }
 
-  /** The only run there is. */
+  /** The only run. */
   get run(): ServerRun {
     const [run] = this.runs;
     if (run === undefined || this.runs.length > 1) throw new Error(`There are ${this.runs.length} runs.`);
@@ -216,6 +216,26 @@ export class TestServer {
     }
     run.followers.add(socket);
     reply({ type: "snapshot", ref, task: run.after(Number(frame.after)) });
+  }
+
+  /** Refuses every frame of that type from now on. */
+  refuseFrames(
+    type: string,
+    error: { code: string; reason?: string | undefined; status?: number; detail: unknown },
+  ): void {
+    this.onFrame = (frame, socket) => {
+      if (frame.type !== type) return false;
+      socket.send(JSON.stringify({ type: "error", ref: frame.ref ?? null, ...error }));
+      return true;
+    };
+  }
+
+  /** Gives every REST call the same answer from now on. */
+  answerCalls(status: number, body: unknown): void {
+    this.onCall = (_call, response) => {
+      json(response, status, body);
+      return true;
+    };
   }
 
   private async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
