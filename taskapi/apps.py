@@ -1,4 +1,4 @@
-"""The Django app: where the layers are tied together."""
+"""The Django app."""
 
 from django.apps import AppConfig, apps
 from django.contrib.auth import get_user_model
@@ -6,19 +6,17 @@ from django.db.models.signals import pre_delete
 
 
 class TaskAPIConfig(AppConfig):
-    """Registers the system checks, and hands the tasks and models what stands above them."""
+    """Registers the system checks and the signal handlers."""
 
     name = "taskapi"
     verbose_name = "Task API"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from taskapi import models, runs  # models can be imported only now
+        from taskapi import models  # they can be imported only now
         from taskapi.management import checks
-        from taskapi.tasks.doors import doors
 
         checks.register()
-        doors.runs = runs
         user = get_user_model()
         for model in apps.get_models():
             if issubclass(model, user):  # a proxy has signals of its own
