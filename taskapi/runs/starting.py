@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 from django.db import IntegrityError, router, transaction
 
 from taskapi.conf import as_duration, settings
-from taskapi.exceptions import IdempotencyConflict, NotFinished
+from taskapi.exceptions import IdempotencyConflict, InvalidInputs, NotFinished
 from taskapi.models import TaskInfo
 from taskapi.params import ConversionContext
 from taskapi.protocol import encode
@@ -70,9 +70,10 @@ def draft(
     uuid: UUID | None = None,
     build_absolute_uri: Callable[[str], str] = str,
 ) -> TaskInfo:
-    """A run of the task that is not recorded yet; its inputs are converted. Raises InvalidInputs.
+    """A run of the task that is not recorded yet; its inputs are converted and validated. Raises InvalidInputs.
 
-    `user` is a user, or AnonymousUser or None for nobody. `delay` is in seconds.
+    `user` is a user, or AnonymousUser or None for nobody. `delay` is in seconds. If `validate` refuses inputs that it
+    accepted before under the same idempotency key, this is the run of that time.
     """
     owner = user if user is not None and user.is_authenticated else None
     accepted = Inputs(task, inputs, ConversionContext(owner, None, build_absolute_uri))
@@ -88,7 +89,13 @@ def draft(
     if idempotency_key is not None:
         info.idempotency = _digest(str(info.user_id or ""), task.name, idempotency_key)
         info.idempotency_inputs = _digest(encode(accepted.identity()))
-    info.inputs = accepted.to_record()
+    try:
+        info.inputs = accepted.to_record()
+    except InvalidInputs:
+        earlier = None if info.idempotency is None else _same_start(info)
+        if earlier is None:
+            raise
+        return earlier
     return info
 
 
@@ -97,6 +104,8 @@ def save(draft: TaskInfo) -> Submission:
 
     Raises IdempotencyConflict, which leaves no row.
     """
+    if draft.pk:  # the earlier run of its idempotency key
+        return Submission(draft, created=False)
     info = copy(draft)  # an instance keeps its id, and after a rollback this is called again
     if info.idempotency is None:
         rows.insert(info)
@@ -118,6 +127,12 @@ def _start_time(delay: float | timedelta | None, run_at: datetime | None) -> dat
 
 def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode(errors="surrogatepass")).hexdigest()
+
+
+def _same_start(info: TaskInfo) -> TaskInfo | None:
+    """The earlier run of the same idempotency key and the same inputs."""
+    same = TaskInfo.rows().filter(idempotency=info.idempotency, idempotency_inputs=info.idempotency_inputs)
+    return same.first()
 
 
 def _insert_once(info: TaskInfo) -> TaskInfo | None:

@@ -96,6 +96,15 @@ class Task:
     # Starting it
 
     @classmethod
+    def validate(cls, inputs: dict[str, Any], *, user: Any) -> dict[str, Any]:
+        """Return the inputs to use; override it to refuse or change what a caller gave.
+
+        Called before each start with the converted inputs, defaults included. `user` is None for nobody. Raise
+        ValidationError, Django's or REST framework's, with ``{name: [sentence, …]}`` or with a sentence.
+        """
+        return inputs
+
+    @classmethod
     def start(
         cls,
         inputs: Mapping[str, Any] | None = None,
