@@ -17,7 +17,7 @@ from taskapi.tasks import Task
 _TAKES_ALL = vars(Task)["validate"].__func__
 
 
-class Inputs:
+class GivenInputs:
     """What a caller gave for a new run of the task. Raises InvalidInputs if the parameters refuse it."""
 
     def __init__(self, task: type[Task], given: Any, context: ConversionContext) -> None:
@@ -33,7 +33,7 @@ class Inputs:
     def identity(self) -> dict[str, Any]:
         """The JSON by which an idempotency key tells one start from another.
 
-        Without defaults that are another each time, and without what `validate` makes of it.
+        It has no defaults that are another each time, and nothing that `validate` makes of the inputs.
         """
         return {
             name: value
@@ -56,7 +56,7 @@ class Inputs:
         }
 
     def _is_fixed(self, name: str) -> bool:
-        """Whether the value is this run's own, and no default that the worker knows as well."""
+        """Whether the value is this run's own. A default that is the same each time is not: the worker knows it."""
         parameter = self._task.inputs[name]
         return callable(parameter.default) or is_given(parameter, self._given.get(name, empty))
 
@@ -78,7 +78,7 @@ class Inputs:
 
 
 def _check_returned(task: type[Task], values: Any) -> None:
-    """A slip of the task's author is no fault of the caller: TypeError, and no InvalidInputs."""
+    """TypeError, and not InvalidInputs: this is a mistake of the task's author, and not of the caller."""
     if not isinstance(values, Mapping):
         raise TypeError(
             f"{task.__qualname__}.validate() has to return the inputs to use, as a dict; it returned {values!r}. "

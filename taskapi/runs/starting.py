@@ -19,7 +19,7 @@ from taskapi.models import TaskInfo
 from taskapi.params import ConversionContext
 from taskapi.protocol import encode
 from taskapi.runs.attempts import read_user
-from taskapi.runs.inputs import Inputs
+from taskapi.runs.inputs import GivenInputs
 from taskapi.runs.moves import refresh
 from taskapi.runs.queueing import enqueue, later, on_commit
 from taskapi.store import rows
@@ -76,7 +76,7 @@ def draft(
     accepted before under the same idempotency key, this is the run of that time.
     """
     owner = user if user is not None and user.is_authenticated else None
-    accepted = Inputs(task, inputs, ConversionContext(owner, None, build_absolute_uri))
+    accepted = GivenInputs(task, inputs, ConversionContext(owner, None, build_absolute_uri))
     info = TaskInfo(
         uuid=uuid or uuid4(),
         task=task.name,

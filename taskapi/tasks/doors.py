@@ -1,7 +1,7 @@
-"""The one way up in the layers: methods of `Task` and `TaskInfo` that `taskapi.runs` executes.
+"""The one import that points up in the layers: `Task.start()` and `info.cancel()` call `taskapi.runs`.
 
-A Task can be imported while Django reads its settings, and a model while Django loads the apps. `taskapi.runs` needs
-both. So it is imported here, when it is called for; `pyproject.toml` declares this one exception.
+A Task may be imported while Django reads its settings, and a model while Django loads the apps: too early for
+`taskapi.runs`. So it is imported when one of those methods is called. `pyproject.toml` declares this exception.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from taskapi.tasks.base import StartOptions, Task
 
 
-class Runs(Protocol):
+class RunsModule(Protocol):
     """What those methods use of `taskapi.runs`; mypy checks that the module has it."""
 
     def start(self, task: type[Task], inputs: Any, **options: Unpack[StartOptions]) -> TaskInfo: ...
@@ -26,10 +26,10 @@ class Runs(Protocol):
     def retry(self, info: TaskInfo) -> TaskInfo: ...
 
 
-def runs() -> Runs:
+def runs() -> RunsModule:
     """The module `taskapi.runs`; AppRegistryNotReady before Django has loaded the apps."""
     if not apps.models_ready:
         raise AppRegistryNotReady("Runs can be started once Django has loaded the app 'taskapi'.")
-    from taskapi import runs  # not at the top: see above
+    from taskapi import runs  # too early at the top of the file
 
     return runs
