@@ -1,4 +1,4 @@
-"""The Django app: it ties the layers together."""
+"""The Django app."""
 
 from django.apps import AppConfig, apps
 from django.contrib.auth import get_user_model
@@ -6,20 +6,18 @@ from django.db.models.signals import pre_delete
 
 
 class TaskAPIConfig(AppConfig):
-    """Registers the system checks, and gives tasks and models the functions of the layers above them."""
+    """Registers the system checks and the signal handlers."""
 
     name = "taskapi"
     verbose_name = "Task API"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from taskapi import models, runs  # models can be imported only now
+        from taskapi import models  # they can be imported only now
         from taskapi.management import checks
-        from taskapi.tasks.doors import doors
 
         checks.register()
-        doors.runs = runs
         user = get_user_model()
         for model in apps.get_models():
             if issubclass(model, user):  # a proxy has signals of its own
-                pre_delete.connect(models.before_user_deletion, sender=model, dispatch_uid="taskapi")
+                pre_delete.connect(models.before_user, sender=model, dispatch_uid="taskapi")

@@ -8,7 +8,7 @@ TaskAPIError
 ├── NotFinished            a run that has not ended cannot be started again
 ├── IdempotencyConflict    a used idempotency key came with other inputs
 ├── TaskError              raised by `run` to fail with a message for the caller
-├── RunEnded               how `info.result()` says that there are no outputs
+├── RunEnded               raised by `info.result()` if the run ended without outputs
 │   ├── TaskFailed
 │   └── TaskCancelled
 └── ProtocolError          a client frame that breaks the protocol (taskapi.protocol)
@@ -29,7 +29,7 @@ class TaskAPIError(Exception):
 
 
 class InvalidInputs(TaskAPIError):
-    """The inputs do not fit the task; `detail` is ``{name: [sentence, …]}``."""
+    """The inputs do not fit the task; `detail` is ``{name: [sentence, …]}``, or a list if they are no mapping."""
 
     def __init__(self, detail: Any) -> None:
         super().__init__(detail)
@@ -45,7 +45,7 @@ class UnknownTask(TaskAPIError):
 
 
 class UnknownRun(TaskAPIError):
-    """There is no row of this run: it was deleted, or is another installation's."""
+    """No row has this uuid: the run was deleted, or belongs to another installation."""
 
     def __init__(self, uuid: object) -> None:
         super().__init__(f"There is no run {uuid}.")
@@ -105,10 +105,9 @@ class TaskCancelled(RunEnded):
 
 
 class ProtocolError(TaskAPIError):
-    """A client frame that cannot be served: what the `error` frame that answers it says.
+    """A client frame that cannot be served; it has what the `error` frame says that answers it.
 
-    `status` is the one that REST would have answered with, where the code does not say it; `reason` is REST's
-    `code`, where that is another.
+    `status` is REST's status, if the code alone does not tell it; `reason` is REST's `code`, if it is another one.
     """
 
     def __init__(

@@ -16,8 +16,8 @@ from django.utils import timezone
 
 from taskapi.exceptions import TaskCancelled, TaskFailed
 from taskapi.protocol.states import FINAL, Status
+from taskapi.tasks import doors
 from taskapi.tasks.current import waiting_for
-from taskapi.tasks.doors import doors
 
 FIRST_LOOK, LAST_LOOK = 0.005, 0.5  # seconds between two looks at a run by `result()`
 NEWEST = 100  # runs of a user: some may have been started, and have ended, since Django looked up all of them
@@ -224,7 +224,7 @@ class TaskInfo(models.Model):
 
         False if it has ended already.
         """
-        return doors.runs.cancel(self)
+        return doors.runs().cancel(self)
 
     async def acancel(self) -> bool:
         """As `cancel`, for async code."""
@@ -232,7 +232,7 @@ class TaskInfo(models.Model):
 
     def retry(self) -> TaskInfo:
         """Start a new run of the same inputs, with the same user."""
-        return doors.runs.retry(self)
+        return doors.runs().retry(self)
 
     async def aretry(self) -> TaskInfo:
         """As `retry`, for async code."""

@@ -15,9 +15,10 @@ class Parameter:
     """The type of one input or output. Bare, it takes any JSON value but null.
 
     A type of one's own is a subclass with `to_python` and `to_json`; each raises ValidationError (Django's or
-    REST framework's) to say in words what is wrong. Where it describes itself, it has `json_schema`, too.
+    REST framework's) to say in words what is wrong. It may describe itself by `json_schema`, and ask by
+    `current_context()` for whom it converts.
 
-    `default` is what an input is when it is left out, or a function that gives it; with a default, an input
+    `default` is the value of an input that is left out, or a function that gives the value; with a default, an input
     is not required. A parameter serves every run of its task in every thread, so its attributes can be set
     once: in the constructor.
     """
@@ -48,7 +49,7 @@ class Parameter:
 
     def to_json(self, value: Any) -> Any:
         """Python to JSON, in the one form that a value has; raises ValidationError for the wrong type."""
-        return Parameter.to_python(self, value)  # not the subclass's: JSON is checked, and not converted
+        return Parameter.to_python(self, value)  # not the subclass's: this checks JSON, and converts nothing
 
     def json_schema(self) -> dict[str, Any]:
         """JSON Schema (draft 2020-12) of the JSON that `to_json` gives."""
@@ -91,7 +92,7 @@ class Parameter:
 class FieldParameter(Parameter):
     """A parameter whose rules are those of a REST framework serializer field, made once.
 
-    Beside what each parameter takes, it takes `validators`, `error_messages` and the field's constraints.
+    Besides the arguments of each parameter it takes `validators`, `error_messages` and the field's constraints.
     """
 
     field_class: ClassVar[type[Field[Any, Any, Any, Any]]]
@@ -99,7 +100,7 @@ class FieldParameter(Parameter):
     field_defaults: ClassVar[Mapping[str, Any]] = {}  # where we differ from the field
     schema: ClassVar[Mapping[str, Any]] = {}  # JSON Schema of the type, without the constraints
 
-    # The types that the field is given, bool only where it is named. Most fields of REST framework begin with
+    # The types that the field is given; bool only if it is named. Most fields of REST framework begin with
     # str(value), and that raises for a deep list or a long int.
     takes: ClassVar[tuple[type, ...]] = (str,)
 
@@ -134,7 +135,7 @@ class FieldParameter(Parameter):
         return (nullable(schema) if self.allow_null else schema) | super().json_schema()
 
     def type_schema(self) -> dict[str, Any]:
-        """The part of the JSON Schema that the type and its constraints make."""
+        """The JSON Schema of the type and its constraints."""
         limits = {word: getattr(self.field, name) for name, word in self.constraints.items() if word}
         return dict(self.schema) | {word: limit for word, limit in limits.items() if limit is not None}
 

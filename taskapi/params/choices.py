@@ -26,7 +26,7 @@ class BooleanParameter(FieldParameter):
 
 
 class _Choice(ChoiceField):
-    """ChoiceField that looks at a value before it makes a string of it."""
+    """ChoiceField that checks the type of a value before it makes a string of it."""
 
     def to_internal_value(self, data: Any) -> Any:
         value = data.value if isinstance(data, Enum) else data
@@ -47,7 +47,7 @@ class _Choice(ChoiceField):
 
 
 class ChoiceParameter(FieldParameter):
-    """One of the choices: values, (value, label) pairs, or an Enum, whose member `run` is then given."""
+    """One of the choices: values, (value, label) pairs, or an Enum, of which `run` gets the member."""
 
     field_class = _Choice
     constraints = {"choices": None, "allow_blank": None}

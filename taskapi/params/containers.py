@@ -20,10 +20,10 @@ class JSONParameter(Parameter):
 
 
 class _ContainerParameter(FieldParameter):
-    """A parameter whose values are those of a child: without one, any JSON.
+    """A parameter that holds values of a child parameter; without a child, any JSON.
 
-    The field has the limits and the sentences. The loop over the values is ours, since the field's is over
-    the values of another field.
+    The field has the limits and the sentences. The loop over the values is ours, because the field's own loop
+    needs another field for the values.
     """
 
     child: Parameter = JSONParameter()
@@ -59,7 +59,7 @@ def _convert(convert: Callable[[Any], Any], values: list[Any] | Mapping[Any, Any
 
 
 class ListParameter(_ContainerParameter):
-    """A list. Whatever else comes is the only item of one, save what Python iterates over: a set, a queryset."""
+    """A list, or what Python iterates over (a set, a queryset). Any other value is a list of that one item."""
 
     field_class = ListField
     constraints = {"min_length": "minItems", "max_length": "maxItems", "allow_empty": None}

@@ -1,4 +1,4 @@
-"""Numbers. NaN, infinities and what is past a double's range are none of them."""
+"""Numbers. NaN, infinities and what is past a double's range are refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Float(FloatField):
 
 
 class _Number(_Float):
-    """A float field that leaves an int one, however it is written."""
+    """A float field in which an int stays an int, as a string too."""
 
     def to_internal_value(self, data: Any) -> float:
         number = super().to_internal_value(data)
@@ -58,7 +58,7 @@ class _Number(_Float):
 class _NumericParameter(FieldParameter):
     constraints = {"min_value": "minimum", "max_value": "maximum"}
     takes = (Real, decimal.Decimal, str)
-    native: ClassVar[tuple[type, ...]]  # what need not be converted: the road of a list of 100,000 numbers
+    native: ClassVar[tuple[type, ...]]  # need not be converted: the fast path for a list of 100,000 numbers
 
     def to_python(self, value: Any) -> Any:
         if type(value) in self.native and -LARGEST <= value <= LARGEST:
@@ -79,7 +79,7 @@ class NumberParameter(_NumericParameter):
 class IntParameter(_NumericParameter):
     """An int; ``"6"`` and 6.0 are 6.
 
-    With `as_string` it is a string in JSON, as it has to be past 2**53, where JavaScript reads numbers as others.
+    With `as_string` it is a string in JSON. Past 2**53 it has to be: JavaScript would read another number.
     """
 
     field_class = _Integer
@@ -108,7 +108,7 @@ class FloatParameter(_NumericParameter):
 
 
 class _Decimal(DecimalField):
-    """DecimalField without bounds but those that keep a number such as 1E+999999999 from filling the memory."""
+    """DecimalField whose only bounds keep a number such as 1E+999999999 from filling the memory."""
 
     coerce_to_string = True
 
@@ -130,7 +130,7 @@ class _Decimal(DecimalField):
 
 
 class DecimalParameter(FieldParameter):
-    """A Decimal; a string in JSON, where numbers are binary."""
+    """A Decimal; a string in JSON, because JSON's numbers are read as binary."""
 
     field_class = _Decimal
     constraints = {"max_digits": None, "decimal_places": None, "min_value": None, "max_value": None}
@@ -139,5 +139,5 @@ class DecimalParameter(FieldParameter):
 
     def to_python(self, value: Any) -> Any:
         if isinstance(value, int):
-            checked_number(value)  # str() raises ValueError for a longer one
+            checked_number(value)  # before the field calls str(), which raises ValueError for a longer one
         return super().to_python(value)

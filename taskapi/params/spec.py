@@ -10,36 +10,37 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.fields import SkipField, empty
 
 from taskapi.params.base import Parameter, nullable
+from taskapi.params.context import ConversionContext, current
 from taskapi.params.values import MAX_SENTENCES, UNFIT, echo, exact, json_value, null_refused, sentences
 
 Spec = Mapping[str, Parameter]
 
 
-def parse_inputs(spec: Spec, data: Any) -> dict[str, Any]:
+def parse_inputs(spec: Spec, data: Any, context: ConversionContext | None = None) -> dict[str, Any]:
     """The inputs of a call as Python values, in the order of the spec, with the defaults of those left out.
 
-    What is left out and has no default stays out; null for an input that is not required leaves it out, too,
-    save where its parameter has allow_null. Raises ValidationError with all that is wrong:
-    ``{name: [sentence, …]}``, or a list of sentences where `data` is no mapping.
+    An input that is left out and has no default stays out. Null leaves an input out, too, if it is neither required
+    nor has allow_null. Raises ValidationError with all that is wrong: ``{name: [sentence, …]}``, or a list of
+    sentences if `data` is no mapping.
     """
-    return _convert(spec, data, _parse, "input")
+    return _convert(spec, data, _parse, "input", context)
 
 
-def dump_values(spec: Spec, values: Any) -> dict[str, Any]:
-    """Inputs or outputs as JSON, in the order of the spec; None is null, and not for what is required.
+def dump_values(spec: Spec, values: Any, context: ConversionContext | None = None) -> dict[str, Any]:
+    """Inputs or outputs as JSON, in the order of the spec; None is null, which a required value may not be.
 
     Raises ValidationError as `parse_inputs` does.
     """
-    return _convert(spec, values, _dump, "name")
+    return _convert(spec, values, _dump, "name", context)
 
 
-def dump_outputs(spec: Spec, values: Any) -> dict[str, Any]:
-    """Outputs as JSON, as `dump_values` makes it; integers that a page would read as others are refused."""
-    return _convert(spec, values, lambda parameter, value: exact(_dump(parameter, value)), "name")
+def dump_outputs(spec: Spec, values: Any, context: ConversionContext | None = None) -> dict[str, Any]:
+    """Outputs as JSON, as `dump_values` makes it; integers that JavaScript would read as others are refused."""
+    return _convert(spec, values, _dump_exactly, "name", context)
 
 
 def misfit(spec: Spec, names: Iterable[str]) -> str:
-    """Why inputs of these names do not fit, in a sentence; or nothing. Their values are not looked at."""
+    """Why inputs of these names do not fit, in a sentence; "" if they fit. Their values are not looked at."""
     given = set(names)
     unknown = [name for name in given if name not in spec]
     missing = [name for name, parameter in spec.items() if parameter.required and name not in given]
@@ -65,7 +66,7 @@ def object_schema(spec: Spec, *, optional_null: bool = False) -> dict[str, Any]:
 
 
 def is_given(parameter: Parameter, value: Any) -> bool:
-    """Whether an input was given: null for one that may be left out leaves it out."""
+    """Whether an input was given. Null leaves an input out, if it may be left out and null is no value of it."""
     return value is not empty and (value is not None or parameter.required or parameter.allow_null)
 
 
@@ -84,8 +85,12 @@ def _dump(parameter: Parameter, value: Any) -> Any:
     return None if _is_null(parameter, value) else json_value(parameter.to_json(value))
 
 
+def _dump_exactly(parameter: Parameter, value: Any) -> Any:
+    return exact(_dump(parameter, value))
+
+
 def _is_null(parameter: Parameter, value: Any) -> bool:
-    """Whether the value is null, and may be. Raises SkipField where it is absent, and may be."""
+    """Whether the value is null, and may be null. Raises SkipField if it is absent, and may be absent."""
     if value is empty and parameter.required:
         raise ValidationError(_("This field is required."), code="required")
     if value is empty:
@@ -95,7 +100,23 @@ def _is_null(parameter: Parameter, value: Any) -> bool:
     return value is None
 
 
-def _convert(spec: Spec, values: Any, convert: Callable[[Parameter, Any], Any], noun: str) -> dict[str, Any]:
+def _convert(
+    spec: Spec,
+    values: Any,
+    convert: Callable[[Parameter, Any], Any],
+    noun: str,
+    context: ConversionContext | None,
+) -> dict[str, Any]:
+    if context is None:  # a conversion inside another one keeps the context of that one
+        return _convert_each(spec, values, convert, noun)
+    before = current.set(context)
+    try:
+        return _convert_each(spec, values, convert, noun)
+    finally:
+        current.reset(before)
+
+
+def _convert_each(spec: Spec, values: Any, convert: Callable[[Parameter, Any], Any], noun: str) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise ValidationError(f"Expected an object with the names: {_names(spec)}. Got {type(values).__name__}.")
     converted: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from taskapi.params.values import checked_number, checked_text
 class StringParameter(FieldParameter):
     """A string as it is, blank or not; a number is taken as its text.
 
-    Where it has a `min_length`, a blank one is refused, unless it is told otherwise.
+    With a `min_length`, a blank one is refused unless `allow_blank` is set.
     """
 
     field_class = CharField
@@ -29,7 +29,7 @@ class StringParameter(FieldParameter):
         if options.get("min_length"):
             options.setdefault("allow_blank", False)
         super().__init__(required, **options)
-        # checked_text() looks for the same at a thousandth of the cost.
+        # checked_text() finds the same, and takes a thousandth of the time.
         twice = (ProhibitNullCharactersValidator, ProhibitSurrogateCharactersValidator)
         self.field.validators = [check for check in self.field.validators if not isinstance(check, twice)]
 
@@ -44,7 +44,7 @@ class StringParameter(FieldParameter):
         schema = super().type_schema()
         if not self.field.allow_blank:
             return {"minLength": 1} | schema
-        schema.pop("minLength", None)  # JSON Schema cannot say "none, or at least so many" in one word
+        schema.pop("minLength", None)  # JSON Schema has no one word for "blank, or at least so long"
         return schema
 
 

@@ -1,4 +1,4 @@
-"""Dates and times: ISO 8601 in JSON, whatever formats the project's serializers have."""
+"""Dates and times: ISO 8601 in JSON, whatever formats the project has set for its serializers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Date(DateField):
 
 
 class _DateTime(DateTimeField):
-    """DateTimeField in UTC on the way out: one instant has one text, whoever's time zone is active."""
+    """DateTimeField that writes UTC: one instant has one text, whatever time zone is active."""
 
     def __init__(self, input_formats: Sequence[str] = (), **options: Any) -> None:
         super().__init__(input_formats=[ISO_8601, *input_formats], **options)
@@ -50,7 +50,7 @@ class DateParameter(FieldParameter):
 
 
 class DateTimeParameter(FieldParameter):
-    """A datetime, aware where USE_TZ is on: a text without an offset is in the current time zone."""
+    """A datetime, aware if USE_TZ is on; a text without an offset is in the current time zone."""
 
     field_class = _DateTime
     constraints = {"input_formats": None, "default_timezone": None}

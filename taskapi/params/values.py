@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from django.core.exceptions import NON_FIELD_ERRORS
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.utils.translation import gettext as _
 from rest_framework.exceptions import ErrorDetail, ValidationError
@@ -20,9 +21,10 @@ logger = logging.getLogger(__name__)
 LARGEST = sys.float_info.max  # JavaScript reads what is beyond it as Infinity (RFC 8259, section 6)
 EXACT = 2**53  # JavaScript reads each integer up to here as itself
 MAX_SENTENCES = 20  # about one value: 100,000 wrong numbers are not answered by as many sentences
+NO_NAME = "non_field_errors"  # REST framework's name for what is wrong with the inputs together
 MAX_ECHO = 60  # characters of the caller's own text in a sentence
 
-# What Python raises about a value of the wrong kind, and a custom parameter therefore without meaning to.
+# What Python raises about a value of the wrong kind. So a custom parameter may raise it without meaning to.
 UNFIT = (
     ValidationError,
     DjangoValidationError,
@@ -35,7 +37,7 @@ UNFIT = (
 
 
 class TooDeep(ValidationError):
-    """Raised at the bottom of a value that is nested too deeply. Its place would be a line of 64 places."""
+    """Raised at the bottom of a value that is nested too deeply. It is said without its place, a line of 64 places."""
 
     def __init__(self) -> None:
         super().__init__(f"Lists and dictionaries may be nested {MAX_DEPTH} deep at most.", code="too_deep")
@@ -63,7 +65,7 @@ def json_value(value: Any, depth: int = 0) -> Any:
 
 
 def checked_text(text: str) -> str:
-    """Return the text, where PostgreSQL can store it and UTF-8 has bytes for it."""
+    """Return the text, if PostgreSQL can store it and UTF-8 has bytes for it; else ValidationError."""
     if "\0" in text:
         raise ValidationError(_("Null characters are not allowed."), code="null_characters_not_allowed")
     if not text.isascii():
@@ -76,14 +78,14 @@ def checked_text(text: str) -> str:
 
 
 def checked_number(number: float) -> float:
-    """Return the number, where every JSON reader has it: no NaN, no infinity, nothing past a double's range."""
+    """Return the number, if every JSON reader can read it: no NaN, no infinity, nothing past a double's range."""
     if -LARGEST <= number <= LARGEST:  # false for NaN, too
         return number
     raise ValidationError(_("A valid number is required."))
 
 
 def exact(value: Any) -> Any:
-    """Return a JSON value in which a reader whose numbers are doubles, as JavaScript's, finds the same integers."""
+    """Return the JSON value, if JavaScript, whose numbers are doubles, reads its integers right."""
     if isinstance(value, list):
         return value if _are_exact(value) else convert_items(exact, value)
     if isinstance(value, dict):
@@ -97,7 +99,7 @@ def exact(value: Any) -> Any:
 
 
 def _are_exact(values: Iterable[Any]) -> bool:
-    """Whether none of them has to be looked into: the quick road of a list of 100,000 numbers."""
+    """Whether none of them has to be looked into: the fast path for a list of 100,000 numbers."""
     for value in values:
         kind = type(value)
         if (kind is int and not -EXACT <= value <= EXACT) or kind is list or kind is dict:
@@ -106,12 +108,12 @@ def _are_exact(values: Iterable[Any]) -> bool:
 
 
 def convert_items(convert: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """Convert each item of a list; all that is wrong is told at once."""
+    """Convert each item of a list; one ValidationError has all that is wrong."""
     return _convert_each(convert, enumerate(items), "Item {}")
 
 
 def convert_members(convert: Callable[[Any], Any], members: Mapping[Any, Any]) -> dict[str, Any]:
-    """Convert each value of an object, the keys of which have to be strings; all that is wrong is told at once."""
+    """Convert each value of an object, whose keys have to be strings; one ValidationError has all that is wrong."""
     for key in members:
         if not isinstance(key, str):
             raise ValidationError(f"The keys of a JSON object are strings, not of type {type(key).__name__}.")
@@ -138,13 +140,24 @@ def _convert_each(convert: Callable[[Any], Any], values: Iterable[tuple[Any, Any
 
 
 def sentences(error: Exception, place: str = "") -> list[ErrorDetail]:
-    """What is wrong, however an UNFIT error has it, as a flat list, each sentence with the place before it."""
+    """What an UNFIT error says is wrong, as a flat list, each sentence with the place before it."""
     if isinstance(error, ValidationError):
         return list(_flatten(error.detail, place))
     if isinstance(error, DjangoValidationError):
         return list(_flatten(get_error_detail(error), place))
-    logger.info("A parameter did not expect a value: %s", error, exc_info=error)
+    logger.info("A parameter did not expect a value, which is refused: %s", error, exc_info=error)
     return [ErrorDetail(f"{place}This value is not valid.", "invalid")]
+
+
+def errors_by_name(error: ValidationError | DjangoValidationError) -> dict[str, list[ErrorDetail]]:
+    """What a ValidationError says, as ``{name: [sentence, …]}``; what has no name stands under `non_field_errors`."""
+    detail: Any = error.detail if isinstance(error, ValidationError) else get_error_detail(error)
+    if not isinstance(detail, Mapping):
+        detail = {NO_NAME: detail}
+    named: dict[str, list[ErrorDetail]] = {}
+    for name, said in detail.items():
+        named.setdefault(NO_NAME if name == NON_FIELD_ERRORS else str(name), []).extend(_flatten(said, ""))
+    return named
 
 
 def _flatten(detail: Any, place: str) -> Iterator[ErrorDetail]:
@@ -159,7 +172,7 @@ def _flatten(detail: Any, place: str) -> Iterator[ErrorDetail]:
 
 
 def echo(value: object) -> str:
-    """The caller's own value inside a sentence: short, and free of what UTF-8 has no bytes for."""
+    """The caller's own value as a sentence quotes it: short, and without what UTF-8 has no bytes for."""
     text = value if isinstance(value, str) else repr(value)
     text = text if len(text) <= MAX_ECHO else f"{text[:MAX_ECHO]}…"
     return text.encode(errors="replace").decode()

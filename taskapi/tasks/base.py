@@ -1,4 +1,4 @@
-"""What a developer writes: a Task class. It can be imported while Django reads its settings."""
+"""The class of all tasks."""
 
 from __future__ import annotations
 
@@ -6,23 +6,30 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from datetime import datetime, timedelta
 from inspect import cleandoc
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, Unpack
 
 from asgiref.sync import sync_to_async
 
 from taskapi.params import Parameter, object_schema
-from taskapi.tasks.doors import doors
+from taskapi.tasks import doors
 from taskapi.tasks.progress import Speaker, Tracked
 
 if TYPE_CHECKING:
     from taskapi.models import TaskInfo
 
-__all__ = ["Task"]
-
 T = TypeVar("T")
 
 
-# Who listens to a task whose `run` is called directly, in a test for example.
+class StartOptions(TypedDict, total=False):
+    """The keyword arguments of `Task.start`, for functions that pass them on."""
+
+    user: Any
+    delay: float | timedelta | None
+    run_at: datetime | None
+    idempotency_key: str | None
+
+
+# The speaker of a task whose `run` is called directly, in a test for example: nobody listens to it.
 _nobody: Speaker = Speaker(None, None, wake=lambda: _nobody.collect())  # noqa: PLW0108 - it is not there yet
 
 
@@ -41,12 +48,12 @@ class Task:
     throttle_classes: ClassVar[Iterable[Any]] = ()  # DRF's, added to those of the project
     queue: ClassVar[str] = "default"
     timeout: ClassVar[float | None] = None  # seconds
-    isolation: ClassVar[Literal["process"] | None] = None  # "process": it runs in one of its own, which can be ended
-    max_attempts: ClassVar[int] = 3  # executions in all, but for those that a worker handed back when it had to end
+    isolation: ClassVar[Literal["process"] | None] = None  # "process": a process for each run, which can be ended
+    max_attempts: ClassVar[int] = 3  # executions in all; those that a worker handed back do not count
     retry_on: ClassVar[tuple[type[Exception], ...]] = ()  # exceptions after which it is tried again
     retry_delay: ClassVar[float] = 1.0  # seconds before the second try; doubling
-    retain: ClassVar[float | timedelta | EllipsisType | None] = ...  # how long a finished run is kept, in seconds or a
-    # timedelta; None: for ever; left as it is: TASK_API_RETENTION
+    # How long a finished run is kept: seconds or a timedelta; None: for ever; not set: TASK_API_RETENTION
+    retain: ClassVar[float | timedelta | EllipsisType | None] = ...
 
     info: TaskInfo  #: the run, inside `run`
 
@@ -76,17 +83,26 @@ class Task:
         self._speaker.add_message(message)
 
     def check_cancelled(self) -> None:
-        """Raise Interrupted where the run has to stop."""
+        """Raise Interrupted if the run has to stop."""
         self._speaker.check_interrupted()
 
     def track(self, iterable: Iterable[T] | AsyncIterable[T], target: float | None = None) -> Tracked[T]:
         """Yield the items, for `for` or `async for`, and advance the progress by one after each.
 
-        The target is `target`, or else the number of items where that is known.
+        The target is `target`, or else the number of items if it is known.
         """
         return Tracked(self._speaker, iterable, target)
 
     # Starting it
+
+    @classmethod
+    def validate(cls, inputs: dict[str, Any], *, user: Any) -> dict[str, Any]:
+        """Return the inputs to use; override it to refuse or change what a caller gave.
+
+        Called before each start with the converted inputs, defaults included. `user` is None for nobody. Raise
+        ValidationError, Django's or REST framework's, with ``{name: [sentence, …]}`` or with a sentence.
+        """
+        return inputs
 
     @classmethod
     def start(
@@ -104,10 +120,10 @@ class Task:
         row, and IdempotencyConflict.
         """
         given = {} if inputs is None else inputs
-        return doors.runs.start(cls, given, user=user, delay=delay, run_at=run_at, idempotency_key=idempotency_key)
+        return doors.runs().start(cls, given, user=user, delay=delay, run_at=run_at, idempotency_key=idempotency_key)
 
     @classmethod
-    async def astart(cls, inputs: Mapping[str, Any] | None = None, **options: Any) -> TaskInfo:
+    async def astart(cls, inputs: Mapping[str, Any] | None = None, **options: Unpack[StartOptions]) -> TaskInfo:
         """As `start`, for async code."""
         return await sync_to_async(cls.start)(inputs, **options)
 

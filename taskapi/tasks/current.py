@@ -1,4 +1,4 @@
-"""Which run calls: known to the code that a worker calls on behalf of a run, and to all that this code calls."""
+"""Which run calls: known to the code that a worker calls for a run, and to all that this code calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ current_run: contextvars.ContextVar[CurrentRun | None] = contextvars.ContextVar(
 
 @contextmanager
 def waiting_for(info: Any) -> Iterator[Callable[[], object]]:
-    """Inside, the run that calls this, if there is one, waits for `info`.
+    """Inside, the run that calls this waits for `info`; if no run calls, nothing waits.
 
     Yields a function: call it each time that `info` has been looked at and has not ended.
     """

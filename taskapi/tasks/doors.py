@@ -1,36 +1,35 @@
-"""The one knot in the layers, and where it is untied.
+"""The one import that points up in the layers: `Task.start()` and `info.cancel()` call `taskapi.runs`.
 
-`Task.start()` and `info.cancel()` are what users know, and what they do is in `taskapi.runs`, far above the
-classes that they are methods of: a Task has to be importable while Django reads its settings, and a model
-while it loads the apps. So those methods call `doors.runs`, and the app config, which stands above all,
-puts `taskapi.runs` there in `ready()`.
+A Task may be imported while Django reads its settings, and a model while Django loads the apps: too early for
+`taskapi.runs`. So it is imported when one of those methods is called. `pyproject.toml` declares this exception.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
+from django.apps import apps
 from django.core.exceptions import AppRegistryNotReady
 
 if TYPE_CHECKING:
     from taskapi.models import TaskInfo
+    from taskapi.tasks.base import StartOptions, Task
 
 
-class Runs(Protocol):
-    """What `taskapi.runs` does for the methods below it."""
+class RunsModule(Protocol):
+    """What those methods use of `taskapi.runs`; mypy checks that the module has it."""
 
-    def start(self, task: Any, inputs: Any, **options: Any) -> TaskInfo: ...
+    def start(self, task: type[Task], inputs: Any, **options: Unpack[StartOptions]) -> TaskInfo: ...
 
     def cancel(self, info: TaskInfo) -> bool: ...
 
     def retry(self, info: TaskInfo) -> TaskInfo: ...
 
 
-class _Doors:
-    runs: Runs
-
-    def __getattr__(self, name: str) -> Any:
+def runs() -> RunsModule:
+    """The module `taskapi.runs`; AppRegistryNotReady before Django has loaded the apps."""
+    if not apps.models_ready:
         raise AppRegistryNotReady("Runs can be started once Django has loaded the app 'taskapi'.")
+    from taskapi import runs  # too early at the top of the file
 
-
-doors = _Doors()
+    return runs

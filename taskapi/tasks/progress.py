@@ -1,7 +1,7 @@
 """What a running attempt says: calls that store and return, for an executor that collects.
 
-The one thing here that has to be fast is the call: a task may report each of ten million items. So a call
-writes an attribute, and only the first one since the last collection wakes the event loop.
+The calls have to be fast: a task may report each of ten million items. So a call writes an attribute, and only the
+first call since the last collection wakes the event loop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from taskapi.protocol import MAX_DEPTH, SAFE_INTEGER, is_too_deep
 T = TypeVar("T")
 
 
-class Said(NamedTuple):
+class ProgressUpdate(NamedTuple):
     """What an attempt has said since the last collection: the latest numbers, and each message."""
 
     target: int | None
@@ -30,8 +30,8 @@ class Said(NamedTuple):
 class Speaker:
     """The task's side and the executor's side of one attempt's progress.
 
-    No lock: CPython switches threads between two of the statements here but not within
-    ``speaker.progress += n``, and the order of statements makes up for the rest (see `collect`).
+    No lock: CPython may switch threads between two of the statements here, but not within
+    ``speaker.progress += n``. The order of the statements does the rest (see `collect`).
     """
 
     __slots__ = ("_interrupted", "_messages", "_wake", "pending", "progress", "target")
@@ -39,7 +39,7 @@ class Speaker:
     def __init__(self, target: int | None, progress: int | None, wake: Callable[[], object]) -> None:
         self.target = target
         self.progress = progress
-        self.pending = False  # something was said that nobody has collected
+        self.pending = False  # something was said that was not collected yet
         self._messages: deque[Any] = deque()
         self._wake = wake  # called from the task's thread
         self._interrupted = False
@@ -66,21 +66,21 @@ class Speaker:
         if not self.pending:
             self.changed()
 
-    def repeat(self, said: Said) -> None:
-        """Say what another speaker has said; whether that one is interrupted is its own matter."""
-        self.target, self.progress = said.target, said.progress
-        self._messages.extend(said.messages)
+    def repeat(self, update: ProgressUpdate) -> None:
+        """Say what another speaker has said. It raises no Interrupted: that speaker's task is interrupted by itself."""
+        self.target, self.progress = update.target, update.progress
+        self._messages.extend(update.messages)
         self.pending = True
         self._wake()
 
     def check_interrupted(self) -> None:
-        """Raise Interrupted where the attempt has to stop: once, so that the task can say something as it cleans up."""
+        """Raise Interrupted if the attempt has to stop: once, so that the task can say something as it cleans up."""
         if self._interrupted:
             self._interrupted = False
             raise Interrupted
 
     def changed(self) -> None:
-        """Ask to be collected; in the calls above only when nobody was asked yet."""
+        """Ask to be collected. The calls above do it once for each collection."""
         self.check_interrupted()
         self.pending = True
         self._wake()
@@ -90,17 +90,17 @@ class Speaker:
         self._interrupted = True
         self.pending = False
 
-    def collect(self) -> Said:
+    def collect(self) -> ProgressUpdate:
         """What was said since the last collection.
 
-        `pending` falls before anything is read, and a call raises it after it has written: what is said
-        during a collection is in it, or wakes the next one.
+        `pending` becomes false before anything is read here, and true after a call has written. So what is said
+        during a collection is in it, or asks for the next one.
         """
         self.pending = False
         messages = []
         while self._messages:
             messages.append(self._messages.popleft())
-        return Said(_bounded(self.target), _bounded(self.progress), messages)
+        return ProgressUpdate(_bounded(self.target), _bounded(self.progress), messages)
 
 
 _TOO_DEEP = f"A message may have lists and dicts inside one another {MAX_DEPTH} deep at most."
@@ -108,7 +108,7 @@ _encoder = DjangoJSONEncoder(allow_nan=False)
 
 
 def _json(message: Any) -> Any:
-    """The message as JSON: what cannot be sent fails in the task's own line, and what changes later stays as said."""
+    """The message as JSON, made now: what cannot be sent fails in the task's line, and later changes do not count."""
     try:
         value = json.loads(_encoder.encode(message))
     except RecursionError:
@@ -119,7 +119,7 @@ def _json(message: Any) -> Any:
 
 
 def _integer(value: Any) -> int:
-    """A number without its fraction, as in 1.x; TypeError for what is no number."""
+    """A number without its fraction, as in 1.x; TypeError if it is no number."""
     if isinstance(value, (str, bytes)):
         raise TypeError(f"expected a number, got {value!r}")
     return int(value)
@@ -132,8 +132,8 @@ def _bounded(value: int | None) -> int | None:
 class Tracked(Generic[T]):
     """The items of an iterable, for `for` and for `async for`; each advances the progress when the next is asked for.
 
-    The target, where none is given, is the number of items where it can be known: asked for when the loop
-    begins, because a queryset answers with a query.
+    Without a target, the number of items is the target, if it can be known. It is asked for when the loop begins,
+    because a queryset answers with a query.
     """
 
     def __init__(self, speaker: Speaker, items: Iterable[T] | AsyncIterable[T], target: float | None) -> None:

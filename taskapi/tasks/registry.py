@@ -20,7 +20,7 @@ from taskapi.tasks.base import Task
 
 
 def load(entry: Any) -> type[Task]:
-    """The class of one entry of the setting; ImportError or TypeError with a sentence."""
+    """The class of one entry of the setting; ImportError or TypeError that says why there is none."""
     task = import_string(entry) if isinstance(entry, str) else entry
     if not (inspect.isclass(task) and issubclass(task, Task)):
         raise TypeError(f"expected a subclass of taskapi.tasks.Task, got {task!r}")
@@ -46,12 +46,12 @@ def get_task(name: str) -> type[Task]:
 
 
 def version() -> str:
-    """The same in all workers that can execute the same runs: of this database, and with this code of these tasks."""
+    """Equal in all workers that can execute the same runs: they have this database, and this code of these tasks."""
     return _version(settings.background_tasks, _installation())
 
 
 def _installation() -> str:
-    """Which of several installations this is: by its databases, and by its secret, for they may have the same names."""
+    """Which of several installations this is: by its databases, and by its secret, as databases may share a name."""
     addresses = [
         [database.get(name) for name in ("HOST", "PORT", "NAME")] for database in connections.settings.values()
     ]

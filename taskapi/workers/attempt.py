@@ -14,7 +14,7 @@ from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import SEQ_PROGRESS, SEQ_STATE, SEQ_STATUS, SEQ_TARGET, Event, Report
 from taskapi.runs import Outcome
 from taskapi.store.ledger import Ledger
-from taskapi.tasks.progress import Said, Speaker
+from taskapi.tasks.progress import ProgressUpdate, Speaker
 from taskapi.workers.call import Interruption, TaskCall
 from taskapi.workers.contexts import RunContext
 
@@ -166,13 +166,13 @@ class Attempt:
         else:
             self.interrupt(Interruption.LOST)
 
-    def _monotonic(self, said: Said) -> Said:
+    def _monotonic(self, said: ProgressUpdate) -> ProgressUpdate:
         """Progress never goes backwards within an attempt."""
         if self._progress is not None and (said.progress is None or said.progress < self._progress):
             return said._replace(progress=self._progress)
         return said
 
-    def _state(self, said: Said) -> dict[str, int | None]:
+    def _state(self, said: ProgressUpdate) -> dict[str, int | None]:
         return {"target": said.target, "progress": said.progress}
 
     def _rows(self, messages: list[Any]) -> list[TaskMessage]:
@@ -182,7 +182,7 @@ class Attempt:
             for n, body in enumerate(messages)
         ]
 
-    def _report(self, said: Said, messages: list[TaskMessage], seq: int, final: TaskInfo | None) -> Report:
+    def _report(self, said: ProgressUpdate, messages: list[TaskMessage], seq: int, final: TaskInfo | None) -> Report:
         """What followers are told of a write, and remember that they were."""
         uuid, attempt = self.info.uuid, self.info.attempt
         told: list[Event] = [protocol.message_event(uuid, attempt, row.seq, row.index, row.body) for row in messages]

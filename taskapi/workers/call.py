@@ -30,7 +30,7 @@ from rest_framework.exceptions import ValidationError
 from taskapi import runs
 from taskapi.exceptions import Interrupted, TaskError, UnknownTask
 from taskapi.models import TaskInfo
-from taskapi.params import dump_outputs, misfit, parse_inputs
+from taskapi.params import ConversionContext, dump_outputs, misfit, parse_inputs
 from taskapi.protocol.states import ErrorCode, Status
 from taskapi.runs import Outcome
 from taskapi.store.database import tidy_connections
@@ -219,7 +219,7 @@ def with_connections(function: Callable[[], T], run: object = None) -> T:
 
 def _parse(task: Task) -> dict[str, Any]:
     try:
-        return parse_inputs(task.inputs, task.info.inputs)
+        return parse_inputs(task.inputs, task.info.inputs, ConversionContext(task.info.user, task.info))
     except ValidationError as error:
         raise Unfit(_sentence(error)) from None
 
@@ -264,7 +264,7 @@ def _succeed(task: Task, result: Any) -> Outcome:
     if len(spec) == 1 and not (isinstance(result, Mapping) and result.keys() == spec.keys()):
         result = dict.fromkeys(spec, result)
     try:
-        return Outcome(Status.SUCCEEDED, dump_outputs(spec, result))
+        return Outcome(Status.SUCCEEDED, dump_outputs(spec, result, ConversionContext(task.info.user, task.info)))
     except ValidationError as error:
         logger.error("Task %s returned invalid outputs: %s", task.name, _sentence(error))
         return Outcome.failed(ErrorCode.INVALID_OUTPUTS, f"The task returned invalid outputs. {_sentence(error)}")

@@ -24,6 +24,7 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from taskapi.params import (
     BooleanParameter,
     ChoiceParameter,
+    ConversionContext,
     DateParameter,
     DateTimeParameter,
     DecimalParameter,
@@ -38,6 +39,7 @@ from taskapi.params import (
     StringParameter,
     URLParameter,
     UUIDParameter,
+    current_context,
     dump_outputs,
     dump_values,
     object_schema,
@@ -634,6 +636,75 @@ def test_a_custom_parameter_may_have_attributes_and_a_schema():
     assert parameter == Between(1, 2, help_text="A number")
     with pytest.raises(AttributeError):
         parameter.low = 0
+
+
+# For whom it converts
+
+
+class OwnParameter(Parameter):
+    """Says for whom it converts, in both directions."""
+
+    def to_python(self, value):
+        return (value, current_context().user)
+
+    def to_json(self, value):
+        return [value, current_context().user]
+
+
+class Tags(ListParameter):
+    """A project's own list, which knows nothing of a context."""
+
+    def to_python(self, value):
+        return super().to_python(value.split(","))
+
+
+ANN = ConversionContext(user="ann")
+OWN = {
+    "one": OwnParameter(default="d"),
+    "list": ListParameter(OwnParameter()),
+    "nested": DictParameter(ListParameter(DictParameter(OwnParameter()))),
+    "tags": Tags(OwnParameter()),
+}
+
+
+def test_a_parameter_knows_for_whom_it_converts_however_deep_it_is():
+    given = {"one": 1, "list": [1], "nested": {"a": [{"b": 1}]}, "tags": "1"}
+    assert parse_inputs(OWN, given, ANN) == {
+        "one": (1, "ann"), "list": [(1, "ann")], "nested": {"a": [{"b": (1, "ann")}]}, "tags": [("1", "ann")],
+    }  # fmt: skip
+    values = {"one": 1, "list": [1], "nested": {"a": [{"b": 1}]}, "tags": ["1"]}
+    for dump in (dump_values, dump_outputs):
+        assert dump(OWN, values, ANN) == {
+            "one": [1, "ann"], "list": [[1, "ann"]], "nested": {"a": [{"b": [1, "ann"]}]}, "tags": [["1", "ann"]],
+        }  # fmt: skip
+
+
+def test_a_default_is_converted_for_somebody_too():
+    assert parse_inputs({"a": OwnParameter(default="d")}, {}, ANN) == {"a": (["d", "ann"], "ann")}
+
+
+def test_outside_of_a_conversion_there_is_nobody():
+    with pytest.raises(ValidationError):
+        parse_inputs({"a": IntParameter()}, {"a": "x"}, ANN)
+    context = current_context()
+    assert (context.user, context.run, context.build_absolute_uri("/a/")) == (None, None, "/a/")
+    assert parse_inputs({"a": OwnParameter()}, {"a": 1}) == {"a": (1, None)}
+
+
+def test_a_conversion_inside_another_one_is_for_the_same_unless_it_says_for_whom():
+    class Nesting(Parameter):
+        def to_python(self, value):
+            inner = {"a": OwnParameter()}
+            bob = ConversionContext(user="bob")
+            found = [parse_inputs(inner, {"a": value}), parse_inputs(inner, {"a": value}, bob)]
+            return [*(each["a"] for each in found), current_context().user]
+
+    assert parse_inputs({"a": Nesting()}, {"a": 1}, ANN) == {"a": [(1, "ann"), (1, "bob"), "ann"]}
+
+
+def test_a_context_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        ANN.user = "bob"
 
 
 # A task's inputs

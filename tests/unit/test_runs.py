@@ -25,7 +25,8 @@ from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import DateTimeParameter, IntParameter, JSONParameter, ListParameter, StringParameter
 from taskapi.protocol import first_seq
 from taskapi.protocol.states import ErrorCode, Status
-from taskapi.runs import CANCELLED, Outcome
+from taskapi.runs import CANCELLED, Outcome, moves
+from taskapi.store import rows
 from taskapi.tasks import Task
 from tests.support.backends import Job
 
@@ -393,7 +394,7 @@ def test_a_run_without_a_time_costs_no_statement_more(queue, django_assert_num_q
 def test_a_run_that_changes_each_time_that_it_is_to_be_changed_is_an_error_in_the_end(queue, monkeypatch):
     """As under REPEATABLE READ on MySQL, where a transaction reads what was, and writes what is."""
     held, waiting = begun(), submit().info
-    monkeypatch.setattr(runs.rows, "change", lambda *args: False)
+    monkeypatch.setattr(rows, "change", lambda *args: False)
     with pytest.raises(OperationalError, match=f"The run {held.uuid} had changed each of the 100 times"):
         runs.finish(held, DONE, **said())
     for info in (held, waiting):
@@ -504,13 +505,13 @@ def test_of_workers_that_race_for_a_run_one_gets_it():
 
 def test_a_run_that_somebody_took_between_the_look_and_the_move_is_left_alone(monkeypatch):
     info = TaskInfo.objects.create(task="any")
-    usual = runs._held
+    usual = moves.as_known
 
     def somebody_is_faster(held):
         TaskInfo.objects.update(status="running", attempt=1)
         return usual(held)
 
-    monkeypatch.setattr(runs, "_held", somebody_is_faster)
+    monkeypatch.setattr(moves, "as_known", somebody_is_faster)
     assert runs.begin(info.uuid) is None
     assert row(info)["attempt"] == 1
 
@@ -769,14 +770,14 @@ def test_an_instance_that_is_out_of_date_cancels_what_there_is_now(told):
 @pytest.mark.parametrize("moved_on", ["running", "succeeded"])
 def test_a_run_that_moves_on_while_it_is_cancelled_is_looked_at_again(told, monkeypatch, moved_on):
     info = TaskInfo.objects.create(task="any")
-    usual, moves = runs._held, []
+    usual, moved = moves.as_known, []
 
     def meanwhile(held):
-        if not moves:
-            moves.append(TaskInfo.objects.update(status=moved_on))
+        if not moved:
+            moved.append(TaskInfo.objects.update(status=moved_on))
         return usual(held)
 
-    monkeypatch.setattr(runs, "_held", meanwhile)
+    monkeypatch.setattr(moves, "as_known", meanwhile)
     assert info.cancel() is (moved_on == "running")
     assert (info.status, info.cancel_requested) == (moved_on, moved_on == "running")
 

@@ -4,9 +4,9 @@ from itertools import product
 
 import pytest
 
-from taskapi import runs
 from taskapi.models import TaskInfo
 from taskapi.protocol.states import FINAL, MOVES, ErrorCode, Status
+from taskapi.runs.moves import move
 
 # Written out once more: a move that is added to the table by mistake is seen here.
 LEGAL = {
@@ -32,7 +32,7 @@ def test_the_final_ones_are_those_without_a_move():
 @pytest.mark.parametrize(("before", "after"), list(product(Status, Status)))
 def test_a_run_moves_where_the_table_lets_it_and_is_untouched_otherwise(before, after):
     info = TaskInfo.objects.create(task="any", status=before, progress=1)
-    moved = runs._move(info, after, progress=2)
+    moved = move(info, after, progress=2)
     stored = TaskInfo.objects.get()
     expected = (True, after, 2) if (before, after) in LEGAL else (False, before, 1)
     assert (moved, stored.status, stored.progress) == expected
@@ -45,8 +45,8 @@ def test_a_run_moves_where_the_table_lets_it_and_is_untouched_otherwise(before, 
 def test_of_two_that_move_the_same_run_the_second_changes_nothing(first, second):
     info = TaskInfo.objects.create(task="any", status=Status.RUNNING, progress=0)
     mine, yours = TaskInfo.objects.get(pk=info.pk), TaskInfo.objects.get(pk=info.pk)
-    assert runs._move(mine, first, progress=1)
-    assert not runs._move(yours, second, progress=2)
+    assert move(mine, first, progress=1)
+    assert not move(yours, second, progress=2)
     info.refresh_from_db()
     assert (info.status, info.progress) == (first, 1)
     assert (yours.status, yours.progress) == (Status.RUNNING, 0)
@@ -56,7 +56,7 @@ def test_of_two_that_move_the_same_run_the_second_changes_nothing(first, second)
 def test_a_later_attempt_is_not_moved_by_an_earlier_one():
     info = TaskInfo.objects.create(task="any", status=Status.RUNNING, attempt=1)
     TaskInfo.objects.update(attempt=2)
-    assert not runs._move(info, Status.SUCCEEDED)
+    assert not move(info, Status.SUCCEEDED)
     info.refresh_from_db()
     assert info.status == Status.RUNNING
 

@@ -1,16 +1,20 @@
 """What a developer writes: how it is started, described, and tried without a worker."""
 
 from datetime import timedelta
+from inspect import signature
 
 import pytest
 from asgiref.sync import iscoroutinefunction
+from django.apps import apps
 from django.contrib.auth.models import User
+from django.core.exceptions import AppRegistryNotReady
 from django.utils import timezone
 
+from taskapi import runs
 from taskapi.exceptions import IdempotencyConflict, Interrupted, InvalidInputs
 from taskapi.models import TaskInfo
 from taskapi.params import ListParameter, NumberParameter, StringParameter
-from taskapi.tasks import Task
+from taskapi.tasks import StartOptions, Task
 from taskapi.tasks.progress import Speaker
 from tests.support.backends import Job
 
@@ -97,6 +101,24 @@ def test_a_run_may_be_started_at_a_moment_and_under_a_key(queue):
     info = Sum.start({"numbers": []}, run_at=moment, idempotency_key="k")
     assert info.run_at == moment
     assert Sum.start({"numbers": []}, idempotency_key="k") == info
+
+
+def test_the_keywords_of_every_start_are_typed():
+    """So that mypy tells a project of a wrong name."""
+    for function, options in ((Task.start, StartOptions), (runs.draft, runs.DraftOptions)):
+        parameters = signature(function).parameters.values()
+        assert options.__optional_keys__ == {given.name for given in parameters if given.kind is given.KEYWORD_ONLY}
+    assert Task.astart.__annotations__["options"] == "Unpack[StartOptions]"
+    assert runs.start.__annotations__["options"] == "Unpack[StartOptions]"
+    assert runs.submit.__annotations__["options"] == "Unpack[DraftOptions]"
+
+
+def test_nothing_is_started_before_django_has_loaded_the_apps(monkeypatch):
+    info = TaskInfo()
+    monkeypatch.setattr(apps, "models_ready", False)
+    for start in (Sum.start, info.cancel, info.retry):
+        with pytest.raises(AppRegistryNotReady, match="once Django has loaded the app 'taskapi'"):
+            start()
 
 
 # Reporting
@@ -258,6 +280,6 @@ def test_only_what_the_contract_names_is_public():
     assert public == {
         "name", "inputs", "outputs", "permission_classes", "throttle_classes", "queue", "timeout", "max_attempts",
         "retry_on", "retry_delay", "retain", "isolation", "set_target", "set_progress", "inc_progress", "add_message",
-        "check_cancelled", "track", "start", "astart", "describe",
+        "check_cancelled", "track", "validate", "start", "astart", "describe",
     }  # fmt: skip
     assert iscoroutinefunction(Task.astart)

@@ -101,6 +101,7 @@ def _check_task(task: type[Task]) -> Iterator[CheckMessage]:
             )
             return
     yield from _check_attributes(task)
+    yield from _check_validate(task)
     yield from _check_run(task)
 
 
@@ -115,6 +116,22 @@ def _check_attributes(task: type[Task]) -> Iterator[CheckMessage]:
                 obj=task,
                 id="taskapi.E007",
             )
+
+
+def _check_validate(task: type[Task]) -> Iterator[CheckMessage]:
+    """Whether `validate` can be called as each start calls it: on the class, with the inputs and the user."""
+    of_class = isinstance(inspect.getattr_static(task, "validate"), (classmethod, staticmethod))
+    try:
+        inspect.signature(task.validate).bind({}, user=None)
+    except TypeError:
+        of_class = False
+    if not of_class or iscoroutinefunction(task.validate):
+        yield checks.Error(
+            f"The `validate` of the task {_path(task)} cannot be called with the inputs and the user of a new run.",
+            hint="Write `@classmethod`, and below it `def validate(cls, inputs, *, user):`. It may not be async.",
+            obj=task,
+            id="taskapi.E009",
+        )
 
 
 def _check_run(task: type[Task]) -> Iterator[CheckMessage]:

@@ -36,4 +36,6 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.integration.contract.tasks.Members",
     "tests.integration.contract.tasks.OncePerDay",
     "tests.integration.contract.tasks.Large",
+    "tests.integration.contract.validating.Order",
+    "tests.integration.contract.validating.AsyncOrder",
 ]

@@ -1,0 +1,36 @@
+"""How a run is asked to stop."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from taskapi import events
+from taskapi.models import TaskInfo
+from taskapi.protocol.states import Status
+from taskapi.runs.ending import end, final_report
+from taskapi.runs.moves import as_known, refresh, tries
+from taskapi.runs.outcomes import CANCELLED
+from taskapi.runs.queueing import on_commit
+from taskapi.store import rows
+
+
+def cancel(info: TaskInfo) -> bool:
+    """Ask a run to stop; False if it has ended.
+
+    A run that waits is cancelled here. The worker of a run that is executed is told by a flag in the row, which it
+    reads each time that it renews its lease, and by an event, which is sooner.
+    """
+    # No transaction of its own: each try is one statement, so SQLite need not wait for a lock that it would be refused.
+    refresh(info)
+    for _ in tries(info):
+        if info.is_final:
+            return False
+        if info.status == Status.PENDING and end(info, CANCELLED, cancel_requested=True):
+            on_commit(partial(events.publish_from_thread, info.uuid, final_report(info)))
+            return True
+        if info.status == Status.RUNNING and rows.change(as_known(info), {"cancel_requested": True}):
+            info.cancel_requested = True
+            on_commit(partial(events.tell_workers, info.uuid, info.attempt))
+            return True
+        refresh(info, lock=True)  # it has moved on meanwhile
+    return False

@@ -1,0 +1,150 @@
+"""How a run is recorded, and queued once its row is committed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from copy import copy
+from datetime import datetime, timedelta
+from functools import partial
+from types import EllipsisType
+from typing import Any, NamedTuple, Unpack
+from uuid import UUID, uuid4
+
+from django.db import IntegrityError, router, transaction
+
+from taskapi.conf import as_duration, settings
+from taskapi.exceptions import IdempotencyConflict, InvalidInputs, NotFinished
+from taskapi.models import TaskInfo
+from taskapi.params import ConversionContext
+from taskapi.protocol import encode
+from taskapi.runs.attempts import read_user
+from taskapi.runs.inputs import GivenInputs
+from taskapi.runs.moves import refresh
+from taskapi.runs.queueing import enqueue, later, on_commit
+from taskapi.store import rows
+from taskapi.tasks import StartOptions, Task
+from taskapi.tasks.registry import get_task
+
+
+class DraftOptions(StartOptions, total=False):
+    """The keyword arguments of `draft`: those of `Task.start`, and what the doors add."""
+
+    uuid: UUID
+    build_absolute_uri: Callable[[str], str]
+
+
+class Submission(NamedTuple):
+    """A run, and whether this call made it (or an earlier one, with the same idempotency key)."""
+
+    info: TaskInfo
+    created: bool
+
+
+def submit(task: type[Task], inputs: Any, **options: Unpack[DraftOptions]) -> Submission:
+    """Record a run of the task, and queue it once the row is committed; arguments and errors as of `draft`."""
+    return save(draft(task, inputs, **options))
+
+
+def start(task: type[Task], inputs: Any, **options: Unpack[StartOptions]) -> TaskInfo:
+    """As `submit`, for a caller that need not know whether the run is new."""
+    return submit(task, inputs, **options).info
+
+
+def retry(info: TaskInfo) -> TaskInfo:
+    """Start a new run of the same inputs, with the same user; NotFinished if this one has not ended."""
+    refresh(info)
+    if not info.is_final:
+        raise NotFinished(info)
+    return start(get_task(info.task), info.inputs, user=read_user(info))
+
+
+def draft(
+    task: type[Task],
+    inputs: Any,
+    *,
+    user: Any = None,
+    delay: float | timedelta | None = None,
+    run_at: datetime | None = None,
+    idempotency_key: str | None = None,
+    uuid: UUID | None = None,
+    build_absolute_uri: Callable[[str], str] = str,
+) -> TaskInfo:
+    """A run of the task that is not recorded yet; its inputs are converted and validated. Raises InvalidInputs.
+
+    `user` is a user, or AnonymousUser or None for nobody. `delay` is in seconds. If `validate` refuses inputs that it
+    accepted before under the same idempotency key, this is the run of that time.
+    """
+    owner = user if user is not None and user.is_authenticated else None
+    accepted = GivenInputs(task, inputs, ConversionContext(owner, None, build_absolute_uri))
+    info = TaskInfo(
+        uuid=uuid or uuid4(),
+        task=task.name,
+        queue=task.queue,
+        user=owner,
+        run_at=_start_time(delay, run_at),
+        max_attempts=task.max_attempts,
+        retain=settings.retention if isinstance(task.retain, EllipsisType) else as_duration(task.retain),
+    )
+    if idempotency_key is not None:
+        info.idempotency = _digest(str(info.user_id or ""), task.name, idempotency_key)
+        info.idempotency_inputs = _digest(encode(accepted.identity()))
+    try:
+        info.inputs = accepted.to_record()
+    except InvalidInputs:
+        earlier = None if info.idempotency is None else _same_start(info)
+        if earlier is None:
+            raise
+        return earlier
+    return info
+
+
+def save(draft: TaskInfo) -> Submission:
+    """Record a drafted run, and queue it once the row is committed; or find the run of its idempotency key.
+
+    Raises IdempotencyConflict, which leaves no row.
+    """
+    if draft.pk:  # the earlier run of its idempotency key
+        return Submission(draft, created=False)
+    info = copy(draft)  # an instance keeps its id, and after a rollback this is called again
+    if info.idempotency is None:
+        rows.insert(info)
+    else:
+        earlier = _insert_once(info)
+        if earlier is not None:
+            return Submission(earlier, created=False)
+    on_commit(partial(enqueue, info))
+    return Submission(info, created=True)
+
+
+def _start_time(delay: float | timedelta | None, run_at: datetime | None) -> datetime | None:
+    if delay is None:
+        return run_at
+    if run_at is not None:
+        raise ValueError("Give `delay` or `run_at`, not both.")
+    return later(delay if isinstance(delay, timedelta) else timedelta(seconds=delay))
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode(errors="surrogatepass")).hexdigest()
+
+
+def _same_start(info: TaskInfo) -> TaskInfo | None:
+    """The earlier run of the same idempotency key and the same inputs."""
+    same = TaskInfo.rows().filter(idempotency=info.idempotency, idempotency_inputs=info.idempotency_inputs)
+    return same.first()
+
+
+def _insert_once(info: TaskInfo) -> TaskInfo | None:
+    """Insert the run, or return the one that has its idempotency key already."""
+    try:
+        with transaction.atomic(router.db_for_write(TaskInfo)):
+            rows.insert(info)
+    except IntegrityError:
+        earlier = TaskInfo.rows().filter(idempotency=info.idempotency).first()
+        if earlier is None:  # it is not the key: the user was deleted, say
+            raise
+        if earlier.idempotency_inputs != info.idempotency_inputs:
+            raise IdempotencyConflict from None
+        return earlier
+    return None
