@@ -20,4 +20,4 @@ class TaskAPIConfig(AppConfig):
         user = get_user_model()
         for model in apps.get_models():
             if issubclass(model, user):  # a proxy has signals of its own
-                pre_delete.connect(models.before_user, sender=model, dispatch_uid="taskapi")
+                pre_delete.connect(models.before_user_deletion, sender=model, dispatch_uid="taskapi")

@@ -84,7 +84,14 @@ class TaskAPIView(APIView):
         self.task = get_task(task)
         self.check_permissions(self.request)
         self.check_throttles(self.request)
-        return runs.draft(self.task, inputs, user=self.request.user, idempotency_key=idempotency_key, uuid=uuid)
+        return runs.draft(
+            self.task,
+            inputs,
+            user=self.request.user,
+            idempotency_key=idempotency_key,
+            uuid=uuid,
+            build_absolute_uri=self.request.build_absolute_uri,
+        )
 
     def cancel_run(self, uuid: UUID) -> TaskInfo:
         """Ask a run that the caller may see to stop; AlreadyFinished if it has ended."""

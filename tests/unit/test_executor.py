@@ -873,7 +873,7 @@ async def test_a_task_that_blocks_the_loop_past_its_timeout_is_told_of_afterward
 
 @pytest.mark.parametrize("run", [run_until_interrupted, wait_for_ever], ids=["sync", "async"])
 async def test_a_task_that_stops_is_nothing_to_tell_of(bench, caplog, monkeypatch, run):
-    monkeypatch.setattr(execution, "NOTICE", 1.5)  # more than a busy machine takes
+    monkeypatch.setattr("taskapi.workers.attempt.NOTICE", 1.5)  # more than a busy machine takes
     info = await bench.run(make(run, timeout=0.05))
     assert info.error["code"] == "timeout"
     await asyncio.sleep(1.7)  # longer than a task may take to stop
