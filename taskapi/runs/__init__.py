@@ -31,7 +31,7 @@ from taskapi.conf import as_duration, settings
 from taskapi.exceptions import IdempotencyConflict, InvalidInputs, NotFinished
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import Parameter, dump_values, is_given, parse_inputs
-from taskapi.protocol import SEQ_STATE, Report, encode, finished_event, first_seq, status_event
+from taskapi.protocol import SEQ_STATE, Report, State, encode, first_seq
 from taskapi.protocol.states import FINAL, MOVES, ErrorCode, Status
 from taskapi.store import rows
 from taskapi.tasks.registry import get_task
@@ -517,9 +517,8 @@ def retry(info: TaskInfo) -> TaskInfo:
 
 def final_report(info: TaskInfo) -> Report:
     """What followers are told of a run that ended, or waits again, without a word of its attempt."""
-    event = finished_event(info) if info.is_final else status_event(info.uuid, info.attempt, info.seq, info.status)
-    since = info.seq - 1  # nobody knows what was heard before
-    return Report(info.seq, since, info.message_count, info.is_final, [event])
+    before = State(info.uuid, info.seq - 1)  # nobody knows what was heard before
+    return Report.between(before, info, info.message_count)
 
 
 def on_commit(function: Callable[[], object]) -> None:

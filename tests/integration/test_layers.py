@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 
 from taskapi.backends.redis import channel_layer_host
 from taskapi.conf import DEFAULT_REDIS_PREFIX as PREFIX
-from taskapi.events import pubsub as layers
+from taskapi.events import pubsub
 from taskapi.events.pubsub import PubSubLayer
 
 
@@ -35,13 +35,13 @@ async def test_what_is_published_at_once_arrives_in_its_order_and_in_one_round_t
     await layer.group_add("g", channel)
     await publish(layer, 0)  # the connections are there
     batches = []
-    send = layers._Connection._send
+    send = pubsub._Connection._send
 
     async def counted(self, batch):
         batches.append(len(batch))
         await send(self, batch)
 
-    monkeypatch.setattr(layers._Connection, "_send", counted)
+    monkeypatch.setattr(pubsub._Connection, "_send", counted)
     assert await publish(layer, *range(1, 101)) == [None] * 100
     assert [(await layer.receive(channel))["number"] for _ in range(101)] == list(range(101))
     assert batches == [100]

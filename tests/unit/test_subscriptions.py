@@ -14,8 +14,11 @@ from django.db import connection
 from taskapi import events, protocol
 from taskapi.conf import settings
 from taskapi.consumers.tasks import TaskConsumer
-from taskapi.events import subscriptions
-from taskapi.events.subscriptions import Hub, Subscription, get_hub
+from taskapi.events import channel_layer, subscription
+from taskapi.events import hub as hubs
+from taskapi.events import messages as reading
+from taskapi.events.hub import Hub, get_hub
+from taskapi.events.subscription import Subscription
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import SEQ_SPAN, Event, Report, first_seq
 from taskapi.store.database import in_database
@@ -42,9 +45,9 @@ class Follower:
     async def start(self, after=0):
         """Show the run as its row is now, as the consumer does."""
         info = await TaskInfo.objects.aget(uuid=self.subscription.uuid)
-        messages = await sync_to_async(subscriptions.read_messages)(info, after, subscriptions.SHOWN)
-        first = protocol.first_frame({"type": "snapshot"}, info, after, messages, settings.sent_frame_bytes)
-        await self.subscription.start(info, first)
+        messages = await sync_to_async(reading.read_messages)(info, after, reading.SHOWN)
+        snapshot = protocol.snapshot({"type": "snapshot"}, info, after, messages, settings.sent_frame_bytes)
+        await self.subscription.start(info, snapshot)
         return self
 
     def hear(self, *reports):
@@ -133,8 +136,8 @@ class Held:
 
 @pytest.fixture
 def held(monkeypatch):
-    held = Held(subscriptions._read_changes)
-    monkeypatch.setattr(subscriptions, "_read_changes", held)
+    held = Held(subscription._read_changes)
+    monkeypatch.setattr(subscription, "_read_changes", held)
     yield held
     held.going.set()
 
@@ -206,7 +209,7 @@ async def test_an_end_that_shows_a_gap_is_told_from_the_row():
 
 
 async def test_a_look_that_is_asked_for_while_the_row_is_read_is_not_forgotten(monkeypatch):
-    loop, usual, late = asyncio.get_running_loop(), subscriptions._read_changes, iter(["late"])
+    loop, usual, late = asyncio.get_running_loop(), subscription._read_changes, iter(["late"])
     info = await a_run(**RUNNING)
     follower = await Follower(info).start()
 
@@ -218,7 +221,7 @@ async def test_a_look_that_is_asked_for_while_the_row_is_read_is_not_forgotten(m
             loop.call_soon_threadsafe(follower.subscription.catch_up)
         return found
 
-    monkeypatch.setattr(subscriptions, "_read_changes", read)
+    monkeypatch.setattr(subscription, "_read_changes", read)
     follower.subscription.catch_up()
     await until(follower.told)
     assert follower.told() == [("message", "late")]
@@ -226,14 +229,14 @@ async def test_a_look_that_is_asked_for_while_the_row_is_read_is_not_forgotten(m
 
 
 async def test_messages_that_a_follower_has_heard_are_not_read_again(monkeypatch):
-    usual, read = subscriptions._read_changes, []
+    usual, read = subscription._read_changes, []
 
     def reads(*args):
         info, messages = usual(*args)
         read.append([message.body for message in messages])
         return info, messages
 
-    monkeypatch.setattr(subscriptions, "_read_changes", reads)
+    monkeypatch.setattr(subscription, "_read_changes", reads)
     info = await a_run(**RUNNING)
     follower = await Follower(info).start()
     await change(info, (ONE + 5, "m0"), (ONE + 6, "m1"), seq=ONE + 10)
@@ -410,7 +413,7 @@ async def test_a_row_that_cannot_be_read_now_is_read_with_the_next_report(monkey
     follower = await Follower(info).start()
     await change(info, (ONE + 5, "a"), seq=ONE + 9)
     with monkeypatch.context() as patch:
-        patch.setattr(subscriptions, "_read_changes", lambda uuid, known: 1 / 0)
+        patch.setattr(subscription, "_read_changes", lambda uuid, known: 1 / 0)
         follower.subscription.catch_up()
         await until(lambda: "could not be told" in caplog.text)
     follower.hear(report((ONE + 13, "on"), since=ONE + 9))
@@ -584,9 +587,9 @@ async def follow(hub, info, kind=Follower, **options):
 @pytest.fixture
 def quick(monkeypatch):
     """The hub looks often, and does not wait long."""
-    monkeypatch.setattr(subscriptions, "WATCH_INTERVAL", 0.02)
-    monkeypatch.setattr(subscriptions, "CONNECT_TIMEOUT", 0.02)
-    monkeypatch.setattr(subscriptions, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(hubs, "WATCH_INTERVAL", 0.02)
+    monkeypatch.setattr(hubs, "CONNECT_TIMEOUT", 0.02)
+    monkeypatch.setattr(hubs, "FIRST_PAUSE", 0.01)
 
 
 class Talk(Task):
@@ -723,8 +726,8 @@ async def test_that_a_run_was_deleted_is_found():
 @pytest.fixture
 def looks(monkeypatch):
     """The looks at the rows of what is followed, as they happen."""
-    looks, look = [], subscriptions._read_seqs
-    monkeypatch.setattr(subscriptions, "_read_seqs", lambda uuids: (looks.append(uuids), look(uuids))[1])
+    looks, look = [], hubs._read_seqs
+    monkeypatch.setattr(hubs, "_read_seqs", lambda uuids: (looks.append(uuids), look(uuids))[1])
     return looks
 
 
@@ -747,14 +750,14 @@ async def test_a_run_that_is_not_there_yet_is_not_gone(looks):
 @pytest.mark.usefixtures("quick", "memory_layer")
 async def test_a_look_at_all_the_runs_that_are_followed_is_one_query(monkeypatch):
     looks, queries = [], []
-    usual = subscriptions._read_seqs
+    usual = hubs._read_seqs
 
     def look(uuids):
         with connection.execute_wrapper(lambda execute, sql, *rest: (queries.append(sql), execute(sql, *rest))[1]):
             looks.append(uuids)
             return usual(uuids)
 
-    monkeypatch.setattr(subscriptions, "_read_seqs", look)
+    monkeypatch.setattr(hubs, "_read_seqs", look)
     runs = [await a_run(**RUNNING) for _ in range(10)]
     async with opened() as hub:
         for info in (*runs, *runs):
@@ -786,7 +789,7 @@ async def test_who_is_up_to_date_is_left_alone(held, looks):
 
 @pytest.mark.usefixtures("quick", "memory_layer")
 async def test_a_database_that_is_away_for_a_while_does_not_end_the_watch(monkeypatch, caplog):
-    monkeypatch.setattr(subscriptions, "_read_seqs", lambda uuids: 1 / 0)
+    monkeypatch.setattr(hubs, "_read_seqs", lambda uuids: 1 / 0)
     info = await a_run(**RUNNING)
     async with opened() as hub:
         follower = await follow(hub, info)
@@ -802,7 +805,7 @@ async def test_a_database_that_is_away_for_a_while_does_not_end_the_watch(monkey
 @pytest.fixture
 def away(settings, quick):
     settings.CHANNEL_LAYERS = layer("AwayLayer")
-    return events.get_layer()
+    return channel_layer.get_layer()
 
 
 async def published(info, *told, since=0):
@@ -827,7 +830,7 @@ async def test_a_layer_that_comes_later_is_joined(away, monkeypatch):
         follower = await follow(hub, info)
         away.come_back()
         await until(lambda: away.groups)
-        monkeypatch.setattr(subscriptions, "_read_seqs", lambda uuids: {})  # it is not the watch that tells
+        monkeypatch.setattr(hubs, "_read_seqs", lambda uuids: {})  # it is not the watch that tells
         await published(info, (ONE + 9, "live"))
         await until(lambda: said(follower) == ["live"])
 
@@ -839,7 +842,7 @@ async def test_a_layer_that_breaks_is_joined_again_and_what_was_missed_is_told(a
         follower = await follow(hub, info)
         first = await until(lambda: dict(away.groups))
         away.leave()
-        await until(lambda: "The channel layer is not there" in caplog.text)
+        await until(lambda: "Events cannot be heard" in caplog.text)
         await away.flush()  # it restarts, and has forgotten who was in which group
         await change(info, (ONE + 5, "missed"), seq=ONE + 9)
         away.come_back()
@@ -858,7 +861,7 @@ async def test_who_comes_first_after_an_outage_is_in_the_group_at_once(away, pat
         away.come_back()
         await until(hub._connected.is_set)
         await follow(hub, info)
-        assert set(away.groups) == {events.group(info.uuid)}
+        assert set(away.groups) == {channel_layer.group(info.uuid)}
 
 
 async def test_a_layer_that_has_worked_is_soon_tried_again_however_long_it_was_away_before(away, caplog):
@@ -876,7 +879,7 @@ async def test_a_layer_that_has_worked_is_soon_tried_again_however_long_it_was_a
             caplog.clear()
             away.leave()
             broke = await until(lambda: next((at for at in caplog.records if "next try" in at.msg), None))
-            assert broke.args[-1] == subscriptions.FIRST_PAUSE
+            assert broke.args[-1] == hubs.FIRST_PAUSE
 
 
 async def test_what_happens_while_a_layer_is_joined_again_is_told(away, patient, caplog, monkeypatch):
@@ -892,7 +895,7 @@ async def test_what_happens_while_a_layer_is_joined_again_is_told(away, patient,
     async with opened() as hub:
         follower = await follow(hub, info)
         away.leave()
-        await until(lambda: "The channel layer is not there" in caplog.text)
+        await until(lambda: "Events cannot be heard" in caplog.text)
         await away.flush()
         monkeypatch.setattr(away, "group_add", join)
         away.come_back()
@@ -901,8 +904,8 @@ async def test_what_happens_while_a_layer_is_joined_again_is_told(away, patient,
 
 
 async def test_a_group_that_was_joined_with_a_channel_that_is_gone_is_joined_with_the_next(away, monkeypatch):
-    monkeypatch.setattr(subscriptions, "WATCH_INTERVAL", 3600)
-    monkeypatch.setattr(subscriptions, "CONNECT_TIMEOUT", LIMIT)
+    monkeypatch.setattr(hubs, "WATCH_INTERVAL", 3600)
+    monkeypatch.setattr(hubs, "CONNECT_TIMEOUT", LIMIT)
     away.come_back()
     info = await a_run(**RUNNING)
     group_add, joining, going = away.group_add, asyncio.Event(), asyncio.Event()
@@ -916,14 +919,14 @@ async def test_a_group_that_was_joined_with_a_channel_that_is_gone_is_joined_wit
     async with opened() as hub:
         following = asyncio.create_task(follow(hub, info))
         await joining.wait()
-        first = hub._channel
+        first = hub._feed
         away.leave()
-        await until(lambda: hub._channel is None)
+        await until(lambda: hub._feed is None)
         away.come_back()
-        second = await until(lambda: hub._channel)
+        second = await until(lambda: hub._feed)
         going.set()
         await following
-        await until(lambda: second in away.groups.get(events.group(info.uuid), {}))
+        await until(lambda: second.channel in away.groups.get(channel_layer.group(info.uuid), {}))
     assert first != second
 
 
@@ -945,8 +948,8 @@ async def test_a_group_that_could_not_be_joined_is_tried_again(away, monkeypatch
 @pytest.fixture
 def patient(monkeypatch):
     """The hub does not look at all, and waits long enough for it to be noticed."""
-    monkeypatch.setattr(subscriptions, "WATCH_INTERVAL", 3600)
-    monkeypatch.setattr(subscriptions, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(hubs, "WATCH_INTERVAL", 3600)
+    monkeypatch.setattr(hubs, "CONNECT_TIMEOUT", 0.5)
     return 10 * 0.5  # seconds: so long may take what waits once
 
 
@@ -959,8 +962,8 @@ async def test_only_the_first_waits_for_a_layer_that_is_away(away, patient):
 
 async def test_only_the_first_wait_for_a_layer_that_hangs(slow, patient, monkeypatch):
     together, later = [await a_run(**RUNNING) for _ in range(20)], [await a_run(**RUNNING) for _ in range(20)]
-    tries, group_add = [], events.get_layer().group_add
-    monkeypatch.setattr(events.get_layer(), "group_add", lambda *args: tries.append(args) or group_add(*args))
+    tries, group_add = [], channel_layer.get_layer().group_add
+    monkeypatch.setattr(channel_layer.get_layer(), "group_add", lambda *args: tries.append(args) or group_add(*args))
     async with opened() as hub:
         await until(hub._connected.is_set)
         slow.clear()
@@ -974,7 +977,7 @@ async def test_only_the_first_wait_for_a_layer_that_hangs(slow, patient, monkeyp
 
 async def test_a_layer_that_hangs_does_not_keep_the_watch_from_looking(slow, patient, monkeypatch):
     infos = [await a_run(**RUNNING) for _ in range(20)]
-    monkeypatch.setattr(subscriptions, "WATCH_INTERVAL", 0.02)
+    monkeypatch.setattr(hubs, "WATCH_INTERVAL", 0.02)
     slow.clear()
     async with opened() as hub:
         followers = [await follow(hub, info) for info in infos]
@@ -1006,7 +1009,7 @@ async def test_a_message_of_the_layer_that_is_none_of_ours_does_not_end_the_hub(
     info = await a_run(**RUNNING)
     async with opened() as hub:
         follower = await follow(hub, info)
-        await away.group_send(events.group(info.uuid), {"type": "strange"})
+        await away.group_send(channel_layer.group(info.uuid), {"type": "strange"})
         await until(lambda: "not a report of this version" in caplog.text)
         await published(info, (ONE + 9, "live"))
         await until(lambda: said(follower) == ["live"])
@@ -1021,8 +1024,8 @@ async def test_one_channel_of_the_layer_serves_every_follower():
     async with opened() as hub:
         for info in (*runs, *runs):
             await follow(hub, info)
-        groups = events.get_layer().groups
-        assert set(groups) == {events.group(info.uuid) for info in runs}
+        groups = channel_layer.get_layer().groups
+        assert set(groups) == {channel_layer.group(info.uuid) for info in runs}
         assert len({channel for channels in groups.values() for channel in channels}) == 1
 
 
@@ -1047,7 +1050,7 @@ async def test_who_does_not_follow_any_more_hears_nothing():
         await until(lambda: said(stays))
         assert said(goes) == []
         hub.remove(stays.subscription)
-        await until(lambda: not events.get_layer().groups)
+        await until(lambda: not channel_layer.get_layer().groups)
         hub.remove(stays.subscription)  # once more, and nothing happens
 
 
@@ -1069,7 +1072,7 @@ async def test_a_run_that_has_ended_is_followed_no_longer():
     async with opened() as hub:
         follower = await follow(hub, info)
         await published(info, (ONE + 9, "end"))
-        await until(lambda: follower.ended and not events.get_layer().groups)
+        await until(lambda: follower.ended and not channel_layer.get_layer().groups)
         assert hub._followers == {}
 
 
@@ -1092,7 +1095,7 @@ async def test_a_follower_who_cannot_be_sent_to_disturbs_nobody_and_is_told_late
 @pytest.mark.usefixtures("quick", "memory_layer")
 async def test_a_follower_whose_row_cannot_be_read_disturbs_nobody_and_is_told_later(monkeypatch, caplog):
     theirs, ours = await a_run(**RUNNING), await a_run(**RUNNING)
-    read = subscriptions._read_changes
+    read = subscription._read_changes
 
     def broken(uuid, known):
         if uuid == theirs.uuid:
@@ -1102,7 +1105,7 @@ async def test_a_follower_whose_row_cannot_be_read_disturbs_nobody_and_is_told_l
     async with opened() as hub:
         unlucky, lucky = await follow(hub, theirs), await follow(hub, ours)
         with monkeypatch.context() as patch:
-            patch.setattr(subscriptions, "_read_changes", broken)
+            patch.setattr(subscription, "_read_changes", broken)
             for info in (theirs, ours):
                 await change(info, (ONE + 5, "a"), status="succeeded", seq=ONE + 9)
             await until(lambda: lucky.ended and "could not be told" in caplog.text)
@@ -1131,7 +1134,7 @@ async def test_a_live_report_reaches_the_others_where_one_cannot_be_sent_to(monk
 @pytest.fixture
 def slow(memory_layer, monkeypatch):
     """Joining and leaving groups takes its time, as on a network, and as long as `slow` is not set."""
-    layer, going = events.get_layer(), asyncio.Event()
+    layer, going = channel_layer.get_layer(), asyncio.Event()
     going.set()
 
     def slowly(function):
@@ -1152,12 +1155,12 @@ async def test_a_hub_leaves_nothing_behind(settings):
     before = asyncio.all_tasks()
     async with opened() as hub:
         followers = [await follow(hub, await a_run(**RUNNING)) for _ in range(3)]
-        assert len(events.get_layer().groups) == 3
+        assert len(channel_layer.get_layer().groups) == 3
         assert len(asyncio.all_tasks() - before) == 2 + 3, "two of the hub, and the writers"
         for follower in followers:
             hub.remove(follower.subscription)
     await until(lambda: asyncio.all_tasks() == before)
-    assert events.get_layer().groups == {}
+    assert channel_layer.get_layer().groups == {}
 
 
 @pytest.mark.usefixtures("quick")
@@ -1213,7 +1216,7 @@ async def test_a_hub_that_is_opened_while_it_closes_is_open(slow, moment):
         await published(info, (ONE + 9, "on"))
         await heard_up_to("on", follower)
         hub.remove(follower.subscription)
-    await until(lambda: not events.get_layer().groups)
+    await until(lambda: not channel_layer.get_layer().groups)
 
 
 async def test_chores_that_end_late_leave_those_of_a_hub_that_was_opened_again_their_channel(away, monkeypatch):
@@ -1232,11 +1235,11 @@ async def test_chores_that_end_late_leave_those_of_a_hub_that_was_opened_again_t
     hub = Hub()
     hub.open()
     await receiving.wait()
-    first = hub._channel
+    first = hub._feed
     closing = asyncio.create_task(hub.close())
     await asyncio.sleep(0)  # a turn of the loop: it has begun, and waits
     async with opened(hub):
-        await until(lambda: hub._channel not in (None, first))
+        await until(lambda: hub._feed not in (None, first))
         going.set()
         await closing
         follower = await follow(hub, info)
@@ -1334,7 +1337,7 @@ async def client(memory_layer):
 
 
 def is_empty(hub):
-    return not (hub._users or hub._followers or hub._chores or hub._leaving or events.get_layer().groups)
+    return not (hub._users or hub._followers or hub._chores or hub._leaving or channel_layer.get_layer().groups)
 
 
 async def test_a_second_subscription_takes_the_place_of_the_first(client):
@@ -1429,9 +1432,10 @@ async def test_a_socket_that_is_cancelled_as_it_subscribes_leaves_the_hub_empty(
         started.append(uuid)
         await asyncio.Event().wait()
 
-    def find(self, uuid, after):
+    def find(self, uuid):
         started.append(uuid)
         assert going.wait(LIMIT)
+        return info
 
     if waits_for == "the layer":
         monkeypatch.setattr(hub, "_join", join)
@@ -1454,19 +1458,19 @@ async def test_a_socket_that_is_cancelled_as_it_subscribes_leaves_the_hub_empty(
 async def test_a_report_travels_as_it_was_made(memory_layer):
     uuid = uuid4()
     made = report((ONE + 1, "m"), (ONE + 5, "end"), since=7)
-    layer = events.get_layer()
-    await layer.group_add(events.group(uuid), "mine")
+    layer = channel_layer.get_layer()
+    await layer.group_add(channel_layer.group(uuid), "mine")
     await events.publish(uuid, made)
-    assert events.read(await layer.receive("mine")) == (uuid, made)
+    assert channel_layer.read(await layer.receive("mine")) == (uuid, made)
 
 
 def test_the_name_of_a_group_is_one_that_channels_allows(memory_layer):
-    assert events.get_layer().require_valid_group_name(events.group(uuid4()))
+    assert channel_layer.get_layer().require_valid_group_name(channel_layer.group(uuid4()))
 
 
 async def test_the_log_is_read_up_to_the_rows_own_count():
     info = await a_run(**RUNNING)
     await change(info, (ONE + 5, "a"), seq=ONE + 9)
     await TaskMessage.objects.acreate(run=info, index=1, attempt=1, seq=ONE + 20, body="not yet")
-    read, messages = await in_database(subscriptions._read_changes, info.uuid, 0)
+    read, messages = await in_database(subscription._read_changes, info.uuid, 0)
     assert (read.message_count, [message.body for message in messages]) == (1, ["a"])
