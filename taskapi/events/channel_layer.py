@@ -139,7 +139,7 @@ class ChannelLayerFeed(Feed):
         self.channel = channel
 
     @property
-    def refresh_after(self) -> float:  # type: ignore[override]  # it is the layer that says it
+    def refresh_after(self) -> float:
         return _rejoin_after(self.layer)
 
     async def follow(self, uuid: UUID) -> None:

@@ -14,9 +14,10 @@ from math import inf
 from uuid import UUID
 
 from taskapi.conf import settings
-from taskapi.events import Feed, Report, get_events
+from taskapi.events import Feed, get_events
 from taskapi.events.subscription import Subscription
 from taskapi.models import TaskInfo
+from taskapi.protocol import Report
 from taskapi.store.database import in_database
 from taskapi.store.loops import of_loop
 

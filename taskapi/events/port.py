@@ -42,7 +42,10 @@ class Events(ABC):
 class Feed(ABC):
     """The reports of the runs that it follows. It belongs to one event loop, and breaks by raising."""
 
-    refresh_after: float = inf  # seconds after which a run has to be followed again, or the feed forgets it
+    @property
+    def refresh_after(self) -> float:
+        """Seconds after which a run has to be followed again, or the feed may forget it."""
+        return inf
 
     @abstractmethod
     async def follow(self, uuid: UUID) -> None:

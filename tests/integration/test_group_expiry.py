@@ -1,4 +1,4 @@
-"""A core layer forgets who is in a group after a while: whoever wants to stay joins again in time."""
+"""A core layer forgets the members of a group after a while: to stay, they join again in time."""
 
 import asyncio
 from uuid import UUID, uuid4
@@ -26,7 +26,7 @@ def core_layer(valkey, settings):
 
 
 async def outlives_its_expiry(client: redis.Redis, group: str) -> None:
-    """Wait until somebody has joined the group so late that the first time would have expired."""
+    """Wait until the group was joined again so late that the first time would have expired."""
 
     def joined_at() -> float:
         ((_, moment),) = client.zrange(f"asgi:group:{group}", 0, -1, withscores=True) or [(None, 0)]

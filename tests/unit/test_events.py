@@ -21,7 +21,7 @@ SAYING = {
 
 @pytest.fixture
 def hanging(monkeypatch):
-    """The layer takes messages and never says that it has; gives those."""
+    """The layer takes messages and never answers; gives the groups that were sent to."""
     taken = []
 
     async def hang(group, message):

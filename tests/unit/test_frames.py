@@ -1,4 +1,4 @@
-"""The golden frames of tests/frames, which the TypeScript tests read too: what we say is what they show."""
+"""The server writes and reads frames as the golden frames of tests/frames show; the TypeScript tests read them too."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone

@@ -153,7 +153,7 @@ def test_messages_are_read_in_pages_of_so_many_and_of_so_many_bytes():
     assert read_messages(info, 66) == []
 
 
-def test_a_message_larger_than_a_page_is_read_alone_and_one_that_no_frame_holds_not_at_all(settings):
+def test_a_message_larger_than_a_page_is_read_by_itself_and_one_that_no_frame_holds_is_not_read(settings):
     settings.TASK_API_LIMITS = {"sent_frame_bytes": 2**20}
     info = recorded(["x" * 400_000, "y" * 4_000_000, None, 1])
     (first,) = read_messages(info, 0)
@@ -191,7 +191,7 @@ class Follower:
 
 
 def all_messages(frames, after=0):
-    """What a client knows then: by their index."""
+    """The messages that a client knows after these frames, by their index."""
     known = list(frames[0]["task"]["messages"])
     for frame in frames[1:]:
         if frame["type"] == "message":
@@ -266,7 +266,7 @@ async def test_a_database_that_is_away_while_they_follow_costs_none_of_them(limi
     check_numbers(follower.frames)
 
 
-async def test_who_follows_a_run_that_is_deleted_meanwhile_is_told_so(limit, monkeypatch):
+async def test_a_follower_of_a_run_that_is_deleted_meanwhile_is_told_so(limit, monkeypatch):
     info = await sync_to_async(recorded)(["x" * 900] * 40)
     monkeypatch.setattr(subscription, "read_messages", lambda *args: [])  # deleted as the first frame was sent
     follower = Follower(info)
@@ -294,7 +294,7 @@ async def test_a_message_that_does_not_fit_keeps_its_place(settings):
 
 
 async def test_a_million_messages_are_not_in_memory_at_once(limit, monkeypatch):
-    """A thousand here; what is counted is how many there are at most between two of the follower's sends."""
+    """A thousand in this test: it counts how many are read at once."""
     info = await sync_to_async(recorded)(["x" * 2000] * 1000, status="succeeded")
     usual, pages = subscription.read_messages, []
     monkeypatch.setattr(subscription, "read_messages", lambda *args: pages.append(found := usual(*args)) or found)
@@ -401,7 +401,7 @@ async def test_what_does_not_fit_is_not_published_and_not_passed_on_whatever_oth
     subscription = Subscription(info.uuid, lambda text: None, lambda subscription: None)
     subscription.hear = heard.append
     hub._followers[info.uuid] = {subscription}
-    settings.TASK_API_LIMITS = {"sent_frame_bytes": 100_000}  # a worker's, that is newer
+    settings.TASK_API_LIMITS = {"sent_frame_bytes": 100_000}  # of the worker, which is another
     message = channel_layer.message_of(info.uuid, report)
     settings.TASK_API_LIMITS = {"sent_frame_bytes": limit}
     hub._take(*channel_layer.read(message))

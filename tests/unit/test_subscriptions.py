@@ -1,4 +1,4 @@
-"""Whatever the channel layer loses, a follower gets every message once and in order, and one end."""
+"""If the channel layer loses events, a follower gets every message once and in order all the same, and one end."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ ONE, TWO = first_seq(1), first_seq(2)
 
 
 class Follower:
-    """One who follows a run: `frames` is what was sent."""
+    """A follower of a run: `frames` is what it was sent."""
 
     def __init__(self, info, on_end=lambda subscription: None):
         self.frames = []
@@ -97,7 +97,7 @@ async def a_run(**fields):
 
 
 async def change(info, *messages, **fields):
-    """Write what a worker would, and tell nobody."""
+    """Write what a worker would write, and publish nothing."""
     count = await info.log.acount()
     for n, (seq, body) in enumerate(messages, count):
         await TaskMessage.objects.acreate(run=info, index=n, attempt=seq // SEQ_SPAN, seq=seq, body=body)
@@ -105,7 +105,7 @@ async def change(info, *messages, **fields):
 
 
 def report(*told, since=0, before=0):
-    """What a worker would publish: numbers and words; words that begin with "m" are messages, after those before."""
+    """A report as a worker would publish it. Words that begin with "m" count as messages, after `before` others."""
     made = [Event(seq, protocol.encode({"type": "said", "seq": seq, "said": said})) for seq, said in told]
     count = before + sum(said.startswith("m") for _, said in told)
     return Report(told[-1][0], since, count, any(said == "end" for _, said in told), made)
@@ -116,12 +116,12 @@ def said(follower):
 
 
 async def heard_up_to(word, *followers):
-    """Wait until that has been told; what was left for them before it has been dealt with by then."""
+    """Wait until the followers have been told the word, and so all that was left for them before it."""
     await until(lambda: all(word in said(follower) for follower in followers))
 
 
-class Held:
-    """Reads of rows that take as long as the test wants."""
+class PausedReads:
+    """Reads of rows that wait until the test lets them go on."""
 
     def __init__(self, read):
         self.read = read
@@ -135,11 +135,11 @@ class Held:
 
 
 @pytest.fixture
-def held(monkeypatch):
-    held = Held(subscription._read_changes)
-    monkeypatch.setattr(subscription, "_read_changes", held)
-    yield held
-    held.going.set()
+def paused(monkeypatch):
+    paused = PausedReads(subscription._read_changes)
+    monkeypatch.setattr(subscription, "_read_changes", paused)
+    yield paused
+    paused.going.set()
 
 
 # One follower
@@ -215,7 +215,7 @@ async def test_a_look_that_is_asked_for_while_the_row_is_read_is_not_forgotten(m
 
     def read(*args):
         found = usual(*args)
-        for message in late:  # what it has not found, and a look at that
+        for message in late:  # written after the row was read, with a request to read it again
             TaskMessage.objects.create(run=info, index=0, attempt=1, seq=ONE + 5, body=message)
             TaskInfo.objects.filter(pk=info.pk).update(message_count=1, seq=ONE + 9)
             loop.call_soon_threadsafe(follower.subscription.catch_up)
@@ -248,17 +248,17 @@ async def test_messages_that_a_follower_has_heard_are_not_read_again(monkeypatch
     follower.subscription.stop()
 
 
-async def test_reports_that_come_while_the_row_is_read_wait_their_turn(held):
+async def test_reports_that_come_while_the_row_is_read_wait_their_turn(paused):
     info = await a_run(**RUNNING)
     follower = await Follower(info).start()
     await change(info, (ONE + 5, "a"), seq=ONE + 9)
     follower.subscription.catch_up()  # reads the row
-    await until(lambda: held.count)
+    await until(lambda: paused.count)
     follower.hear(
         report((ONE + 9, "m old")), report((ONE + 13, "m"), since=ONE + 9), report((ONE + 17, "end"), since=ONE + 13)
     )
     assert follower.told() == []
-    held.going.set()
+    paused.going.set()
     await until(lambda: follower.ended)
     assert follower.told() == [("message", "a"), ("said", "m"), ("said", "end")]
 
@@ -285,14 +285,14 @@ async def test_a_report_that_was_overtaken_is_told_once():
     assert follower.told() == [("message", "first"), ("message", "second"), ("said", "third")]
 
 
-async def test_what_the_row_does_not_say_is_looked_for_once(held):
-    """It does not happen, as rows are written before anything is told; were it so, nobody should ask without end."""
-    held.going.set()
+async def test_what_the_row_does_not_say_is_looked_for_once(paused):
+    """It does not happen, because rows are written first. If it did, the row should not be read again and again."""
+    paused.going.set()
     follower = await Follower(await a_run(status="running", attempt=1, seq=ONE + 10)).start()
     follower.hear(report((ONE + 30, "more"), since=ONE + 20), report((ONE + 14, "on"), since=ONE + 10))
     await heard_up_to("on", follower)
     assert said(follower) == ["on"]
-    assert held.count == 1
+    assert paused.count == 1
 
 
 # What the row tells that no report has told
@@ -327,7 +327,7 @@ BEGUN = ("status", "running")
         (HANDED_BACK, CANCELLED, [("target", 9), ("progress", 3), ("finished", "cancelled")]),
     ],
 )
-async def test_a_follower_who_missed_everything_is_told_what_the_row_says(before, after, told):
+async def test_a_follower_that_missed_everything_is_told_what_the_row_says(before, after, told):
     info = await a_run(**before)
     follower = await Follower(info).start()
     await change(info, **after)
@@ -384,7 +384,7 @@ async def test_after_catching_up_the_reports_go_on_from_the_row():
 
 
 @pytest.mark.parametrize("noticed_by", ["the row", "a report"])
-async def test_who_follows_a_run_that_is_deleted_is_told_so_and_no_more(noticed_by):
+async def test_a_follower_of_a_run_that_is_deleted_is_told_so_and_no_more(noticed_by):
     info, ends = await a_run(**RUNNING), []
     follower = await Follower(info, ends.append).start()
     await TaskInfo.objects.all().adelete()
@@ -421,10 +421,10 @@ async def test_a_row_that_cannot_be_read_now_is_read_with_the_next_report(monkey
     assert follower.told() == [("message", "a"), ("said", "on")]
 
 
-# Who is stopped
+# A follower that is stopped
 
 
-async def test_who_is_stopped_is_told_nothing_more():
+async def test_a_follower_that_is_stopped_is_told_nothing_more():
     ends = []
     follower = await Follower(await a_run(**RUNNING), ends.append).start()
     follower.hear(report((ONE + 9, "on")))
@@ -433,23 +433,23 @@ async def test_who_is_stopped_is_told_nothing_more():
     follower.hear(report((ONE + 13, "on")))
     await until(follower.subscription._writer.done)
     assert follower.told() == []
-    assert ends == [], "whoever stopped it knows"
+    assert ends == [], "the code that stopped it knows"
 
 
-async def test_who_is_stopped_while_the_row_is_read_is_told_nothing_of_it(held):
+async def test_a_follower_that_is_stopped_while_the_row_is_read_is_told_nothing_of_it(paused):
     info = await a_run(**RUNNING)
     follower = await Follower(info).start()
     await change(info, (ONE + 5, "a"), **DONE)
     follower.subscription.catch_up()
-    await until(lambda: held.count)
+    await until(lambda: paused.count)
     follower.subscription.stop()
-    held.going.set()
+    paused.going.set()
     await until(follower.subscription._writer.done)
     await in_database(lambda: None)  # the read has ended by then, too
     assert follower.told() == []
 
 
-async def test_who_is_stopped_while_something_is_sent_is_sent_nothing_after_it(monkeypatch):
+async def test_a_follower_that_is_stopped_during_a_send_is_sent_nothing_after_it(monkeypatch):
     follower = await Follower(await a_run(**RUNNING)).start()
     sending, sent = [], asyncio.Event()
 
@@ -466,7 +466,7 @@ async def test_who_is_stopped_while_something_is_sent_is_sent_nothing_after_it(m
     assert len(sending) == 1
 
 
-async def test_who_is_stopped_before_the_start_is_shown_the_run_and_no_more():
+async def test_a_follower_that_is_stopped_before_the_start_is_shown_the_run_and_no_more():
     follower = Follower(await a_run(**RUNNING))
     follower.hear(report((ONE + 9, "on")))
     follower.subscription.stop()
@@ -593,7 +593,7 @@ def quick(monkeypatch):
 
 
 class Talk(Task):
-    """Say much, at a pace at which reports are several."""
+    """Say much, over so long a time that it takes several reports."""
 
     name = "talk"
 
@@ -604,7 +604,7 @@ class Talk(Task):
 
 
 class TalkAgain(Task):
-    """Stumble half way, and go on in a second attempt."""
+    """Fail in the first attempt, and succeed in the second."""
 
     name = "talk_again"
     max_attempts = 2
@@ -648,7 +648,7 @@ def lossy(request, settings, quick, queue):
 
 
 async def followed(info):
-    """Followers, steady and flaky, who came before the run, in its midst, and after its end; once all is told."""
+    """Steady and flaky followers that came before the run, during it, and after its end; when all is told."""
     async with opened() as hub:
         followers = [await follow(hub, info), await follow(hub, info, FlakyFollower)]
         executing = asyncio.create_task(executed(info))
@@ -725,7 +725,7 @@ async def test_that_a_run_was_deleted_is_found():
 
 @pytest.fixture
 def looks(monkeypatch):
-    """The looks at the rows of what is followed, as they happen."""
+    """The looks at the rows of followed runs, as they happen."""
     looks, look = [], hubs._read_seqs
     monkeypatch.setattr(hubs, "_read_seqs", lambda uuids: (looks.append(uuids), look(uuids))[1])
     return looks
@@ -770,8 +770,8 @@ async def test_a_look_at_all_the_runs_that_are_followed_is_one_query(monkeypatch
 
 
 @pytest.mark.usefixtures("quick", "memory_layer")
-async def test_who_is_up_to_date_is_left_alone(held, looks):
-    held.going.set()
+async def test_a_follower_that_is_up_to_date_is_not_woken(paused, looks):
+    paused.going.set()
     info = await a_run(**RUNNING)
     async with opened() as hub:
         await until(hub._connected.is_set)  # all are brought up to date then
@@ -781,10 +781,10 @@ async def test_who_is_up_to_date_is_left_alone(held, looks):
         await until(lambda: follower.subscription.seq == ONE + 9)
         await follower.quiet()
         looks.clear()
-        held.count = 0
+        paused.count = 0
         await until(lambda: len(looks) > 3)
         await follower.quiet()
-    assert held.count == 0
+    assert paused.count == 0
 
 
 @pytest.mark.usefixtures("quick", "memory_layer")
@@ -843,7 +843,7 @@ async def test_a_layer_that_breaks_is_joined_again_and_what_was_missed_is_told(a
         first = await until(lambda: dict(away.groups))
         away.leave()
         await until(lambda: "Events cannot be heard" in caplog.text)
-        await away.flush()  # it restarts, and has forgotten who was in which group
+        await away.flush()  # it restarts, and has forgotten the members of its groups
         await change(info, (ONE + 5, "missed"), seq=ONE + 9)
         away.come_back()
         second = await until(lambda: dict(away.groups))
@@ -854,7 +854,7 @@ async def test_a_layer_that_breaks_is_joined_again_and_what_was_missed_is_told(a
     assert first != second  # another channel
 
 
-async def test_who_comes_first_after_an_outage_is_in_the_group_at_once(away, patient):
+async def test_the_first_follower_after_an_outage_is_in_the_group_at_once(away, patient):
     info = await a_run(**RUNNING)
     async with opened() as hub:
         await until(lambda: hub._away)
@@ -947,10 +947,10 @@ async def test_a_group_that_could_not_be_joined_is_tried_again(away, monkeypatch
 
 @pytest.fixture
 def patient(monkeypatch):
-    """The hub does not look at all, and waits long enough for it to be noticed."""
+    """The hub does not look at rows, and waits long enough for the test to notice it."""
     monkeypatch.setattr(hubs, "WATCH_INTERVAL", 3600)
     monkeypatch.setattr(hubs, "CONNECT_TIMEOUT", 0.5)
-    return 10 * 0.5  # seconds: so long may take what waits once
+    return 10 * 0.5  # seconds: the limit for something that waits once
 
 
 async def test_only_the_first_waits_for_a_layer_that_is_away(away, patient):
@@ -1015,7 +1015,7 @@ async def test_a_message_of_the_layer_that_is_none_of_ours_does_not_end_the_hub(
         await until(lambda: said(follower) == ["live"])
 
 
-# Who is in which group
+# The members of groups
 
 
 @pytest.mark.usefixtures("memory_layer")
@@ -1041,7 +1041,7 @@ async def test_a_report_reaches_the_followers_of_its_run_and_nobody_else():
 
 
 @pytest.mark.usefixtures("memory_layer")
-async def test_who_does_not_follow_any_more_hears_nothing():
+async def test_a_follower_that_was_removed_hears_nothing():
     info = await a_run(**RUNNING)
     async with opened() as hub:
         stays, goes = await follow(hub, info), await follow(hub, info)
@@ -1055,7 +1055,7 @@ async def test_who_does_not_follow_any_more_hears_nothing():
 
 
 @pytest.mark.usefixtures("memory_layer")
-async def test_who_comes_right_after_the_last_one_left_is_in_the_group():
+async def test_a_follower_that_comes_right_after_the_last_one_left_is_in_the_group():
     info = await a_run(**RUNNING)
     async with opened() as hub:
         first = await follow(hub, info)
@@ -1077,7 +1077,7 @@ async def test_a_run_that_has_ended_is_followed_no_longer():
 
 
 @pytest.mark.usefixtures("quick", "memory_layer")
-async def test_a_follower_who_cannot_be_sent_to_disturbs_nobody_and_is_told_later(monkeypatch, caplog):
+async def test_a_follower_that_cannot_be_sent_to_disturbs_no_other_and_is_told_later(monkeypatch, caplog):
     info = await a_run(**RUNNING)
     async with opened() as hub:
         unlucky, lucky = await follow(hub, info), await follow(hub, info)
@@ -1133,7 +1133,7 @@ async def test_a_live_report_reaches_the_others_where_one_cannot_be_sent_to(monk
 
 @pytest.fixture
 def slow(memory_layer, monkeypatch):
-    """Joining and leaving groups takes its time, as on a network, and as long as `slow` is not set."""
+    """Joining and leaving groups takes some time, as on a network, and waits while `slow` is not set."""
     layer, going = channel_layer.get_layer(), asyncio.Event()
     going.set()
 
@@ -1256,7 +1256,7 @@ async def test_waiting_for_the_layer_can_be_cancelled_at_any_moment(memory_layer
     await until(lambda: hub._connected._waiters)
     hub._connected.set()
     for _ in range(turns):
-        await asyncio.sleep(0)  # a turn of the loop: the moments between are what is tested
+        await asyncio.sleep(0)  # a turn of the loop: the moments between them are tested
     if adding.cancel():
         await asyncio.wait({adding}, timeout=LIMIT)
         assert adding.cancelled()
@@ -1355,21 +1355,21 @@ async def test_a_second_subscription_takes_the_place_of_the_first(client):
     assert client.kinds() == ["snapshot", "snapshot", "said", "said"]
 
 
-async def test_a_subscription_that_reads_the_row_as_another_takes_its_place_tells_nothing(client, held):
+async def test_a_subscription_that_reads_the_row_as_another_takes_its_place_tells_nothing(client, paused):
     info = await a_run(**RUNNING)
     await client.answer(type="subscribe", uuid=str(info.uuid))
     (first,) = get_hub()._followers[info.uuid]
     await change(info, (ONE + 5, "a"), **DONE)
     first.catch_up()
-    await until(lambda: held.count)
+    await until(lambda: paused.count)
     client.say(type="subscribe", uuid=str(info.uuid))
     await until(first._writer.done)
-    held.going.set()
+    paused.going.set()
     await until(lambda: "finished" in client.kinds())
     assert client.kinds() == ["snapshot", "snapshot", "finished"]
 
 
-async def test_who_unsubscribes_is_told_nothing_more(client):
+async def test_a_client_that_unsubscribes_is_told_nothing_more(client):
     info = await a_run(**RUNNING)
     await client.answer(type="subscribe", uuid=str(info.uuid))
     (subscription,) = get_hub()._followers[info.uuid]
@@ -1379,7 +1379,7 @@ async def test_who_unsubscribes_is_told_nothing_more(client):
     assert client.kinds() == ["snapshot", "unsubscribed"]
 
 
-async def test_who_could_not_be_shown_the_run_does_not_follow_it(client, caplog):
+async def test_a_client_that_could_not_be_shown_the_run_does_not_follow_it(client, caplog):
     info = await a_run(**RUNNING)
     client.failures = 1
     refused = await client.answer(type="subscribe", uuid=str(info.uuid))
@@ -1388,7 +1388,7 @@ async def test_who_could_not_be_shown_the_run_does_not_follow_it(client, caplog)
     assert get_hub()._followers == {}
 
 
-async def test_who_could_not_be_told_that_his_run_began_does_not_follow_it(client, settings, queue):
+async def test_a_client_that_could_not_be_told_that_its_run_began_does_not_follow_it(client, settings, queue):
     settings.TASK_API_BACKGROUND_TASKS = [Talk]
     client.failures = 1
     refused = await client.answer(type="run", task="talk")
