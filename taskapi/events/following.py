@@ -76,8 +76,10 @@ class Following:
 
     async def expect(self, uuid: UUID) -> Subscription:
         """Hear of a run, which need not exist yet. Nothing is sent before `start`."""
+        if self._hub is None:
+            raise RuntimeError("Following is not open: use it in `async with`, or call `open` first.")
         subscription = self._subscriptions[uuid] = Subscription(uuid, self._send, self._forget)
-        await get_hub().add(subscription)
+        await self._hub.add(subscription)
         return subscription
 
     def start(

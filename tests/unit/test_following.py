@@ -140,6 +140,11 @@ async def test_a_run_that_is_not_there_is_not_followed():
         assert get_hub()._followers == {}
 
 
+async def test_nothing_is_followed_before_it_is_open():
+    with pytest.raises(RuntimeError, match="async with"):
+        await Following(Reader().send).follow(uuid4(), SNAPSHOT)
+
+
 async def test_a_run_is_expected_before_it_is_there():
     reader = Reader()
     async with Following(reader.send) as following:
