@@ -1,4 +1,4 @@
-"""The WebSocket front door."""
+"""The WebSocket."""
 
 from taskapi.consumers.tasks import TaskConsumer
 

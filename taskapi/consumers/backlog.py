@@ -1,7 +1,7 @@
-"""What waits in the server for a client to read it.
+"""How much waits in the server until the client reads it.
 
-daphne takes whatever it is given and keeps it until the client has read it, or is gone. ASGI has no word for that, so
-this looks where Twisted has it; other servers (uvicorn, hypercorn) let `send` wait by themselves.
+daphne takes all that it is given, and keeps it until the client has read it or is gone. ASGI does not say how much that
+is, so this looks into Twisted. In other servers (uvicorn, hypercorn) `send` itself waits.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-MOST_UNSENT = 2**20  # bytes; beyond, nothing more is given to the server until the client has read some
+MOST_UNSENT = 2**20  # bytes; if more waits, the server gets nothing until the client has read some
 PAUSE = 0.05  # seconds between two looks
 
 
 def transport_of(send: Any) -> Any:
-    """The connection behind the `send` of an ASGI application; None where the server is not daphne, or hides it."""
+    """The connection behind the `send` of an ASGI application; None if the server is not daphne, or hides it."""
     arguments = getattr(send, "args", ())  # a partial of its method, with the protocol
     transport = getattr(arguments[0], "transport", None) if arguments else None
     return transport if hasattr(transport, "dataBuffer") and hasattr(transport, "_tempDataLen") else None
@@ -22,7 +22,7 @@ def transport_of(send: Any) -> Any:
 
 async def wait_for_reader(transport: Any) -> None:
     """Return once the client has read enough, or is gone."""
-    while transport.connected and _unsent(transport) > MOST_UNSENT:  # noqa: ASYNC110 - Twisted tells its one producer alone, which is daphne
+    while transport.connected and _unsent(transport) > MOST_UNSENT:  # noqa: ASYNC110 - Twisted tells only one producer, and that is daphne
         await asyncio.sleep(PAUSE)
 
 

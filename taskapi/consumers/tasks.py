@@ -17,10 +17,10 @@ from taskapi.consumers.backlog import transport_of, wait_for_reader
 from taskapi.consumers.callers import Caller
 from taskapi.consumers.handshake import origin_allowed
 from taskapi.consumers.rounds import get_round
-from taskapi.events.subscriptions import SHOWN, Subscription, get_hub, read_messages
+from taskapi.events.following import Following
 from taskapi.exceptions import AlreadyFinished, ProtocolError
 from taskapi.models import TaskInfo
-from taskapi.protocol import Cancel, Frame, Message, Ping, Run, Subscribe, Unsubscribe
+from taskapi.protocol import Cancel, Frame, Ping, Run, Subscribe, Unsubscribe
 from taskapi.runs.refusals import REFUSALS, Unavailable, as_protocol_error
 from taskapi.store.database import in_database
 from taskapi.store.ledger import get_ledger
@@ -28,44 +28,42 @@ from taskapi.store.ledger import get_ledger
 logger = logging.getLogger(__name__)
 
 MOST_STARTING = 100  # `run` frames of a socket that are served at once
-SMALL = protocol.LEAST_FRAME // 4  # characters of a frame that is not too large, whatever the limit
-CLOSE_LOGGED_OUT = 4401  # the caller is not who it was at the handshake: come back as who you are now
+SMALL = protocol.LEAST_FRAME // 4  # characters of a frame that fits, whatever the limit is
+CLOSE_LOGGED_OUT = 4401  # the caller is not the one of the handshake any more: it may connect again
 CLOSE_SUBPROTOCOL = 4406  # the client names subprotocols, and none of ours
 
 
 class TaskConsumer(AsyncConsumer):
     """One socket, which carries any number of runs.
 
-    It has no channel in the channel layer: the process has one (taskapi.events.subscriptions.Hub), and the events
-    of a run are passed on from there, as the text that their publisher encoded.
+    It has no channel in the channel layer. The event loop has one hub (taskapi.events.hub.Hub), which passes on the
+    events of a run, as the text that their publisher encoded.
     """
 
     def __init__(self) -> None:
-        self._subscriptions: dict[UUID, Subscription] = {}
-        self._starting: list[asyncio.Task[None]] = []
-        self._latest: asyncio.Task[None] | None = None  # of those that were started
+        self._following = Following(self._send_text)
+        self._starting: list[asyncio.Task[None]] = []  # `run` frames that are being served
+        self._latest: asyncio.Task[None] | None = None  # the last of them
         self._open = False
-        self._logged_out = False  # the socket is being closed: nothing is served and nothing sent any more
+        self._logged_out = False  # the socket is being closed: it serves nothing and sends nothing any more
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        # Not Channels' own: with one thing to listen to, it need not make a task of each message. Nor need it hop to
-        # a thread before each, to close connections; ours look after themselves.
+        # This replaces the method of Channels, which makes a task of each message: here is one thing to listen to. And
+        # which hops to a thread to close connections first: taskapi.store.database looks after ours.
         self.scope, self.base_send = scope, send
         self._transport = transport_of(send)
         try:
             while (message := await receive())["type"] != "websocket.disconnect":
                 await self.dispatch(message)
-            if self._starting:  # what was asked for is started, though nobody waits for the answer
+            if self._starting:  # the runs are started, although the client is gone
                 await asyncio.wait(self._starting)
-        finally:  # however it ended: a server may also cancel it
+        finally:  # a server may also cancel this
             for starting in self._starting:
                 starting.cancel()
-            for uuid in list(self._subscriptions):
-                self._drop(uuid)
             if self._open:
                 self._open = False
                 get_round().remove(self)
-                await get_hub().close()
+            await self._following.close()
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         if message["type"] == "websocket.connect":
@@ -85,13 +83,13 @@ class TaskConsumer(AsyncConsumer):
         try:
             self.caller = await in_database(Caller, scope)
         except REFUSALS as error:
-            logger.warning("Refused a WebSocket, whose credentials are wrong: %s", error)
+            logger.warning("Refused a WebSocket because its credentials are wrong: %s", error)
             await self.send({"type": "websocket.close"})
             return
         offered = self.scope.get("subprotocols") or []
         chosen = protocol.SUBPROTOCOL if protocol.SUBPROTOCOL in offered else None
         self._open = True
-        get_hub().open()
+        self._following.open()
         if self.caller.may_change:
             get_round().add(self)
         await self.send({"type": "websocket.accept", "subprotocol": chosen})
@@ -99,7 +97,7 @@ class TaskConsumer(AsyncConsumer):
             await self.send({"type": "websocket.close", "code": CLOSE_SUBPROTOCOL})
 
     async def _receive(self, text: str | None) -> None:
-        """Serve a frame, and then the next; `run` frames side by side, though they are answered in their order."""
+        """Serve a frame. `run` frames are served side by side; all replies keep the order of the frames."""
         try:
             frame = protocol.parse(text)
         except ProtocolError as refusal:
@@ -120,7 +118,7 @@ class TaskConsumer(AsyncConsumer):
         starting.add_done_callback(self._starting.remove)
 
     async def _is_who_it_was(self, ref: str | None) -> bool:
-        """Judge the caller again. One who is somebody else by now is served no more: its socket is closed."""
+        """Judge the caller again. If it is somebody else by now, its socket is closed."""
         try:
             is_same = await in_database(self.caller.revalidate)
         except Exception:
@@ -134,16 +132,15 @@ class TaskConsumer(AsyncConsumer):
         return is_same
 
     async def log_out(self) -> None:
-        """Close the socket of a caller who is not who it was any more. What was started goes on."""
+        """Close the socket of a caller that is somebody else by now. Runs that were started go on."""
         if self._logged_out or not self._open:
             return
         self._logged_out = True
-        for uuid in list(self._subscriptions):
-            self._drop(uuid)
+        self._following.drop_all()
         await self.send({"type": "websocket.close", "code": CLOSE_LOGGED_OUT})
 
     async def _serve(self, frame: Frame, before: asyncio.Task[None] | None = None) -> None:
-        """Serve the frame; nothing is answered before the frame before it."""
+        """Serve the frame, and reply when `before` has ended: replies keep the order of the frames."""
         ref = frame.ref
         try:
             match frame:
@@ -163,44 +160,41 @@ class TaskConsumer(AsyncConsumer):
             await self._refuse(refusal)
         except Exception:
             await _ended(before)
-            logger.exception("A frame could not be served.")
+            logger.exception("A frame could not be served; the client is told to try again.")
             await self._refuse(ProtocolError("unavailable", Unavailable.default_detail, ref))
 
     # Frames
 
     async def _run(self, frame: Run, before: asyncio.Task[None] | None) -> None:
-        # The group is joined before the run exists, so that there is no event to miss.
-        subscription = await self._follow(uuid4())
+        # Followed before the run exists, so that no event is missed.
+        subscription = await self._following.expect(uuid4())
         try:
             draft = partial(self._draft, frame, subscription.uuid)
             info, created = await get_ledger().write(runs.save, prepare=draft)
             await _ended(before)
             if created:
-                first = protocol.first_frame(
-                    protocol.reply("accepted", frame.ref), info, 0, [], settings.sent_frame_bytes
-                )
-                await subscription.start(info, first)
+                await self._following.start(subscription, protocol.reply("accepted", frame.ref), info)
         except IntegrityError:
-            self._drop(subscription.uuid)
+            self._following.drop(subscription.uuid)
             await in_database(self.caller.refuse_if_deleted)
             raise
         except BaseException:
-            self._drop(subscription.uuid)
+            self._following.drop(subscription.uuid)
             raise
         if not created:
-            self._drop(subscription.uuid)
-            await self._show("accepted", frame.ref, info.uuid, frame.after)
+            self._following.drop(subscription.uuid)
+            await self._following.follow(info.uuid, protocol.reply("accepted", frame.ref), frame.after, self._find)
 
     async def _subscribe(self, frame: Subscribe) -> None:
-        await self._show("snapshot", frame.ref, frame.uuid, frame.after)
+        await self._following.follow(frame.uuid, protocol.reply("snapshot", frame.ref), frame.after, self._find)
 
     async def _unsubscribe(self, frame: Unsubscribe) -> None:
         await in_database(lambda: self.caller.view("GET", uuid=frame.uuid))
-        self._drop(frame.uuid)
+        self._following.drop(frame.uuid)
         await self._answer("unsubscribed", frame.ref, uuid=str(frame.uuid))
 
     async def _cancel(self, frame: Cancel) -> None:
-        # By the ledger: whoever has locked the run would hold up the thread of all sockets.
+        # By the ledger: if the run is locked elsewhere, waiting for it must not hold up the thread of all sockets.
         info, cancelled = await get_ledger().write(
             lambda info: (info, runs.cancel(info)),
             prepare=lambda: self.caller.view("POST", uuid=frame.uuid).find_run_to_cancel(frame.uuid),
@@ -213,42 +207,8 @@ class TaskConsumer(AsyncConsumer):
         view = self.caller.view("POST", {"task": frame.task, "inputs": frame.inputs})
         return view.draft_run(frame.task, frame.inputs, idempotency_key=frame.idempotency_key, uuid=uuid)
 
-    # Subscriptions
-
-    async def _show(self, kind: str, ref: str | None, uuid: UUID, after: int) -> None:
-        """Answer with the run as it is, and go on with what happens to it from there."""
-        self._drop(uuid)  # a second subscription takes the place of the first
-        subscription = await self._follow(uuid)
-        try:
-            info, messages = await in_database(self._find, uuid, after)
-            first = protocol.first_frame(protocol.reply(kind, ref), info, after, messages, settings.sent_frame_bytes)
-            await subscription.start(info, first)
-        except BaseException:
-            self._drop(uuid)
-            raise
-        if subscription.ended:
-            self._drop(uuid)
-
-    def _find(self, uuid: UUID, after: int) -> tuple[TaskInfo, list[Message]]:
-        """The run, and the messages that the first frame is likely to have room for."""
-        info = self.caller.view("GET", uuid=uuid).find_run(uuid)
-        return info, read_messages(info, after, SHOWN)
-
-    async def _follow(self, uuid: UUID) -> Subscription:
-        """Hear of the run; nothing is sent before the subscription is started."""
-        subscription = self._subscriptions[uuid] = Subscription(uuid, self._send_text, self._forget)
-        await get_hub().add(subscription)
-        return subscription
-
-    def _drop(self, uuid: UUID) -> None:
-        subscription = self._subscriptions.pop(uuid, None)
-        if subscription is not None:
-            get_hub().remove(subscription)
-
-    def _forget(self, subscription: Subscription) -> None:
-        """Drop a subscription that has ended, unless another of its run has taken its place."""
-        if self._subscriptions.get(subscription.uuid) is subscription:
-            self._drop(subscription.uuid)
+    def _find(self, uuid: UUID) -> TaskInfo:
+        return self.caller.view("GET", uuid=uuid).find_run(uuid)
 
     # Sending
 
@@ -261,7 +221,7 @@ class TaskConsumer(AsyncConsumer):
         await self._answer("error", why.ref, code=why.code, **said, detail=why.detail)
 
     async def _send_text(self, text: str) -> None:
-        """Send a frame: whatever it is, never a larger one than the server can send."""
+        """Send a frame, or what is left of it if it is larger than the server can send."""
         if self._open and not self._logged_out:
             if len(text) > SMALL:
                 text = protocol.within(text, settings.sent_frame_bytes)

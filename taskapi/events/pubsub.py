@@ -1,4 +1,4 @@
-"""The channel layer of a project that configures none; the one module that knows how channels_redis works inside."""
+"""The channel layer of a project that configures none. No other module knows how channels_redis works inside."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from django.core.signals import setting_changed
 from taskapi.backends.redis import COMMAND_TIMEOUT, SILENCE, address_of, channel_layer_host, follow_primary
 from taskapi.conf import settings
 
-PROBE = ":probe"  # after the prefix: a key that is never there
+PROBE = ":probe"  # after the prefix: a key that never exists
 
 
 class PubSubLayer(RedisPubSubChannelLayer):  # type: ignore[misc]  # channels_redis has no types
-    """channels_redis' pubsub layer, on connections that publish together what waits to be published."""
+    """The pubsub layer of channels_redis, whose connections publish in one round trip all that waits."""
 
     def _get_layer(self) -> Any:
         known = asyncio.get_running_loop() in self._layers
@@ -34,7 +34,7 @@ class _Unsent(NamedTuple):
 
 
 class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
-    """The connection to one server. A worker's runs publish at the same time, and a round trip takes all of them."""
+    """The connection to one server. The runs of a worker publish at the same time: one round trip takes all of it."""
 
     def __init__(self, host: Any, layer: Any) -> None:
         super().__init__(host, layer)
@@ -61,11 +61,11 @@ class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
         await super().flush()
 
     async def _probe(self) -> None:
-        """Ask now and then for a write, which a replica refuses: it takes what is published, and tells nobody."""
+        """Ask for a write every few seconds: only a replica refuses it, and it delivers to nobody what is published."""
         while True:
             await asyncio.sleep(SILENCE)
             if self._redis is not None:
-                with suppress(Exception):  # it is away: whoever publishes says so. A refusal has had its effect
+                with suppress(Exception):  # it is away, and publishers log that. A refusal closes the connection
                     await self._redis.unlink(self.channel_layer.prefix + PROBE)
 
     async def publish(self, channel: str, message: bytes) -> None:
@@ -78,13 +78,13 @@ class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
 
     async def _send_all(self) -> None:
         while self._unsent:
-            # without those that nobody waits for any more: they are of yesterday when a server is there again
+            # their senders may have timed out: do not publish stale events when the server is back
             batch = [unsent for unsent in self._unsent if not unsent.sent.done()]
             self._unsent = []
             try:
                 async with asyncio.timeout(COMMAND_TIMEOUT):
                     await self._send(batch)
-            except Exception as error:  # noqa: BLE001 - it goes to whoever publishes
+            except Exception as error:  # noqa: BLE001 - it is raised to the publishers
                 for unsent in batch:
                     if not unsent.sent.done():
                         unsent.sent.set_exception(error)
@@ -103,8 +103,8 @@ class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
 
 
 async def reconnect(layer: Any) -> None:
-    """Have a layer of the project's own connect anew, where it can: its server turned out to be a replica."""
-    if hasattr(layer, "close_pools"):  # channels_redis' core layer
+    """Let a layer of the project connect again, if it can: its server turned out to be a replica."""
+    if hasattr(layer, "close_pools"):  # the core layer of channels_redis
         await layer.close_pools()
 
 

@@ -1,17 +1,17 @@
-"""The states of a run, and the moves between them that exist."""
+"""The states of a run, and which of them may follow which."""
 
 from enum import StrEnum
 from uuid import UUID
 
 
 class Status(StrEnum):
-    """What a run is doing; a request (to cancel, say) is a flag on the run and not a state."""
+    """What a run is doing. A request, such as to cancel, is a flag on the run and not a state."""
 
     PENDING = "pending"  # recorded; waits for a worker
     RUNNING = "running"  # a worker executes it
     SUCCEEDED = "succeeded"  # `run` returned, and its outputs are valid
     FAILED = "failed"  # it raised, timed out, lost its worker, or returned invalid outputs
-    CANCELLED = "cancelled"  # it ended because somebody asked it to
+    CANCELLED = "cancelled"  # it ended because a caller asked it to
 
 
 FINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
@@ -26,20 +26,19 @@ MOVES: dict[Status, frozenset[Status]] = {
 }
 
 
-Execution = tuple[
-    UUID, int
-]  # a run, and the number of its attempt: a later attempt is none of an earlier one's business
+# A run, and the number of its attempt: what is meant for one attempt must not reach the next.
+Execution = tuple[UUID, int]
 
 
 class ErrorCode(StrEnum):
-    """Why a run failed, as its representation says it."""
+    """Why a run failed: the code in its representation."""
 
-    EXCEPTION = "exception"  # `run` raised something that is not for the caller's eyes
+    EXCEPTION = "exception"  # `run` raised something that the caller must not see
     TASK_ERROR = "task_error"  # `run` raised TaskError: its message is for the caller
     TIMEOUT = "timeout"  # it took longer than the task's `timeout`
-    WORKER_LOST = "worker_lost"  # its worker went away, and it had no attempt left
-    PROCESS_LOST = "process_lost"  # so did the process of its own in which it was executed
-    INVALID_OUTPUTS = "invalid_outputs"  # what `run` returned is not what `outputs` declares
+    WORKER_LOST = "worker_lost"  # its worker was lost, and the run may not be tried again
+    PROCESS_LOST = "process_lost"  # its own process (`isolation`) was lost, and the run may not be tried again
+    INVALID_OUTPUTS = "invalid_outputs"  # `run` returned something else than `outputs` declares
     UNKNOWN_TASK = "unknown_task"  # no worker knows a task of this name
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from django.utils import timezone
 
 from taskapi.models import TaskInfo
-from taskapi.protocol import Report, finished_event, first_seq, status_event
+from taskapi.protocol import Report, State, first_seq
 from taskapi.protocol.states import FINAL, ErrorCode, Status
 from taskapi.runs.moves import move
 from taskapi.runs.outcomes import CANCELLED, Outcome, RerunReason
@@ -63,9 +63,8 @@ def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, **said: Any
 
 def final_report(info: TaskInfo) -> Report:
     """What followers are told of a run that has ended, or waits again, if its attempt says nothing itself."""
-    event = finished_event(info) if info.is_final else status_event(info.uuid, info.attempt, info.seq, info.status)
-    since = info.seq - 1  # it is not known what followers have heard before
-    return Report(info.seq, since, info.message_count, info.is_final, [event])
+    before = State(info.uuid, info.seq - 1)  # it is not known what followers have heard before
+    return Report.between(before, info, info.message_count)
 
 
 def _count(info: TaskInfo, reason: RerunReason) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""One attempt of a run: what its task says, on its way to the row and to the followers."""
+"""One attempt of a run: how its task is limited and stopped, and how what it says gets to the row and the followers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from taskapi import events, protocol, runs
 from taskapi.conf import settings
 from taskapi.models import TaskInfo, TaskMessage
-from taskapi.protocol import SEQ_PROGRESS, SEQ_STATE, SEQ_STATUS, SEQ_TARGET, Event, Report
+from taskapi.protocol import SEQ_STATE, Report, State
 from taskapi.runs import Outcome
 from taskapi.store.ledger import Ledger
 from taskapi.tasks.progress import ProgressUpdate, Speaker
@@ -20,12 +20,12 @@ from taskapi.workers.contexts import RunContext
 
 logger = logging.getLogger(__name__)
 
-NOTICE = 0.5  # seconds in which a task that was asked to stop does so; else the log says why it may not
-BRIEFLY = 0.002  # seconds: a task that has ended by then is told of once, not when it begins and when it ends
+NOTICE = 0.5  # seconds in which a task that was asked to stop has to stop; else the log says why it may go on
+BRIEFLY = 0.002  # seconds: the beginning and the end of a task that has ended by then are published as one
 
 
 class Attempt:
-    """One execution of a run: what it says, on its way to the row and to the followers.
+    """One execution of a run.
 
     Everything but the speaker's `wake` happens on the executor's loop. Reports leave in order: one at a
     time is made and written (`_reporting`), and one at a time is published (`_publisher`).
@@ -34,38 +34,37 @@ class Attempt:
     def __init__(self, info: TaskInfo, ledger: Ledger) -> None:
         loop = asyncio.get_running_loop()
         self.info = info
-        own = contextvars.copy_context()  # and not the task's, from which it is called
+        own = contextvars.copy_context()  # not that of the task, which calls `wake`
         wake = partial(loop.call_soon_threadsafe, self._woken, context=own)
         self.speaker = Speaker(info.target, info.progress, wake=wake)
         self.call = TaskCall(info, self.speaker)
-        self.surroundings: RunContext | None = None  # of a task that runs here
-        self.cannot_be_ended = ""  # why, of a task that was asked to stop and does not
+        self.surroundings: RunContext | None = None  # of a task that runs in this process
+        self.cannot_be_ended = ""  # why the task may go on after it was asked to stop; empty if it cannot
         self._own = own
         self._timeout: asyncio.TimerHandle | None = None
-        self._due: float | None = None  # when its timeout was, or is, over
+        self._due: float | None = None  # when its timeout is over
         self._notice: asyncio.TimerHandle | None = None
         self._loop = loop
         self._ledger = ledger
-        self._seq = info.seq
-        self._target, self._progress = info.target, info.progress  # as last reported
+        self._reported: State | TaskInfo = State(info.uuid, info.seq, info.attempt, info.target, info.progress)
         self._reporting = asyncio.Lock()
         self._pump: asyncio.Task[None] | None = None
         self._broken: Exception | None = None  # why a report could not be made
         self._publisher: asyncio.Task[None] | None = None
-        status = protocol.status_event(info.uuid, info.attempt, info.seq + SEQ_STATUS, info.status)
-        # A first attempt has nothing before it; what was last said of an earlier one may have gone unheard.
+        begun = [protocol.begun_event(info.uuid, info.attempt)]
+        # A first attempt has nothing before it. Of an earlier attempt, the last events may have been lost.
         since = -1 if info.attempt == 1 else info.seq - 1
-        self._untold: Report | None = Report(info.seq, since, info.message_count, False, [status])
+        self._unpublished: Report | None = Report(info.seq, since, info.message_count, False, begun)
         self._timer = loop.call_later(BRIEFLY, self._start_to_publish)
 
     def interrupt(self, why: Interruption) -> None:
-        """Stop the task; say so in the log where it goes on all the same."""
+        """Stop the task. If it goes on all the same, the log says so."""
         if self.call.interruption is None and self.cannot_be_ended:
             self._notice = self._loop.call_later(NOTICE, self._say_that_it_goes_on, _WHY[why])
         self.call.interrupt(why)
 
     def limit(self, seconds: float) -> None:
-        """Interrupt the task so long after its first line; may be called from its thread."""
+        """Interrupt the task `seconds` after its first line. May be called from its thread."""
 
         def start() -> None:
             later = self._loop.call_later(seconds, self.interrupt, Interruption.TIMEOUT, context=self._own)
@@ -87,7 +86,7 @@ class Attempt:
             self._timeout.cancel()
         if self._notice is not None:
             self._notice.cancel()
-        # One that blocks the loop keeps its own timer from being noticed.
+        # A task that blocks the loop keeps its own timer from being called.
         late = self._due is not None and self._loop.time() > self._due + NOTICE
         if late and self.cannot_be_ended:
             self._say_that_it_goes_on(_WHY[Interruption.TIMEOUT])
@@ -110,10 +109,10 @@ class Attempt:
         try:
             async with self._reporting:
                 if self._pump is not None:
-                    self._pump.cancel()  # it sleeps, or waits for its turn: a report under way is not cut off
+                    self._pump.cancel()  # it sleeps, or waits for `_reporting`: no report is cut off
                 try:
                     await self._write_end(outcome if self._broken is None else self.call.stumble(self._broken))
-                except Exception as error:  # noqa: BLE001 - whatever it is, no run may stay `running` for it
+                except Exception as error:  # noqa: BLE001 - no error may leave the run `running`
                     await self._write_end(self.call.stumble(error))
         finally:
             self._timer.cancel()
@@ -123,13 +122,15 @@ class Attempt:
     async def _write_end(self, outcome: Outcome) -> None:
         said = self._monotonic(self.speaker.collect())
         messages = self._rows(said.messages)
-        seq = self._seq + len(messages) + SEQ_STATE
-        write = partial(runs.finish, self.info, outcome, seq=seq, **self._state(said), messages=messages)
+        seq = self._reported.seq + len(messages) + SEQ_STATE
+        write = partial(runs.finish, self.info, outcome, seq=seq, **self._numbers(said), messages=messages)
         final = await self._ledger.write(write)
         if final is None:
-            logger.warning("Run %s went on without attempt %d.", self.info.uuid, self.info.attempt)
+            logger.warning(
+                "Run %s is no longer held by attempt %d: its outcome is dropped.", self.info.uuid, self.info.attempt
+            )
         else:
-            self._tell(self._report(said, messages, seq, final))
+            self._publish_soon(self._report(final, messages))
 
     async def abandon(self) -> None:
         """Hand the run back although its task still runs, in a thread that cannot be ended."""
@@ -142,64 +143,59 @@ class Attempt:
             self._pump = self._loop.create_task(self._report_changes())
 
     async def _report_changes(self) -> None:
-        """Report at once, and then once an interval for as long as there is something to say."""
+        """Report at once, and then once an interval while the task says something."""
         while self.speaker.pending:
             try:
                 async with self._reporting:
                     await self._report_once()
-            except Exception as error:  # noqa: BLE001 - what was collected is lost, so the run cannot succeed
+            except Exception as error:  # noqa: BLE001 - what was collected is lost, so the run must not succeed
                 self._broken = error
                 self.interrupt(Interruption.LOST)
                 return
             await asyncio.sleep(settings.event_interval)
 
     async def _report_once(self) -> None:
-        """Write what changed, and then publish it: followers are told nothing that the row does not say."""
+        """Write what changed, and then publish it: followers hear nothing that the row does not say."""
         said = self._monotonic(self.speaker.collect())
         messages = self._rows(said.messages)
-        if not messages and (said.target, said.progress) == (self._target, self._progress):
+        reported = self._reported
+        if not messages and said.target == reported.target and said.progress == reported.progress:
             return
-        seq = self._seq + len(messages) + SEQ_STATE
-        write = partial(runs.record, self.info, seq=seq, **self._state(said), messages=messages)
+        seq = reported.seq + len(messages) + SEQ_STATE
+        write = partial(runs.record, self.info, seq=seq, **self._numbers(said), messages=messages)
         if await self._ledger.write(write):
-            self._tell(self._report(said, messages, seq, None))
+            now = State(self.info.uuid, seq, self.info.attempt, said.target, said.progress)
+            self._publish_soon(self._report(now, messages))
         else:
             self.interrupt(Interruption.LOST)
 
     def _monotonic(self, said: ProgressUpdate) -> ProgressUpdate:
         """Progress never goes backwards within an attempt."""
-        if self._progress is not None and (said.progress is None or said.progress < self._progress):
-            return said._replace(progress=self._progress)
+        reported = self._reported.progress
+        if reported is not None and (said.progress is None or said.progress < reported):
+            return said._replace(progress=reported)
         return said
 
-    def _state(self, said: ProgressUpdate) -> dict[str, int | None]:
+    def _numbers(self, said: ProgressUpdate) -> dict[str, int | None]:
         return {"target": said.target, "progress": said.progress}
 
     def _rows(self, messages: list[Any]) -> list[TaskMessage]:
-        info, first = self.info, self.info.message_count
+        info, index, seq = self.info, self.info.message_count, self._reported.seq + 1
         return [
-            TaskMessage(run_id=info.pk, index=first + n, attempt=info.attempt, seq=self._seq + 1 + n, body=body)
+            TaskMessage(run_id=info.pk, index=index + n, attempt=info.attempt, seq=seq + n, body=body)
             for n, body in enumerate(messages)
         ]
 
-    def _report(self, said: ProgressUpdate, messages: list[TaskMessage], seq: int, final: TaskInfo | None) -> Report:
-        """What followers are told of a write, and remember that they were."""
-        uuid, attempt = self.info.uuid, self.info.attempt
-        told: list[Event] = [protocol.message_event(uuid, attempt, row.seq, row.index, row.body) for row in messages]
-        if said.target != self._target:
-            told.append(protocol.target_event(uuid, attempt, seq + SEQ_TARGET, said.target))
-        if said.progress != self._progress:
-            told.append(protocol.progress_event(uuid, attempt, seq + SEQ_PROGRESS, said.progress, said.target))
-        finished = final is not None and final.is_final
-        if final is not None:
-            told.append(protocol.finished_event(final) if finished else _status(final, seq))
-        since = self._seq
-        self.info.message_count += len(messages)
-        self._seq, self._target, self._progress = seq, said.target, said.progress
-        return Report(seq, since, self.info.message_count, finished, told)
+    def _report(self, now: State | TaskInfo, messages: list[TaskMessage]) -> Report:
+        """The report of what was just written, as which it is remembered."""
+        before, known = self._reported, self.info.message_count + len(messages)
+        report = Report.between(before, now, known, messages)
+        self.info.message_count = known
+        self._reported = now
+        return report
 
-    def _tell(self, report: Report) -> None:
-        self._untold = report if self._untold is None else self._untold.then(report)
+    def _publish_soon(self, report: Report) -> None:
+        self._unpublished = report if self._unpublished is None else self._unpublished.then(report)
         self._start_to_publish()
 
     def _start_to_publish(self) -> None:
@@ -208,22 +204,17 @@ class Attempt:
             self._publisher = self._loop.create_task(self._publish())
 
     async def _publish(self) -> None:
-        """Publish what is untold: as one, where more was written while the layer took the last."""
-        while self._untold is not None:
-            report, self._untold = self._untold, None
+        """Publish what is not published yet: as one report, if more was written while the last one was sent."""
+        while self._unpublished is not None:
+            report, self._unpublished = self._unpublished, None
             await events.publish(self.info.uuid, report)
 
 
 _WHY = {
-    Interruption.CANCELLED: "somebody has cancelled it",
+    Interruption.CANCELLED: "it was cancelled",
     Interruption.TIMEOUT: "its timeout is over",
     Interruption.HANDED_BACK: "its worker ends",
-    Interruption.LOST: "its worker has lost it, and another may execute it",
+    Interruption.LOST: "its lease was lost, and another worker may execute it",
 }
-THREAD_GOES_ON = "A thread cannot be stopped: it ends at its next progress call, or as it ends."
+THREAD_GOES_ON = "A thread cannot be stopped: it goes on until its next progress call, or until its end."
 LOOP_GOES_ON = "An async task goes on if it blocks the event loop, or catches CancelledError."
-
-
-def _status(info: TaskInfo, seq: int) -> Event:
-    # A status is the last thing said here, after the progress: in the slot that `finished` has otherwise.
-    return protocol.status_event(info.uuid, info.attempt, seq, info.status)

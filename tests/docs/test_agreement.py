@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 import taskapi
 from taskapi import conf, params, protocol, runs, urls
-from taskapi.events import subscriptions
+from taskapi.events import hub
 from taskapi.management.checks.databases import BUSY_TIMEOUT
 from taskapi.management.commands.taskworker import Command as TaskWorker
 from taskapi.models import TaskInfo
@@ -135,7 +135,7 @@ def test_the_codes_of_an_error_frame_are_those_of_the_code() -> None:
 
 def test_the_frames_of_a_client_are_those_of_the_code() -> None:
     sections = re.findall(r"^### `(\w+)`$", prose("docs/protocol.md"), re.MULTILINE)
-    assert set(sections) == {*protocol._PARSERS, "error"}
+    assert set(sections) == {*protocol.PARSERS, "error"}
 
 
 def test_the_representation_is_that_of_the_code() -> None:
@@ -290,7 +290,7 @@ NUMBERS = (
     ("docs/deployment.md", "up to {} minutes for each write", ledger.GIVE_UP / 60),
     ("docs/deployment.md", "every {} seconds, up to", engine.SWEEP_INTERVAL),
     ("docs/deployment.md", "seconds, up to {}.", upkeep.PRUNE_ROWS * upkeep.PRUNE_PAGES),
-    ("docs/protocol.md", "follow, every {} seconds", subscriptions.WATCH_INTERVAL),
+    ("docs/protocol.md", "follow, every {} seconds", hub.WATCH_INTERVAL),
     ("docs/protocol.md", "a string of at most {} characters", protocol.REF_LENGTH),
     ("docs/glossary.md", "for {} seconds, renewed every", runs.LEASE),
     ("docs/glossary.md", "renewed every {}", leases.RENEW_INTERVAL),

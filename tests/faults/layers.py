@@ -4,7 +4,7 @@ from typing import Any
 
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
-from taskapi.events import MESSAGE_TYPE, read
+from taskapi.events.channel_layer import MESSAGE_TYPE, read
 
 
 class DeafLayer(RedisPubSubChannelLayer):

@@ -14,6 +14,7 @@ from taskapi import events
 from taskapi.backends import get_backend
 from taskapi.backends.arq import WorkerQueue
 from taskapi.backends.redis import Demoted, async_client, sync_client
+from taskapi.events import channel_layer
 from taskapi.events.pubsub import own_layer
 from tests.support.databases import Databases
 from tests.support.gate import Gate
@@ -151,7 +152,7 @@ async def test_our_layer_notices_by_itself(ours, monkeypatch):
     """It publishes and listens, which a replica lets it do: what it publishes, nobody hears."""
     monkeypatch.setattr("taskapi.events.pubsub.SILENCE", 0.2)
     own_layer.cache_clear()
-    layer = events.get_layer()
+    layer = channel_layer.get_layer()
     channel = await layer.new_channel()
     await layer.group_add("followers", channel)
     await layer.group_send("followers", {"n": 0})
@@ -186,7 +187,7 @@ async def test_a_core_layer_of_the_project_is_connected_anew(pair, settings):
     async with asyncio.timeout(20):
         assert await hearing == (uuid, 2)
     await again.aclose()
-    await events.get_layer().close_pools()
+    await channel_layer.get_layer().close_pools()
 
 
 async def test_servers_and_workers_go_on_after_a_failover(pair, databases: Databases, tmp_path: Path, gate: Gate):

@@ -1,4 +1,4 @@
-"""A core layer forgets who is in a group after a while: whoever wants to stay joins again in time."""
+"""A core layer forgets the members of a group after a while: to stay, they join again in time."""
 
 import asyncio
 from uuid import UUID, uuid4
@@ -7,7 +7,9 @@ import pytest
 import redis
 
 from taskapi import events
-from taskapi.events.subscriptions import Subscription, get_hub
+from taskapi.events import channel_layer
+from taskapi.events.hub import get_hub
+from taskapi.events.subscription import Subscription
 from taskapi.models import TaskInfo
 from taskapi.protocol import Report
 from tests.support.waiting import until
@@ -24,7 +26,7 @@ def core_layer(valkey, settings):
 
 
 async def outlives_its_expiry(client: redis.Redis, group: str) -> None:
-    """Wait until somebody has joined the group so late that the first time would have expired."""
+    """Wait until the group was joined again so late that the first time would have expired."""
 
     def joined_at() -> float:
         ((_, moment),) = client.zrange(f"asgi:group:{group}", 0, -1, withscores=True) or [(None, 0)]
@@ -37,12 +39,12 @@ async def outlives_its_expiry(client: redis.Redis, group: str) -> None:
 async def test_workers_hear_of_cancellations_for_longer_than_a_group_lasts(core_layer):
     hearing = events.cancellations()
     heard = asyncio.ensure_future(anext(hearing))
-    await outlives_its_expiry(core_layer, events.workers())
+    await outlives_its_expiry(core_layer, channel_layer.workers())
     await asyncio.to_thread(events.tell_workers, uuid := uuid4(), 3)
     async with asyncio.timeout(20):
         assert await heard == (uuid, 3)
     await hearing.aclose()
-    await events.get_layer().close_pools()
+    await channel_layer.get_layer().close_pools()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -57,10 +59,10 @@ async def test_a_server_hears_of_a_run_for_longer_than_a_group_lasts(core_layer)
     hub = get_hub()
     hub.open()
     await hub.add(follower := Follower(UUID(str(info.uuid)), send=None, on_end=None))
-    await outlives_its_expiry(core_layer, events.group(info.uuid))
+    await outlives_its_expiry(core_layer, channel_layer.group(info.uuid))
     assert await events.publish(info.uuid, Report(1, 0, 0, False, []))
     async with asyncio.timeout(20):
         assert await heard.get() == Report(1, 0, 0, False, [])
     hub.remove(follower)
     await hub.close()
-    await events.get_layer().close_pools()
+    await channel_layer.get_layer().close_pools()

@@ -21,7 +21,7 @@ from django.utils import timezone
 from taskapi import runs
 from taskapi.consumers.callers import Caller
 from taskapi.consumers.tasks import TaskConsumer
-from taskapi.events import subscriptions
+from taskapi.events import following, hub, subscription
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol.states import Status
 from taskapi.runs import CANCELLED, LEASE, Outcome
@@ -406,21 +406,21 @@ def test_subscribing():
     consumer = TaskConsumer()
     consumer.caller = Caller({"type": "websocket", "path": "/tasks/ws/", "headers": []})
     with in_indexes(2):
-        found, messages = consumer._find(info.uuid, after=1)
+        found, messages = following._read(consumer._find, info.uuid, after=1)
     assert (found, len(messages)) == (info, MESSAGES - 1)
 
 
 def test_reading_what_a_follower_has_missed():
     info = run_of(Status.SUCCEEDED)
     with in_indexes(2):
-        found, messages = subscriptions._read_changes(info.uuid, 1)
+        found, messages = subscription._read_changes(info.uuid, 1)
     assert (found, len(messages)) == (info, MESSAGES - 1)
 
 
 def test_watching_followed_runs():
     followed = list(TaskInfo.objects.filter(id__lte=5 * FEW).values_list("uuid", flat=True))
     with in_indexes():
-        assert len(subscriptions._read_seqs([*followed, uuid4()])) == 5 * FEW
+        assert len(hub._read_seqs([*followed, uuid4()])) == 5 * FEW
 
 
 def test_deleting_a_user_with_runs():

@@ -1,4 +1,4 @@
-"""Our own channel layer publishes together what waits; what it takes for granted of channels_redis is tested here."""
+"""Our own channel layer publishes in one round trip all that waits; and channels_redis is as it expects."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 
 from taskapi.backends.redis import channel_layer_host
 from taskapi.conf import DEFAULT_REDIS_PREFIX as PREFIX
-from taskapi.events import pubsub as layers
+from taskapi.events import pubsub
 from taskapi.events.pubsub import PubSubLayer
 
 
@@ -35,20 +35,20 @@ async def test_what_is_published_at_once_arrives_in_its_order_and_in_one_round_t
     await layer.group_add("g", channel)
     await publish(layer, 0)  # the connections are there
     batches = []
-    send = layers._Connection._send
+    send = pubsub._Connection._send
 
     async def counted(self, batch):
         batches.append(len(batch))
         await send(self, batch)
 
-    monkeypatch.setattr(layers._Connection, "_send", counted)
+    monkeypatch.setattr(pubsub._Connection, "_send", counted)
     assert await publish(layer, *range(1, 101)) == [None] * 100
     assert [(await layer.receive(channel))["number"] for _ in range(101)] == list(range(101))
     assert batches == [100]
 
 
 async def test_another_layer_of_channels_redis_hears_it(layer, valkey):
-    """Servers of the version before have the layer as it comes."""
+    """Servers of an earlier version use the layer of channels_redis itself."""
     theirs = RedisPubSubChannelLayer(hosts=[channel_layer_host(valkey)], prefix=PREFIX)
     channel = await theirs.new_channel()
     await theirs.group_add("g", channel)
@@ -67,7 +67,7 @@ async def test_an_error_goes_to_everybody_who_published_and_later_ones_are_tried
     assert await publish(layer, 3) == [None]
 
 
-async def test_what_nobody_waits_for_any_more_is_not_published_later(layer, client):
+async def test_what_its_sender_does_not_wait_for_any_more_is_not_published_later(layer, client):
     channel = await layer.new_channel()
     await layer.group_add("g", channel)
     await publish(layer, 0)

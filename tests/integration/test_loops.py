@@ -9,7 +9,8 @@ import pytest
 
 from taskapi import events
 from taskapi.backends.arq import WorkerQueue
-from taskapi.events.subscriptions import Subscription, get_hub
+from taskapi.events.hub import get_hub
+from taskapi.events.subscription import Subscription
 from taskapi.protocol import Report
 from taskapi.store.database import in_database
 from taskapi.store.ledger import WorkerLedger, get_ledger

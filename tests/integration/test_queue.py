@@ -17,10 +17,10 @@ from arq.jobs import Job, JobStatus
 from arq.worker import async_check_health
 from django.utils import timezone
 
-from taskapi import events
 from taskapi.backends import arq as backends
 from taskapi.backends import get_backend
 from taskapi.backends.arq import ArqBackend, WorkerQueue, health_key, queue_key, serialize
+from taskapi.events import channel_layer
 from taskapi.events.pubsub import own_layer
 from taskapi.tasks import Task
 from taskapi.worker import redis_settings
@@ -400,9 +400,9 @@ async def test_a_prefix_keeps_two_installations_apart(backend, client, settings,
     get_backend().set_aside(theirs, queue="default")
     keys = {key.decode() for key in client.scan_iter() if not key.startswith((b"taskapi", b"arq:job:"))}
     assert {key.partition(":")[0] for key in keys} == {"staging"}
-    assert events.group(theirs) == f"staging.run.{theirs.hex}"
-    assert events.workers() == "staging.workers"
-    assert events.get_layer()._kwargs["prefix"] == "staging"
+    assert channel_layer.group(theirs) == f"staging.run.{theirs.hex}"
+    assert channel_layer.workers() == "staging.workers"
+    assert channel_layer.get_layer()._kwargs["prefix"] == "staging"
     await staging.close()
 
 
@@ -516,7 +516,7 @@ async def test_a_layer_asks_now_and_then_whether_its_server_is_there(valkey, cli
     monkeypatch.setattr("taskapi.backends.redis.SILENCE", 0.1)
     client.config_resetstat()
     own_layer.cache_clear()
-    layer = events.get_layer()
+    layer = channel_layer.get_layer()
     channel = await layer.new_channel()
     await until(lambda: client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"] > 2)
     connection = layer._get_layer()._shards[0]._pubsub.connection

@@ -63,7 +63,7 @@ def test_a_worker_that_freezes_inside_a_transaction_does_not_keep_its_run(own_st
         gate.open()
         run = wait_for(lambda: ended(rest.get(location).json()))
         frozen.popen.send_signal(signal.SIGCONT)
-        frozen.wait_for_output("went on without attempt 1")
+        frozen.wait_for_output("is no longer held by attempt 1")
         assert (run["status"], run["messages"]) == ("succeeded", ["held", "held", "let go"])
         assert rest.get(location).json() == run
         own_stack.stop("other")

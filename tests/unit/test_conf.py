@@ -9,10 +9,10 @@ from rest_framework.authentication import BasicAuthentication, SessionAuthentica
 from rest_framework.permissions import AllowAny, IsAdminUser
 from rest_framework.throttling import UserRateThrottle
 
-from taskapi import events
 from taskapi.backends import get_backend
 from taskapi.backends.arq import ArqBackend
 from taskapi.conf import settings as taskapi_settings
+from taskapi.events import channel_layer
 from tests.support.backends import ListBackend
 
 OWN_LAYER = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
@@ -122,9 +122,9 @@ def test_the_backend_is_the_same_until_a_setting_changes(settings):
 
 
 def test_a_layer_of_our_own_is_made_where_the_project_has_none(settings):
-    first = events.get_layer()
-    assert events.get_layer() is first
+    first = channel_layer.get_layer()
+    assert channel_layer.get_layer() is first
     settings.TASK_API_REDIS_URL = "redis://127.0.0.1:1/7"
-    assert events.get_layer() is not first
+    assert channel_layer.get_layer() is not first
     settings.CHANNEL_LAYERS = {"default": OWN_LAYER}
-    assert type(events.get_layer()).__name__ == "InMemoryChannelLayer"
+    assert type(channel_layer.get_layer()).__name__ == "InMemoryChannelLayer"

@@ -8,6 +8,7 @@ import pytest
 
 from taskapi import events
 from taskapi.backends.redis import Breaker
+from taskapi.events import channel_layer, get_events
 from taskapi.protocol import Report
 
 pytestmark = pytest.mark.usefixtures("memory_layer")
@@ -20,16 +21,16 @@ SAYING = {
 
 @pytest.fixture
 def hanging(monkeypatch):
-    """The layer takes messages and never says that it has; gives those."""
+    """The layer takes messages and never answers; gives the groups that were sent to."""
     taken = []
 
     async def hang(group, message):
         taken.append(group)
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(events, "THREAD_TIMEOUT", 0.05)
-    monkeypatch.setattr(events, "_breaker", Breaker())
-    monkeypatch.setattr(events.get_layer(), "group_send", hang)
+    monkeypatch.setattr(channel_layer, "THREAD_TIMEOUT", 0.05)
+    monkeypatch.setattr(get_events(), "_breaker", Breaker())
+    monkeypatch.setattr(channel_layer.get_layer(), "group_send", hang)
     return taken
 
 
@@ -43,7 +44,7 @@ def test_threads_do_not_wait_one_after_the_other_for_a_layer_that_hangs(hanging,
 
 def test_a_layer_that_hung_is_tried_again_in_a_while(hanging, monkeypatch):
     SAYING["workers"]()
-    moment = events._breaker._refusing_until
+    moment = get_events()._breaker._refusing_until
     monkeypatch.setattr("taskapi.backends.redis.time", SimpleNamespace(monotonic=lambda: moment))
     SAYING["followers"]()
     assert len(hanging) == 2
@@ -51,7 +52,7 @@ def test_a_layer_that_hung_is_tried_again_in_a_while(hanging, monkeypatch):
 
 async def test_a_run_publishes_what_it_says_whatever_threads_have_found(hanging, monkeypatch):
     await asyncio.to_thread(SAYING["workers"])
-    monkeypatch.setattr(events, "PUBLISH_TIMEOUT", 0.05)
+    monkeypatch.setattr(channel_layer, "PUBLISH_TIMEOUT", 0.05)
     for _ in range(2):
         assert not await events.publish(uuid4(), Report(1, 0, 0, False, []))
     assert len(hanging) == 3

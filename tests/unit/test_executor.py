@@ -15,12 +15,13 @@ from django.contrib.auth.models import User
 from django.db import connection, connections
 from django.utils import timezone
 
-from taskapi import events, protocol, runs
+from taskapi import protocol, runs
 from taskapi.backends import get_backend
+from taskapi.events import channel_layer
 from taskapi.exceptions import Interrupted, TaskError, UnknownRun
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import BooleanParameter, DictParameter, FloatParameter, IntParameter, StringParameter
-from taskapi.protocol import first_seq
+from taskapi.protocol import first_seq, reports
 from taskapi.tasks import Task
 from taskapi.tasks.progress import Speaker
 from taskapi.workers import call as work
@@ -66,15 +67,15 @@ class Listener:
     """Follows a run as a server process does, and keeps what it hears."""
 
     async def follow(self, info):
-        self.layer = events.get_layer()
+        self.layer = channel_layer.get_layer()
         self.channel = await self.layer.new_channel()
-        await self.layer.group_add(events.group(info.uuid), self.channel)
+        await self.layer.group_add(channel_layer.group(info.uuid), self.channel)
         return self
 
     def reports(self):
         """What has been published so far."""
         queue = self.layer.channels.get(self.channel)  # made with the first message
-        return [events.read(queue.get_nowait()[1])[1] for _ in range(queue.qsize())] if queue else []
+        return [channel_layer.read(queue.get_nowait()[1])[1] for _ in range(queue.qsize())] if queue else []
 
     def events(self):
         return [json.loads(event.text) for report in self.reports() for event in report.events]
@@ -828,8 +829,8 @@ WENT_ON = "and did not within 0.5 s"
     ("why", "words"),
     [
         (Interruption.TIMEOUT, "its timeout is over"),
-        (Interruption.CANCELLED, "somebody has cancelled it"),
-        (Interruption.LOST, "its worker has lost it"),
+        (Interruption.CANCELLED, "it was cancelled"),
+        (Interruption.LOST, "its lease was lost"),
         (Interruption.HANDED_BACK, "its worker ends"),
     ],
 )
@@ -1154,7 +1155,7 @@ async def test_a_run_that_is_deleted_while_it_runs_ends_without_a_word(bench, ca
     await until(lambda: kinds(bench.listener.events()) == ["status"])
     gate.set()
     await executing
-    assert f"Run {info.uuid} went on without attempt 1" in caplog.text
+    assert f"Run {info.uuid} is no longer held by attempt 1" in caplog.text
     assert "Traceback" not in caplog.text
     assert bench.listener.events() == []
 
@@ -1251,7 +1252,7 @@ async def test_a_layer_that_is_away_does_not_concern_the_run(bench, settings, ca
     await info.arefresh_from_db()
     assert (info.status, info.message_count) == ("succeeded", 2)
     assert f"An event of run {info.uuid} could not be published" in caplog.text
-    await events.get_layer().flush()
+    await channel_layer.get_layer().flush()
 
 
 async def test_reports_that_wait_for_the_layer_are_published_as_one(bench, monkeypatch):
@@ -1269,12 +1270,12 @@ async def test_reports_that_wait_for_the_layer_are_published_as_one(bench, monke
                 pass
 
     bench.settings.TASK_API_EVENT_INTERVAL = 0
-    monkeypatch.setattr(events, "PUBLISH_TIMEOUT", 60)
-    monkeypatch.setattr(events.get_layer(), "group_send", fail_late)
+    monkeypatch.setattr(channel_layer, "PUBLISH_TIMEOUT", 60)
+    monkeypatch.setattr(channel_layer.get_layer(), "group_send", fail_late)
     info, executing = await bench.start(make(run))
     await until(lambda: (info.uuid, 1) in bench.executor.attempts)
     attempt = bench.executor.attempts[info.uuid, 1]
-    await until(lambda: attempt._untold and attempt._untold.finished)
+    await until(lambda: attempt._unpublished and attempt._unpublished.finished)
     failing.set()
     await executing
     assert len(tries) == 2, "of the status, for which all others waited, and of these as one"
@@ -1302,7 +1303,7 @@ async def test_a_run_whose_words_were_lost_does_not_succeed(bench, monkeypatch, 
     def broken(*args):
         raise ZeroDivisionError("no event")
 
-    monkeypatch.setattr(protocol, "progress_event", broken)
+    monkeypatch.setattr(reports, "progress_event", broken)
     going_on = threading.Event()
 
     def body(self):

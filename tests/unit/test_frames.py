@@ -1,4 +1,4 @@
-"""The golden frames of tests/frames, which the TypeScript tests read too: what we say is what they show."""
+"""The server writes and reads frames as the golden frames of tests/frames show; the TypeScript tests read them too."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -56,7 +56,7 @@ def test_a_snapshot_with_a_part_of_the_messages_is_written_as_its_golden_frame()
     info = _info({**golden["task"], "seq": 1000000099})
     rows = [protocol.Message(2, 1, 1000000009, "two"), protocol.Message(3, 1, 1000000010, "x" * 20_000)]
     answer = protocol.reply("snapshot", golden["ref"])
-    assert json.loads(protocol.first_frame(answer, info, 2, rows, 10_000).text) == golden
+    assert json.loads(protocol.snapshot(answer, info, 2, rows, 10_000).text) == golden
 
 
 @pytest.mark.parametrize("name", ["accepted", "snapshot", "unsubscribed", "cancelling", "pong", "error-invalid-inputs"])
@@ -85,7 +85,7 @@ def test_the_end_is_written_as_its_golden_frame(name: str) -> None:
 
 
 def test_every_kind_of_frame_has_a_golden_one() -> None:
-    assert {golden["type"] for golden in CLIENT.values()} == set(protocol._PARSERS)
+    assert {golden["type"] for golden in CLIENT.values()} == set(protocol.PARSERS)
     answers = {"accepted", "snapshot", "unsubscribed", "cancelling", "pong", "error"}
     events = {"status", "target", "progress", "message", "finished"}
     assert {golden["type"] for golden in SERVER.values()} == answers | events

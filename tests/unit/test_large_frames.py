@@ -17,8 +17,12 @@ from hypothesis import strategies as st
 
 from taskapi import events, protocol
 from taskapi.conf import settings as taskapi_settings
-from taskapi.events import subscriptions
-from taskapi.events.subscriptions import Hub, Subscription, read_messages
+from taskapi.events import channel_layer, subscription
+from taskapi.events import hub as hubs
+from taskapi.events import messages as reading
+from taskapi.events.hub import Hub
+from taskapi.events.messages import read_messages
+from taskapi.events.subscription import Subscription
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import LEAST_FRAME, Message, Report, byte_size, first_seq, fit, within
 from tests.support.waiting import LIMIT as LIMIT_OF_WAITING
@@ -60,7 +64,7 @@ def test_no_frame_that_shows_a_run_is_over_the_limit_whatever_is_in_it(inputs, o
     info = a_run(inputs={"a": inputs}, outputs={"b": outputs}, error={"message": error}, message_count=len(bodies))
     rows = [Message(n, 1, ONE + n + 1, body) for n, body in enumerate(bodies)]
     info.seq = ONE + len(bodies) + 10
-    text, known, seq = protocol.first_frame({"type": "snapshot", "ref": "r"}, info, 0, rows, LIMIT)
+    text, known, seq = protocol.snapshot({"type": "snapshot", "ref": "r"}, info, 0, rows, LIMIT)
     assert byte_size(text) <= LIMIT
     task = json.loads(text)["task"]
     assert task["messages"] == bodies[:known]
@@ -112,7 +116,7 @@ def test_what_was_left_out_elsewhere_stays_named():
 def test_without_all_that_can_be_left_out_every_frame_fits_the_least_limit():
     info = a_run(task="😀" * 255, inputs={"a": "x" * 9000}, message_count=1)
     rows = [Message(0, 1, ONE + 1, "\ud83d" * 4000)]
-    first = protocol.first_frame({"type": "snapshot", "ref": "\ud83d" * 64}, info, 0, rows, LEAST_FRAME)
+    first = protocol.snapshot({"type": "snapshot", "ref": "\ud83d" * 64}, info, 0, rows, LEAST_FRAME)
     assert byte_size(first.text) <= LEAST_FRAME
     assert first.known == 0
 
@@ -120,7 +124,7 @@ def test_without_all_that_can_be_left_out_every_frame_fits_the_least_limit():
 def test_a_first_frame_of_many_messages_has_the_first_of_them_and_not_too_many_bytes():
     rows = [Message(n, 1, ONE + n, "line " * 20) for n in range(12_000)]
     info = a_run(message_count=len(rows), seq=TWO)
-    text, known, seq = protocol.first_frame({"type": "snapshot"}, info, 0, rows, 2**20)
+    text, known, seq = protocol.snapshot({"type": "snapshot"}, info, 0, rows, 2**20)
     assert 0 < known < 12_000
     assert len(text) <= protocol.SHOWN_BYTES + 1000
     assert seq == rows[known - 1].seq
@@ -149,7 +153,7 @@ def test_messages_are_read_in_pages_of_so_many_and_of_so_many_bytes():
     assert read_messages(info, 66) == []
 
 
-def test_a_message_larger_than_a_page_is_read_alone_and_one_that_no_frame_holds_not_at_all(settings):
+def test_a_message_larger_than_a_page_is_read_by_itself_and_one_that_no_frame_holds_is_not_read(settings):
     settings.TASK_API_LIMITS = {"sent_frame_bytes": 2**20}
     info = recorded(["x" * 400_000, "y" * 4_000_000, None, 1])
     (first,) = read_messages(info, 0)
@@ -180,14 +184,14 @@ class Follower:
 
     async def start(self, after=0):
         info = await TaskInfo.objects.aget(uuid=self.subscription.uuid)
-        messages = await sync_to_async(read_messages)(info, after, subscriptions.SHOWN)
+        messages = await sync_to_async(read_messages)(info, after, reading.SHOWN)
         limit = taskapi_settings.sent_frame_bytes
-        await self.subscription.start(info, protocol.first_frame({"type": "snapshot"}, info, after, messages, limit))
+        await self.subscription.start(info, protocol.snapshot({"type": "snapshot"}, info, after, messages, limit))
         return self
 
 
 def all_messages(frames, after=0):
-    """What a client knows then: by their index."""
+    """The messages that a client knows after these frames, by their index."""
     known = list(frames[0]["task"]["messages"])
     for frame in frames[1:]:
         if frame["type"] == "message":
@@ -249,8 +253,8 @@ async def test_a_frame_with_messages_of_an_earlier_attempt_shows_that_attempt_an
 async def test_a_database_that_is_away_while_they_follow_costs_none_of_them(limit, monkeypatch):
     bodies = ["x" * 900] * 300
     info = await sync_to_async(recorded)(bodies)
-    usual, calls = subscriptions.read_messages, count()
-    monkeypatch.setattr(subscriptions, "read_messages", lambda *args: usual(*args) if next(calls) % 2 else 1 / 0)
+    usual, calls = subscription.read_messages, count()
+    monkeypatch.setattr(subscription, "read_messages", lambda *args: usual(*args) if next(calls) % 2 else 1 / 0)
     follower = await Follower(info).start()
 
     def everything():
@@ -262,12 +266,12 @@ async def test_a_database_that_is_away_while_they_follow_costs_none_of_them(limi
     check_numbers(follower.frames)
 
 
-async def test_who_follows_a_run_that_is_deleted_meanwhile_is_told_so(limit, monkeypatch):
+async def test_a_follower_of_a_run_that_is_deleted_meanwhile_is_told_so(limit, monkeypatch):
     info = await sync_to_async(recorded)(["x" * 900] * 40)
-    monkeypatch.setattr(subscriptions, "read_messages", lambda *args: [])  # deleted as the first frame was sent
+    monkeypatch.setattr(subscription, "read_messages", lambda *args: [])  # deleted as the first frame was sent
     follower = Follower(info)
-    messages = await sync_to_async(read_messages)(info, 0, subscriptions.SHOWN)
-    first = protocol.first_frame({"type": "snapshot"}, info, 0, messages, LIMIT)
+    messages = await sync_to_async(read_messages)(info, 0, reading.SHOWN)
+    first = protocol.snapshot({"type": "snapshot"}, info, 0, messages, LIMIT)
     await follower.subscription.start(info, first)
     await until(lambda: follower.subscription.ended)
     assert follower.frames[-1]["code"] == "not_found"
@@ -290,14 +294,14 @@ async def test_a_message_that_does_not_fit_keeps_its_place(settings):
 
 
 async def test_a_million_messages_are_not_in_memory_at_once(limit, monkeypatch):
-    """A thousand here; what is counted is how many there are at most between two of the follower's sends."""
+    """A thousand in this test: it counts how many are read at once."""
     info = await sync_to_async(recorded)(["x" * 2000] * 1000, status="succeeded")
-    usual, pages = subscriptions.read_messages, []
-    monkeypatch.setattr(subscriptions, "read_messages", lambda *args: pages.append(found := usual(*args)) or found)
+    usual, pages = subscription.read_messages, []
+    monkeypatch.setattr(subscription, "read_messages", lambda *args: pages.append(found := usual(*args)) or found)
     follower = await Follower(info).start()
     await until(lambda: follower.subscription.ended)
     assert len(all_messages(follower.frames)) == 1000
-    assert max(sum(len(message.body) for message in page) for page in pages) <= subscriptions.PAGE_BYTES
+    assert max(sum(len(message.body) for message in page) for page in pages) <= reading.PAGE_BYTES
 
 
 # A follower that does not keep up (row 14)
@@ -316,8 +320,8 @@ async def test_reports_for_a_follower_that_is_stuck_are_forgotten_and_the_row_is
         follower.subscription.hear(said(ONE + 5 + n, ONE + 4 + n, text))
         if n % 100 == 0:
             await asyncio.sleep(0)
-        assert len(follower.subscription._reports) <= subscriptions.MOST_REPORTS
-        assert follower.subscription._held <= subscriptions.MOST_HELD + 2 * len(text) + 100
+        assert len(follower.subscription._reports) <= subscription.MOST_REPORTS
+        assert follower.subscription._characters <= subscription.MOST_CHARACTERS + 2 * len(text) + 100
     end = {"status": "succeeded", "seq": ONE + 5 + reports, "outputs": {"a": 1}}
     await TaskInfo.objects.filter(pk=info.pk).aupdate(**end)
     follower.going.set()
@@ -330,7 +334,7 @@ async def test_reports_for_a_follower_that_is_stuck_are_forgotten_and_the_row_is
 async def test_a_report_that_is_forgotten_while_the_row_is_read_for_it_is_told_from_the_row(monkeypatch):
     info = await sync_to_async(recorded)([], seq=ONE + 4)
     follower = await Follower(info).start()
-    usual, going, reads = subscriptions._read_changes, threading.Event(), []
+    usual, going, reads = subscription._read_changes, threading.Event(), []
 
     def read(uuid, known):
         found = usual(uuid, known)
@@ -338,10 +342,10 @@ async def test_a_report_that_is_forgotten_while_the_row_is_read_for_it_is_told_f
         assert going.wait(LIMIT_OF_WAITING)
         return found
 
-    monkeypatch.setattr(subscriptions, "_read_changes", read)
+    monkeypatch.setattr(subscription, "_read_changes", read)
     follower.subscription.hear(said(ONE + 20, ONE + 19))  # shows a gap
     await until(lambda: reads)
-    for n in range(subscriptions.MOST_REPORTS + 1):
+    for n in range(subscription.MOST_REPORTS + 1):
         follower.subscription.hear(said(ONE + 21 + n, ONE + 20 + n))
 
     def end():
@@ -356,10 +360,10 @@ async def test_a_report_that_is_forgotten_while_the_row_is_read_for_it_is_told_f
 
 @pytest.mark.usefixtures("memory_layer")
 async def test_the_watch_looks_at_many_runs_in_pages(monkeypatch):
-    monkeypatch.setattr(subscriptions, "WATCH_INTERVAL", 0.02)
-    monkeypatch.setattr(subscriptions, "WATCH_PAGE", 10)
-    look, pages = subscriptions._read_seqs, []
-    monkeypatch.setattr(subscriptions, "_read_seqs", lambda uuids: pages.append(len(uuids)) or look(uuids))
+    monkeypatch.setattr(hubs, "WATCH_INTERVAL", 0.02)
+    monkeypatch.setattr(hubs, "WATCH_PAGE", 10)
+    look, pages = hubs._read_seqs, []
+    monkeypatch.setattr(hubs, "_read_seqs", lambda uuids: pages.append(len(uuids)) or look(uuids))
     hub = Hub()
     hub.open()
     followers = []
@@ -388,18 +392,18 @@ async def test_what_does_not_fit_is_not_published_and_not_passed_on_whatever_oth
     report = Report(ONE + 20, ONE + 4, 0, True, [protocol.finished_event(info)])
     layer = get_channel_layer("taskapi")
     channel = await layer.new_channel()
-    await layer.group_add(events.group(info.uuid), channel)
+    await layer.group_add(channel_layer.group(info.uuid), channel)
     await events.publish(info.uuid, report)
-    _, published = events.read(await layer.receive(channel))
+    _, published = channel_layer.read(await layer.receive(channel))
     assert json.loads(published.events[0].text)["task"]["omitted"] == ["outputs"]
 
     hub, heard = Hub(), []
     subscription = Subscription(info.uuid, lambda text: None, lambda subscription: None)
     subscription.hear = heard.append
     hub._followers[info.uuid] = {subscription}
-    settings.TASK_API_LIMITS = {"sent_frame_bytes": 100_000}  # a worker's, that is newer
-    message = events._message(info.uuid, report)
+    settings.TASK_API_LIMITS = {"sent_frame_bytes": 100_000}  # of the worker, which is another
+    message = channel_layer.message_of(info.uuid, report)
     settings.TASK_API_LIMITS = {"sent_frame_bytes": limit}
-    hub._take(message)
+    hub._take(*channel_layer.read(message))
     assert byte_size(heard[0].events[0].text) <= limit
     assert heard[0].finished

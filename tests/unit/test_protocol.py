@@ -210,7 +210,7 @@ def test_a_representation_is_json():
 
 def test_a_naive_time_is_of_the_zone_of_the_process():
     moment = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
-    naive = moment.astimezone().replace(tzinfo=None)  # what there is where USE_TZ = False
+    naive = moment.astimezone().replace(tzinfo=None)  # as with USE_TZ = False
     assert protocol.timestamp(naive) == "2026-01-02T03:04:05.000006Z"
 
 

@@ -9,7 +9,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from taskapi import runs
-from taskapi.events import subscriptions
+from taskapi.events import subscription
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import IntParameter
 from taskapi.protocol.states import Status
@@ -64,9 +64,9 @@ def test_a_result_is_found_at_once():
 
 
 async def test_a_result_is_found_at_once_by_async_code():
-    info = await subscriptions.in_database(ended)
+    info = await subscription.in_database(ended)
     assert await info.aresult(timeout=10) == {"sum": 3}
-    await subscriptions.in_database(connections.close_all)
+    await subscription.in_database(connections.close_all)
 
 
 def test_a_run_that_is_read_again_is_what_was_written():
@@ -78,7 +78,7 @@ def test_a_run_that_is_read_again_is_what_was_written():
 
 
 def test_a_follower_is_shown_all_messages():
-    info, messages = subscriptions._read_changes(ended().uuid, 0)
+    info, messages = subscription._read_changes(ended().uuid, 0)
     assert [message.body for message in messages] == ["hello"]
     assert info.messages_after(0) == ["hello"]
 

@@ -1,4 +1,4 @@
-"""The table of moves, as the one function that makes them keeps it."""
+"""The table of moves, and that the one function that makes moves keeps to it."""
 
 from itertools import product
 

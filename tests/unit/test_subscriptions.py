@@ -1,4 +1,4 @@
-"""Whatever the channel layer loses, a follower gets every message once and in order, and one end."""
+"""If the channel layer loses events, a follower gets every message once and in order all the same, and one end."""
 
 import asyncio
 import json
@@ -14,8 +14,11 @@ from django.db import connection
 from taskapi import events, protocol
 from taskapi.conf import settings
 from taskapi.consumers.tasks import TaskConsumer
-from taskapi.events import subscriptions
-from taskapi.events.subscriptions import Hub, Subscription, get_hub
+from taskapi.events import channel_layer, subscription
+from taskapi.events import hub as hubs
+from taskapi.events import messages as reading
+from taskapi.events.hub import Hub, get_hub
+from taskapi.events.subscription import Subscription
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import SEQ_SPAN, Event, Report, first_seq
 from taskapi.store.database import in_database
@@ -30,7 +33,7 @@ ONE, TWO = first_seq(1), first_seq(2)
 
 
 class Follower:
-    """One who follows a run: `frames` is what was sent."""
+    """A follower of a run: `frames` is what it was sent."""
 
     def __init__(self, info, on_end=lambda subscription: None):
         self.frames = []
@@ -42,9 +45,9 @@ class Follower:
     async def start(self, after=0):
         """Show the run as its row is now, as the consumer does."""
         info = await TaskInfo.objects.aget(uuid=self.subscription.uuid)
-        messages = await sync_to_async(subscriptions.read_messages)(info, after, subscriptions.SHOWN)
-        first = protocol.first_frame({"type": "snapshot"}, info, after, messages, settings.sent_frame_bytes)
-        await self.subscription.start(info, first)
+        messages = await sync_to_async(reading.read_messages)(info, after, reading.SHOWN)
+        snapshot = protocol.snapshot({"type": "snapshot"}, info, after, messages, settings.sent_frame_bytes)
+        await self.subscription.start(info, snapshot)
         return self
 
     def hear(self, *reports):
@@ -94,7 +97,7 @@ async def a_run(**fields):
 
 
 async def change(info, *messages, **fields):
-    """Write what a worker would, and tell nobody."""
+    """Write what a worker would write, and publish nothing."""
     count = await info.log.acount()
     for n, (seq, body) in enumerate(messages, count):
         await TaskMessage.objects.acreate(run=info, index=n, attempt=seq // SEQ_SPAN, seq=seq, body=body)
@@ -102,7 +105,7 @@ async def change(info, *messages, **fields):
 
 
 def report(*told, since=0, before=0):
-    """What a worker would publish: numbers and words; words that begin with "m" are messages, after those before."""
+    """A report as a worker would publish it. Words that begin with "m" count as messages, after `before` others."""
     made = [Event(seq, protocol.encode({"type": "said", "seq": seq, "said": said})) for seq, said in told]
     count = before + sum(said.startswith("m") for _, said in told)
     return Report(told[-1][0], since, count, any(said == "end" for _, said in told), made)
@@ -113,12 +116,12 @@ def said(follower):
 
 
 async def heard_up_to(word, *followers):
-    """Wait until that has been told; what was left for them before it has been dealt with by then."""
+    """Wait until the followers have been told the word, and so all that was left for them before it."""
     await until(lambda: all(word in said(follower) for follower in followers))
 
 
-class Held:
-    """Reads of rows that take as long as the test wants."""
+class PausedReads:
+    """Reads of rows that wait until the test lets them go on."""
 
     def __init__(self, read):
         self.read = read
@@ -132,11 +135,11 @@ class Held:
 
 
 @pytest.fixture
-def held(monkeypatch):
-    held = Held(subscriptions._read_changes)
-    monkeypatch.setattr(subscriptions, "_read_changes", held)
-    yield held
-    held.going.set()
+def paused(monkeypatch):
+    paused = PausedReads(subscription._read_changes)
+    monkeypatch.setattr(subscription, "_read_changes", paused)
+    yield paused
+    paused.going.set()
 
 
 # One follower
@@ -206,19 +209,19 @@ async def test_an_end_that_shows_a_gap_is_told_from_the_row():
 
 
 async def test_a_look_that_is_asked_for_while_the_row_is_read_is_not_forgotten(monkeypatch):
-    loop, usual, late = asyncio.get_running_loop(), subscriptions._read_changes, iter(["late"])
+    loop, usual, late = asyncio.get_running_loop(), subscription._read_changes, iter(["late"])
     info = await a_run(**RUNNING)
     follower = await Follower(info).start()
 
     def read(*args):
         found = usual(*args)
-        for message in late:  # what it has not found, and a look at that
+        for message in late:  # written after the row was read, with a request to read it again
             TaskMessage.objects.create(run=info, index=0, attempt=1, seq=ONE + 5, body=message)
             TaskInfo.objects.filter(pk=info.pk).update(message_count=1, seq=ONE + 9)
             loop.call_soon_threadsafe(follower.subscription.catch_up)
         return found
 
-    monkeypatch.setattr(subscriptions, "_read_changes", read)
+    monkeypatch.setattr(subscription, "_read_changes", read)
     follower.subscription.catch_up()
     await until(follower.told)
     assert follower.told() == [("message", "late")]
@@ -226,14 +229,14 @@ async def test_a_look_that_is_asked_for_while_the_row_is_read_is_not_forgotten(m
 
 
 async def test_messages_that_a_follower_has_heard_are_not_read_again(monkeypatch):
-    usual, read = subscriptions._read_changes, []
+    usual, read = subscription._read_changes, []
 
     def reads(*args):
         info, messages = usual(*args)
         read.append([message.body for message in messages])
         return info, messages
 
-    monkeypatch.setattr(subscriptions, "_read_changes", reads)
+    monkeypatch.setattr(subscription, "_read_changes", reads)
     info = await a_run(**RUNNING)
     follower = await Follower(info).start()
     await change(info, (ONE + 5, "m0"), (ONE + 6, "m1"), seq=ONE + 10)
@@ -245,17 +248,17 @@ async def test_messages_that_a_follower_has_heard_are_not_read_again(monkeypatch
     follower.subscription.stop()
 
 
-async def test_reports_that_come_while_the_row_is_read_wait_their_turn(held):
+async def test_reports_that_come_while_the_row_is_read_wait_their_turn(paused):
     info = await a_run(**RUNNING)
     follower = await Follower(info).start()
     await change(info, (ONE + 5, "a"), seq=ONE + 9)
     follower.subscription.catch_up()  # reads the row
-    await until(lambda: held.count)
+    await until(lambda: paused.count)
     follower.hear(
         report((ONE + 9, "m old")), report((ONE + 13, "m"), since=ONE + 9), report((ONE + 17, "end"), since=ONE + 13)
     )
     assert follower.told() == []
-    held.going.set()
+    paused.going.set()
     await until(lambda: follower.ended)
     assert follower.told() == [("message", "a"), ("said", "m"), ("said", "end")]
 
@@ -282,14 +285,14 @@ async def test_a_report_that_was_overtaken_is_told_once():
     assert follower.told() == [("message", "first"), ("message", "second"), ("said", "third")]
 
 
-async def test_what_the_row_does_not_say_is_looked_for_once(held):
-    """It does not happen, as rows are written before anything is told; were it so, nobody should ask without end."""
-    held.going.set()
+async def test_what_the_row_does_not_say_is_looked_for_once(paused):
+    """It does not happen, because rows are written first. If it did, the row should not be read again and again."""
+    paused.going.set()
     follower = await Follower(await a_run(status="running", attempt=1, seq=ONE + 10)).start()
     follower.hear(report((ONE + 30, "more"), since=ONE + 20), report((ONE + 14, "on"), since=ONE + 10))
     await heard_up_to("on", follower)
     assert said(follower) == ["on"]
-    assert held.count == 1
+    assert paused.count == 1
 
 
 # What the row tells that no report has told
@@ -324,7 +327,7 @@ BEGUN = ("status", "running")
         (HANDED_BACK, CANCELLED, [("target", 9), ("progress", 3), ("finished", "cancelled")]),
     ],
 )
-async def test_a_follower_who_missed_everything_is_told_what_the_row_says(before, after, told):
+async def test_a_follower_that_missed_everything_is_told_what_the_row_says(before, after, told):
     info = await a_run(**before)
     follower = await Follower(info).start()
     await change(info, **after)
@@ -381,7 +384,7 @@ async def test_after_catching_up_the_reports_go_on_from_the_row():
 
 
 @pytest.mark.parametrize("noticed_by", ["the row", "a report"])
-async def test_who_follows_a_run_that_is_deleted_is_told_so_and_no_more(noticed_by):
+async def test_a_follower_of_a_run_that_is_deleted_is_told_so_and_no_more(noticed_by):
     info, ends = await a_run(**RUNNING), []
     follower = await Follower(info, ends.append).start()
     await TaskInfo.objects.all().adelete()
@@ -410,7 +413,7 @@ async def test_a_row_that_cannot_be_read_now_is_read_with_the_next_report(monkey
     follower = await Follower(info).start()
     await change(info, (ONE + 5, "a"), seq=ONE + 9)
     with monkeypatch.context() as patch:
-        patch.setattr(subscriptions, "_read_changes", lambda uuid, known: 1 / 0)
+        patch.setattr(subscription, "_read_changes", lambda uuid, known: 1 / 0)
         follower.subscription.catch_up()
         await until(lambda: "could not be told" in caplog.text)
     follower.hear(report((ONE + 13, "on"), since=ONE + 9))
@@ -418,10 +421,10 @@ async def test_a_row_that_cannot_be_read_now_is_read_with_the_next_report(monkey
     assert follower.told() == [("message", "a"), ("said", "on")]
 
 
-# Who is stopped
+# A follower that is stopped
 
 
-async def test_who_is_stopped_is_told_nothing_more():
+async def test_a_follower_that_is_stopped_is_told_nothing_more():
     ends = []
     follower = await Follower(await a_run(**RUNNING), ends.append).start()
     follower.hear(report((ONE + 9, "on")))
@@ -430,23 +433,23 @@ async def test_who_is_stopped_is_told_nothing_more():
     follower.hear(report((ONE + 13, "on")))
     await until(follower.subscription._writer.done)
     assert follower.told() == []
-    assert ends == [], "whoever stopped it knows"
+    assert ends == [], "the code that stopped it knows"
 
 
-async def test_who_is_stopped_while_the_row_is_read_is_told_nothing_of_it(held):
+async def test_a_follower_that_is_stopped_while_the_row_is_read_is_told_nothing_of_it(paused):
     info = await a_run(**RUNNING)
     follower = await Follower(info).start()
     await change(info, (ONE + 5, "a"), **DONE)
     follower.subscription.catch_up()
-    await until(lambda: held.count)
+    await until(lambda: paused.count)
     follower.subscription.stop()
-    held.going.set()
+    paused.going.set()
     await until(follower.subscription._writer.done)
     await in_database(lambda: None)  # the read has ended by then, too
     assert follower.told() == []
 
 
-async def test_who_is_stopped_while_something_is_sent_is_sent_nothing_after_it(monkeypatch):
+async def test_a_follower_that_is_stopped_during_a_send_is_sent_nothing_after_it(monkeypatch):
     follower = await Follower(await a_run(**RUNNING)).start()
     sending, sent = [], asyncio.Event()
 
@@ -463,7 +466,7 @@ async def test_who_is_stopped_while_something_is_sent_is_sent_nothing_after_it(m
     assert len(sending) == 1
 
 
-async def test_who_is_stopped_before_the_start_is_shown_the_run_and_no_more():
+async def test_a_follower_that_is_stopped_before_the_start_is_shown_the_run_and_no_more():
     follower = Follower(await a_run(**RUNNING))
     follower.hear(report((ONE + 9, "on")))
     follower.subscription.stop()
@@ -584,13 +587,13 @@ async def follow(hub, info, kind=Follower, **options):
 @pytest.fixture
 def quick(monkeypatch):
     """The hub looks often, and does not wait long."""
-    monkeypatch.setattr(subscriptions, "WATCH_INTERVAL", 0.02)
-    monkeypatch.setattr(subscriptions, "CONNECT_TIMEOUT", 0.02)
-    monkeypatch.setattr(subscriptions, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(hubs, "WATCH_INTERVAL", 0.02)
+    monkeypatch.setattr(hubs, "CONNECT_TIMEOUT", 0.02)
+    monkeypatch.setattr(hubs, "FIRST_PAUSE", 0.01)
 
 
 class Talk(Task):
-    """Say much, at a pace at which reports are several."""
+    """Say much, over so long a time that it takes several reports."""
 
     name = "talk"
 
@@ -601,7 +604,7 @@ class Talk(Task):
 
 
 class TalkAgain(Task):
-    """Stumble half way, and go on in a second attempt."""
+    """Fail in the first attempt, and succeed in the second."""
 
     name = "talk_again"
     max_attempts = 2
@@ -645,7 +648,7 @@ def lossy(request, settings, quick, queue):
 
 
 async def followed(info):
-    """Followers, steady and flaky, who came before the run, in its midst, and after its end; once all is told."""
+    """Steady and flaky followers that came before the run, during it, and after its end; when all is told."""
     async with opened() as hub:
         followers = [await follow(hub, info), await follow(hub, info, FlakyFollower)]
         executing = asyncio.create_task(executed(info))
@@ -722,9 +725,9 @@ async def test_that_a_run_was_deleted_is_found():
 
 @pytest.fixture
 def looks(monkeypatch):
-    """The looks at the rows of what is followed, as they happen."""
-    looks, look = [], subscriptions._read_seqs
-    monkeypatch.setattr(subscriptions, "_read_seqs", lambda uuids: (looks.append(uuids), look(uuids))[1])
+    """The looks at the rows of followed runs, as they happen."""
+    looks, look = [], hubs._read_seqs
+    monkeypatch.setattr(hubs, "_read_seqs", lambda uuids: (looks.append(uuids), look(uuids))[1])
     return looks
 
 
@@ -747,14 +750,14 @@ async def test_a_run_that_is_not_there_yet_is_not_gone(looks):
 @pytest.mark.usefixtures("quick", "memory_layer")
 async def test_a_look_at_all_the_runs_that_are_followed_is_one_query(monkeypatch):
     looks, queries = [], []
-    usual = subscriptions._read_seqs
+    usual = hubs._read_seqs
 
     def look(uuids):
         with connection.execute_wrapper(lambda execute, sql, *rest: (queries.append(sql), execute(sql, *rest))[1]):
             looks.append(uuids)
             return usual(uuids)
 
-    monkeypatch.setattr(subscriptions, "_read_seqs", look)
+    monkeypatch.setattr(hubs, "_read_seqs", look)
     runs = [await a_run(**RUNNING) for _ in range(10)]
     async with opened() as hub:
         for info in (*runs, *runs):
@@ -767,8 +770,8 @@ async def test_a_look_at_all_the_runs_that_are_followed_is_one_query(monkeypatch
 
 
 @pytest.mark.usefixtures("quick", "memory_layer")
-async def test_who_is_up_to_date_is_left_alone(held, looks):
-    held.going.set()
+async def test_a_follower_that_is_up_to_date_is_not_woken(paused, looks):
+    paused.going.set()
     info = await a_run(**RUNNING)
     async with opened() as hub:
         await until(hub._connected.is_set)  # all are brought up to date then
@@ -778,15 +781,15 @@ async def test_who_is_up_to_date_is_left_alone(held, looks):
         await until(lambda: follower.subscription.seq == ONE + 9)
         await follower.quiet()
         looks.clear()
-        held.count = 0
+        paused.count = 0
         await until(lambda: len(looks) > 3)
         await follower.quiet()
-    assert held.count == 0
+    assert paused.count == 0
 
 
 @pytest.mark.usefixtures("quick", "memory_layer")
 async def test_a_database_that_is_away_for_a_while_does_not_end_the_watch(monkeypatch, caplog):
-    monkeypatch.setattr(subscriptions, "_read_seqs", lambda uuids: 1 / 0)
+    monkeypatch.setattr(hubs, "_read_seqs", lambda uuids: 1 / 0)
     info = await a_run(**RUNNING)
     async with opened() as hub:
         follower = await follow(hub, info)
@@ -802,7 +805,7 @@ async def test_a_database_that_is_away_for_a_while_does_not_end_the_watch(monkey
 @pytest.fixture
 def away(settings, quick):
     settings.CHANNEL_LAYERS = layer("AwayLayer")
-    return events.get_layer()
+    return channel_layer.get_layer()
 
 
 async def published(info, *told, since=0):
@@ -827,7 +830,7 @@ async def test_a_layer_that_comes_later_is_joined(away, monkeypatch):
         follower = await follow(hub, info)
         away.come_back()
         await until(lambda: away.groups)
-        monkeypatch.setattr(subscriptions, "_read_seqs", lambda uuids: {})  # it is not the watch that tells
+        monkeypatch.setattr(hubs, "_read_seqs", lambda uuids: {})  # it is not the watch that tells
         await published(info, (ONE + 9, "live"))
         await until(lambda: said(follower) == ["live"])
 
@@ -839,8 +842,8 @@ async def test_a_layer_that_breaks_is_joined_again_and_what_was_missed_is_told(a
         follower = await follow(hub, info)
         first = await until(lambda: dict(away.groups))
         away.leave()
-        await until(lambda: "The channel layer is not there" in caplog.text)
-        await away.flush()  # it restarts, and has forgotten who was in which group
+        await until(lambda: "Events cannot be heard" in caplog.text)
+        await away.flush()  # it restarts, and has forgotten the members of its groups
         await change(info, (ONE + 5, "missed"), seq=ONE + 9)
         away.come_back()
         second = await until(lambda: dict(away.groups))
@@ -851,14 +854,14 @@ async def test_a_layer_that_breaks_is_joined_again_and_what_was_missed_is_told(a
     assert first != second  # another channel
 
 
-async def test_who_comes_first_after_an_outage_is_in_the_group_at_once(away, patient):
+async def test_the_first_follower_after_an_outage_is_in_the_group_at_once(away, patient):
     info = await a_run(**RUNNING)
     async with opened() as hub:
         await until(lambda: hub._away)
         away.come_back()
         await until(hub._connected.is_set)
         await follow(hub, info)
-        assert set(away.groups) == {events.group(info.uuid)}
+        assert set(away.groups) == {channel_layer.group(info.uuid)}
 
 
 async def test_a_layer_that_has_worked_is_soon_tried_again_however_long_it_was_away_before(away, caplog):
@@ -876,7 +879,7 @@ async def test_a_layer_that_has_worked_is_soon_tried_again_however_long_it_was_a
             caplog.clear()
             away.leave()
             broke = await until(lambda: next((at for at in caplog.records if "next try" in at.msg), None))
-            assert broke.args[-1] == subscriptions.FIRST_PAUSE
+            assert broke.args[-1] == hubs.FIRST_PAUSE
 
 
 async def test_what_happens_while_a_layer_is_joined_again_is_told(away, patient, caplog, monkeypatch):
@@ -892,7 +895,7 @@ async def test_what_happens_while_a_layer_is_joined_again_is_told(away, patient,
     async with opened() as hub:
         follower = await follow(hub, info)
         away.leave()
-        await until(lambda: "The channel layer is not there" in caplog.text)
+        await until(lambda: "Events cannot be heard" in caplog.text)
         await away.flush()
         monkeypatch.setattr(away, "group_add", join)
         away.come_back()
@@ -901,8 +904,8 @@ async def test_what_happens_while_a_layer_is_joined_again_is_told(away, patient,
 
 
 async def test_a_group_that_was_joined_with_a_channel_that_is_gone_is_joined_with_the_next(away, monkeypatch):
-    monkeypatch.setattr(subscriptions, "WATCH_INTERVAL", 3600)
-    monkeypatch.setattr(subscriptions, "CONNECT_TIMEOUT", LIMIT)
+    monkeypatch.setattr(hubs, "WATCH_INTERVAL", 3600)
+    monkeypatch.setattr(hubs, "CONNECT_TIMEOUT", LIMIT)
     away.come_back()
     info = await a_run(**RUNNING)
     group_add, joining, going = away.group_add, asyncio.Event(), asyncio.Event()
@@ -916,14 +919,14 @@ async def test_a_group_that_was_joined_with_a_channel_that_is_gone_is_joined_wit
     async with opened() as hub:
         following = asyncio.create_task(follow(hub, info))
         await joining.wait()
-        first = hub._channel
+        first = hub._feed
         away.leave()
-        await until(lambda: hub._channel is None)
+        await until(lambda: hub._feed is None)
         away.come_back()
-        second = await until(lambda: hub._channel)
+        second = await until(lambda: hub._feed)
         going.set()
         await following
-        await until(lambda: second in away.groups.get(events.group(info.uuid), {}))
+        await until(lambda: second.channel in away.groups.get(channel_layer.group(info.uuid), {}))
     assert first != second
 
 
@@ -944,10 +947,10 @@ async def test_a_group_that_could_not_be_joined_is_tried_again(away, monkeypatch
 
 @pytest.fixture
 def patient(monkeypatch):
-    """The hub does not look at all, and waits long enough for it to be noticed."""
-    monkeypatch.setattr(subscriptions, "WATCH_INTERVAL", 3600)
-    monkeypatch.setattr(subscriptions, "CONNECT_TIMEOUT", 0.5)
-    return 10 * 0.5  # seconds: so long may take what waits once
+    """The hub does not look at rows, and waits long enough for the test to notice it."""
+    monkeypatch.setattr(hubs, "WATCH_INTERVAL", 3600)
+    monkeypatch.setattr(hubs, "CONNECT_TIMEOUT", 0.5)
+    return 10 * 0.5  # seconds: the limit for something that waits once
 
 
 async def test_only_the_first_waits_for_a_layer_that_is_away(away, patient):
@@ -959,8 +962,8 @@ async def test_only_the_first_waits_for_a_layer_that_is_away(away, patient):
 
 async def test_only_the_first_wait_for_a_layer_that_hangs(slow, patient, monkeypatch):
     together, later = [await a_run(**RUNNING) for _ in range(20)], [await a_run(**RUNNING) for _ in range(20)]
-    tries, group_add = [], events.get_layer().group_add
-    monkeypatch.setattr(events.get_layer(), "group_add", lambda *args: tries.append(args) or group_add(*args))
+    tries, group_add = [], channel_layer.get_layer().group_add
+    monkeypatch.setattr(channel_layer.get_layer(), "group_add", lambda *args: tries.append(args) or group_add(*args))
     async with opened() as hub:
         await until(hub._connected.is_set)
         slow.clear()
@@ -974,7 +977,7 @@ async def test_only_the_first_wait_for_a_layer_that_hangs(slow, patient, monkeyp
 
 async def test_a_layer_that_hangs_does_not_keep_the_watch_from_looking(slow, patient, monkeypatch):
     infos = [await a_run(**RUNNING) for _ in range(20)]
-    monkeypatch.setattr(subscriptions, "WATCH_INTERVAL", 0.02)
+    monkeypatch.setattr(hubs, "WATCH_INTERVAL", 0.02)
     slow.clear()
     async with opened() as hub:
         followers = [await follow(hub, info) for info in infos]
@@ -1006,13 +1009,13 @@ async def test_a_message_of_the_layer_that_is_none_of_ours_does_not_end_the_hub(
     info = await a_run(**RUNNING)
     async with opened() as hub:
         follower = await follow(hub, info)
-        await away.group_send(events.group(info.uuid), {"type": "strange"})
+        await away.group_send(channel_layer.group(info.uuid), {"type": "strange"})
         await until(lambda: "not a report of this version" in caplog.text)
         await published(info, (ONE + 9, "live"))
         await until(lambda: said(follower) == ["live"])
 
 
-# Who is in which group
+# The members of groups
 
 
 @pytest.mark.usefixtures("memory_layer")
@@ -1021,8 +1024,8 @@ async def test_one_channel_of_the_layer_serves_every_follower():
     async with opened() as hub:
         for info in (*runs, *runs):
             await follow(hub, info)
-        groups = events.get_layer().groups
-        assert set(groups) == {events.group(info.uuid) for info in runs}
+        groups = channel_layer.get_layer().groups
+        assert set(groups) == {channel_layer.group(info.uuid) for info in runs}
         assert len({channel for channels in groups.values() for channel in channels}) == 1
 
 
@@ -1038,7 +1041,7 @@ async def test_a_report_reaches_the_followers_of_its_run_and_nobody_else():
 
 
 @pytest.mark.usefixtures("memory_layer")
-async def test_who_does_not_follow_any_more_hears_nothing():
+async def test_a_follower_that_was_removed_hears_nothing():
     info = await a_run(**RUNNING)
     async with opened() as hub:
         stays, goes = await follow(hub, info), await follow(hub, info)
@@ -1047,12 +1050,12 @@ async def test_who_does_not_follow_any_more_hears_nothing():
         await until(lambda: said(stays))
         assert said(goes) == []
         hub.remove(stays.subscription)
-        await until(lambda: not events.get_layer().groups)
+        await until(lambda: not channel_layer.get_layer().groups)
         hub.remove(stays.subscription)  # once more, and nothing happens
 
 
 @pytest.mark.usefixtures("memory_layer")
-async def test_who_comes_right_after_the_last_one_left_is_in_the_group():
+async def test_a_follower_that_comes_right_after_the_last_one_left_is_in_the_group():
     info = await a_run(**RUNNING)
     async with opened() as hub:
         first = await follow(hub, info)
@@ -1069,12 +1072,12 @@ async def test_a_run_that_has_ended_is_followed_no_longer():
     async with opened() as hub:
         follower = await follow(hub, info)
         await published(info, (ONE + 9, "end"))
-        await until(lambda: follower.ended and not events.get_layer().groups)
+        await until(lambda: follower.ended and not channel_layer.get_layer().groups)
         assert hub._followers == {}
 
 
 @pytest.mark.usefixtures("quick", "memory_layer")
-async def test_a_follower_who_cannot_be_sent_to_disturbs_nobody_and_is_told_later(monkeypatch, caplog):
+async def test_a_follower_that_cannot_be_sent_to_disturbs_no_other_and_is_told_later(monkeypatch, caplog):
     info = await a_run(**RUNNING)
     async with opened() as hub:
         unlucky, lucky = await follow(hub, info), await follow(hub, info)
@@ -1092,7 +1095,7 @@ async def test_a_follower_who_cannot_be_sent_to_disturbs_nobody_and_is_told_late
 @pytest.mark.usefixtures("quick", "memory_layer")
 async def test_a_follower_whose_row_cannot_be_read_disturbs_nobody_and_is_told_later(monkeypatch, caplog):
     theirs, ours = await a_run(**RUNNING), await a_run(**RUNNING)
-    read = subscriptions._read_changes
+    read = subscription._read_changes
 
     def broken(uuid, known):
         if uuid == theirs.uuid:
@@ -1102,7 +1105,7 @@ async def test_a_follower_whose_row_cannot_be_read_disturbs_nobody_and_is_told_l
     async with opened() as hub:
         unlucky, lucky = await follow(hub, theirs), await follow(hub, ours)
         with monkeypatch.context() as patch:
-            patch.setattr(subscriptions, "_read_changes", broken)
+            patch.setattr(subscription, "_read_changes", broken)
             for info in (theirs, ours):
                 await change(info, (ONE + 5, "a"), status="succeeded", seq=ONE + 9)
             await until(lambda: lucky.ended and "could not be told" in caplog.text)
@@ -1130,8 +1133,8 @@ async def test_a_live_report_reaches_the_others_where_one_cannot_be_sent_to(monk
 
 @pytest.fixture
 def slow(memory_layer, monkeypatch):
-    """Joining and leaving groups takes its time, as on a network, and as long as `slow` is not set."""
-    layer, going = events.get_layer(), asyncio.Event()
+    """Joining and leaving groups takes some time, as on a network, and waits while `slow` is not set."""
+    layer, going = channel_layer.get_layer(), asyncio.Event()
     going.set()
 
     def slowly(function):
@@ -1152,12 +1155,12 @@ async def test_a_hub_leaves_nothing_behind(settings):
     before = asyncio.all_tasks()
     async with opened() as hub:
         followers = [await follow(hub, await a_run(**RUNNING)) for _ in range(3)]
-        assert len(events.get_layer().groups) == 3
+        assert len(channel_layer.get_layer().groups) == 3
         assert len(asyncio.all_tasks() - before) == 2 + 3, "two of the hub, and the writers"
         for follower in followers:
             hub.remove(follower.subscription)
     await until(lambda: asyncio.all_tasks() == before)
-    assert events.get_layer().groups == {}
+    assert channel_layer.get_layer().groups == {}
 
 
 @pytest.mark.usefixtures("quick")
@@ -1213,7 +1216,7 @@ async def test_a_hub_that_is_opened_while_it_closes_is_open(slow, moment):
         await published(info, (ONE + 9, "on"))
         await heard_up_to("on", follower)
         hub.remove(follower.subscription)
-    await until(lambda: not events.get_layer().groups)
+    await until(lambda: not channel_layer.get_layer().groups)
 
 
 async def test_chores_that_end_late_leave_those_of_a_hub_that_was_opened_again_their_channel(away, monkeypatch):
@@ -1232,11 +1235,11 @@ async def test_chores_that_end_late_leave_those_of_a_hub_that_was_opened_again_t
     hub = Hub()
     hub.open()
     await receiving.wait()
-    first = hub._channel
+    first = hub._feed
     closing = asyncio.create_task(hub.close())
     await asyncio.sleep(0)  # a turn of the loop: it has begun, and waits
     async with opened(hub):
-        await until(lambda: hub._channel not in (None, first))
+        await until(lambda: hub._feed not in (None, first))
         going.set()
         await closing
         follower = await follow(hub, info)
@@ -1253,7 +1256,7 @@ async def test_waiting_for_the_layer_can_be_cancelled_at_any_moment(memory_layer
     await until(lambda: hub._connected._waiters)
     hub._connected.set()
     for _ in range(turns):
-        await asyncio.sleep(0)  # a turn of the loop: the moments between are what is tested
+        await asyncio.sleep(0)  # a turn of the loop: the moments between them are tested
     if adding.cancel():
         await asyncio.wait({adding}, timeout=LIMIT)
         assert adding.cancelled()
@@ -1334,7 +1337,7 @@ async def client(memory_layer):
 
 
 def is_empty(hub):
-    return not (hub._users or hub._followers or hub._chores or hub._leaving or events.get_layer().groups)
+    return not (hub._users or hub._followers or hub._chores or hub._leaving or channel_layer.get_layer().groups)
 
 
 async def test_a_second_subscription_takes_the_place_of_the_first(client):
@@ -1352,21 +1355,21 @@ async def test_a_second_subscription_takes_the_place_of_the_first(client):
     assert client.kinds() == ["snapshot", "snapshot", "said", "said"]
 
 
-async def test_a_subscription_that_reads_the_row_as_another_takes_its_place_tells_nothing(client, held):
+async def test_a_subscription_that_reads_the_row_as_another_takes_its_place_tells_nothing(client, paused):
     info = await a_run(**RUNNING)
     await client.answer(type="subscribe", uuid=str(info.uuid))
     (first,) = get_hub()._followers[info.uuid]
     await change(info, (ONE + 5, "a"), **DONE)
     first.catch_up()
-    await until(lambda: held.count)
+    await until(lambda: paused.count)
     client.say(type="subscribe", uuid=str(info.uuid))
     await until(first._writer.done)
-    held.going.set()
+    paused.going.set()
     await until(lambda: "finished" in client.kinds())
     assert client.kinds() == ["snapshot", "snapshot", "finished"]
 
 
-async def test_who_unsubscribes_is_told_nothing_more(client):
+async def test_a_client_that_unsubscribes_is_told_nothing_more(client):
     info = await a_run(**RUNNING)
     await client.answer(type="subscribe", uuid=str(info.uuid))
     (subscription,) = get_hub()._followers[info.uuid]
@@ -1376,7 +1379,7 @@ async def test_who_unsubscribes_is_told_nothing_more(client):
     assert client.kinds() == ["snapshot", "unsubscribed"]
 
 
-async def test_who_could_not_be_shown_the_run_does_not_follow_it(client, caplog):
+async def test_a_client_that_could_not_be_shown_the_run_does_not_follow_it(client, caplog):
     info = await a_run(**RUNNING)
     client.failures = 1
     refused = await client.answer(type="subscribe", uuid=str(info.uuid))
@@ -1385,7 +1388,7 @@ async def test_who_could_not_be_shown_the_run_does_not_follow_it(client, caplog)
     assert get_hub()._followers == {}
 
 
-async def test_who_could_not_be_told_that_his_run_began_does_not_follow_it(client, settings, queue):
+async def test_a_client_that_could_not_be_told_that_its_run_began_does_not_follow_it(client, settings, queue):
     settings.TASK_API_BACKGROUND_TASKS = [Talk]
     client.failures = 1
     refused = await client.answer(type="run", task="talk")
@@ -1429,9 +1432,10 @@ async def test_a_socket_that_is_cancelled_as_it_subscribes_leaves_the_hub_empty(
         started.append(uuid)
         await asyncio.Event().wait()
 
-    def find(self, uuid, after):
+    def find(self, uuid):
         started.append(uuid)
         assert going.wait(LIMIT)
+        return info
 
     if waits_for == "the layer":
         monkeypatch.setattr(hub, "_join", join)
@@ -1454,19 +1458,19 @@ async def test_a_socket_that_is_cancelled_as_it_subscribes_leaves_the_hub_empty(
 async def test_a_report_travels_as_it_was_made(memory_layer):
     uuid = uuid4()
     made = report((ONE + 1, "m"), (ONE + 5, "end"), since=7)
-    layer = events.get_layer()
-    await layer.group_add(events.group(uuid), "mine")
+    layer = channel_layer.get_layer()
+    await layer.group_add(channel_layer.group(uuid), "mine")
     await events.publish(uuid, made)
-    assert events.read(await layer.receive("mine")) == (uuid, made)
+    assert channel_layer.read(await layer.receive("mine")) == (uuid, made)
 
 
 def test_the_name_of_a_group_is_one_that_channels_allows(memory_layer):
-    assert events.get_layer().require_valid_group_name(events.group(uuid4()))
+    assert channel_layer.get_layer().require_valid_group_name(channel_layer.group(uuid4()))
 
 
 async def test_the_log_is_read_up_to_the_rows_own_count():
     info = await a_run(**RUNNING)
     await change(info, (ONE + 5, "a"), seq=ONE + 9)
     await TaskMessage.objects.acreate(run=info, index=1, attempt=1, seq=ONE + 20, body="not yet")
-    read, messages = await in_database(subscriptions._read_changes, info.uuid, 0)
+    read, messages = await in_database(subscription._read_changes, info.uuid, 0)
     assert (read.message_count, [message.body for message in messages]) == (1, ["a"])

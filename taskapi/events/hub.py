@@ -1,0 +1,215 @@
+"""One hub for each event loop: it hears the reports of all runs that are followed there, and passes them on.
+
+Events may be lost. A subscription reads the row if a report shows that one before it was missed. The last event of a
+run has no later one that could show this. So the hub looks at the rows of all followed runs every few seconds, at many
+in one query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from math import inf
+from uuid import UUID
+
+from taskapi.conf import settings
+from taskapi.events import Feed, get_events
+from taskapi.events.subscription import Subscription
+from taskapi.models import TaskInfo
+from taskapi.protocol import Report
+from taskapi.store.database import in_database
+from taskapi.store.loops import one_per_loop
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 1.0  # seconds that a new subscription waits until its run is followed
+WATCH_INTERVAL = 3.0  # seconds between two looks at the rows of the runs that are followed
+WATCH_PAGE = 500  # runs in one query of the watch
+FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0  # seconds between two tries while events cannot be heard; doubling
+
+
+class Hub:
+    """The subscriptions of one event loop. One feed of events serves them all.
+
+    It lives while it is in use (`open` and `close` count its users). No subscription waits for events that are known to
+    be away: the watch tells followers what happens, and follows their runs when events are heard again.
+    """
+
+    def __init__(self) -> None:
+        self._followers: dict[UUID, set[Subscription]] = {}
+        self._joined: dict[UUID, float] = {}  # the runs that the feed follows, and since when
+        self._feed: Feed | None = None
+        self._connected = asyncio.Event()
+        self._away = False  # the last call of the feed failed
+        self._membership = asyncio.Lock()  # one change of `_joined` at a time
+        self._users = 0
+        self._chores: list[asyncio.Task[None]] = []
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    def open(self) -> None:
+        """Count one user more."""
+        self._users += 1
+        if not self._chores:
+            loop = asyncio.get_running_loop()
+            self._away = False
+            self._chores = [loop.create_task(self._receive()), loop.create_task(self._watch())]
+
+    async def close(self) -> None:
+        """Count one user less. After the last one the hub ends."""
+        self._users -= 1
+        try:
+            if self._users == 0 and self._leaving:  # it needs the feed
+                await asyncio.wait(self._leaving, timeout=CONNECT_TIMEOUT)
+        finally:
+            if self._users == 0:  # it was not opened again meanwhile
+                chores, self._chores = self._chores, []
+                for chore in chores:
+                    chore.cancel()
+                await asyncio.gather(*chores, *self._leaving, return_exceptions=True)
+
+    async def add(self, subscription: Subscription) -> None:
+        """Let it hear of its run from now on. Returns once its run is followed, or if events are known to be away."""
+        self._followers.setdefault(subscription.uuid, set()).add(subscription)
+        if self._away:
+            return
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):  # wait_for can lose a cancellation, before Python 3.12
+                await self._connected.wait()
+                await self._join(subscription.uuid)
+        except TimeoutError:
+            self._away = True
+
+    def remove(self, subscription: Subscription) -> None:
+        """Stop it: it hears nothing more, and sends nothing more."""
+        subscription.stop()
+        followers = self._followers.get(subscription.uuid, set())
+        followers.discard(subscription)
+        if not followers and self._followers.pop(subscription.uuid, None) is not None:
+            leaving = asyncio.get_running_loop().create_task(self._leave(subscription.uuid))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+
+    async def _join(self, uuid: UUID) -> bool:
+        """Let the feed follow the run; False if it cannot."""
+        async with self._membership:
+            feed = self._feed
+            if feed is None:
+                return False
+            now = asyncio.get_running_loop().time()
+            joined_at = self._joined.get(uuid)
+            lasts = joined_at is not None and now < joined_at + feed.refresh_after
+            if lasts or uuid not in self._followers:
+                return True
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await feed.follow(uuid)
+            except Exception as error:  # noqa: BLE001 - each kind of events has errors of its own
+                logger.warning(
+                    "Events of run %s cannot be heard (%r); this is tried again in a few seconds, and until then its "
+                    "followers are told what its row says.",
+                    uuid,
+                    error,
+                )
+                self._away = True
+                return False
+            self._away = False
+            if self._feed is feed:  # else it has broken meanwhile, and the next feed does not follow the run yet
+                self._joined[uuid] = now
+            return True
+
+    async def _join_all(self) -> None:
+        """Let the feed follow all runs that have followers, up to the first that it cannot follow."""
+        for uuid in list(self._followers):
+            if not await self._join(uuid):
+                return
+
+    async def _leave(self, uuid: UUID) -> None:
+        async with self._membership:
+            if uuid in self._followers or uuid not in self._joined or self._feed is None:
+                return
+            del self._joined[uuid]
+            with suppress(Exception):  # if it still hears of the run, nobody gets that
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await self._feed.unfollow(uuid)
+
+    async def _receive(self) -> None:
+        """Pass on reports for as long as the hub lives; a feed that breaks is replaced."""
+        pause = FIRST_PAUSE
+        while True:
+            feed = None
+            try:
+                feed = await get_events().connect()
+                self._connect(feed)
+                await self._join_all()
+                for uuid in list(self._followers):
+                    self._catch_up(uuid)
+                while True:
+                    self._take(*await feed.receive())
+                    pause = FIRST_PAUSE
+            except Exception as error:  # noqa: BLE001 - each kind of events has errors of its own
+                logger.warning(
+                    "Events cannot be heard (%r); the next try is in %.1f s, and until then followers are told what "
+                    "the rows of their runs say.",
+                    error,
+                    pause,
+                )
+                self._away = True
+            finally:
+                if feed is not None:
+                    feed.close()
+                if self._feed is feed:  # else the hub was opened again meanwhile, and has another
+                    self._connect(None)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE)
+
+    def _connect(self, feed: Feed | None) -> None:
+        self._feed = feed
+        self._joined.clear()
+        if feed is None:
+            self._connected.clear()
+        else:
+            self._connected.set()
+            self._away = False
+
+    def _take(self, uuid: UUID, report: Report) -> None:
+        followers = self._followers.get(uuid)
+        if followers:
+            report = report.within(settings.sent_frame_bytes)  # the limit of the publisher may be another
+            for subscription in followers:
+                subscription.hear(report)
+
+    async def _watch(self) -> None:
+        """Look at the rows of all runs that are followed, every few seconds."""
+        while True:
+            refresh_after = inf if self._feed is None else self._feed.refresh_after
+            await asyncio.sleep(min(WATCH_INTERVAL, refresh_after))
+            try:
+                followed = list(self._followers)
+                for first in range(0, len(followed), WATCH_PAGE):
+                    page = followed[first : first + WATCH_PAGE]
+                    seqs = await in_database(_read_seqs, page)
+                    for uuid in page:
+                        self._catch_up(uuid, seqs.get(uuid))
+            except Exception as error:  # noqa: BLE001 - the database is away; the next look is in a few seconds
+                logger.warning(
+                    "The rows of followed runs could not be looked at; the next look is in %g s: %r",
+                    WATCH_INTERVAL,
+                    error,
+                )
+            await self._join_all()
+
+    def _catch_up(self, uuid: UUID, seq: int | None = None) -> None:
+        """Let the followers of the run that are behind `seq` read its row; all of them if there is no row."""
+        for subscription in self._followers.get(uuid, ()):
+            if seq is None or subscription.seq < seq:
+                subscription.catch_up()
+
+
+def _read_seqs(uuids: list[UUID]) -> dict[UUID, int]:
+    return dict(TaskInfo.rows().filter(uuid__in=uuids).order_by().values_list("uuid", "seq"))
+
+
+def get_hub() -> Hub:
+    """The hub of the running event loop."""
+    return one_per_loop(Hub)

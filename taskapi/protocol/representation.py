@@ -1,0 +1,40 @@
+"""The one shape of a run on the wire, in frames and in REST."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taskapi.models import TaskInfo
+
+
+def represent(info: TaskInfo, messages: Sequence[Any] | None = None) -> dict[str, Any]:
+    """The representation of the run; without `messages`, that key is left out."""
+    return {
+        "uuid": str(info.uuid),
+        "task": info.task,
+        "status": str(info.status),
+        "progress": info.progress,
+        "target": info.target,
+        "inputs": info.inputs,
+        "outputs": info.outputs,
+        **({} if messages is None else {"messages": list(messages)}),
+        "message_count": info.message_count,
+        "error": info.error,
+        "attempt": info.attempt,
+        "seq": info.seq,
+        "cancel_requested": info.cancel_requested,
+        "created": timestamp(info.created),
+        "started": timestamp(info.started),
+        "finished": timestamp(info.finished),
+    }
+
+
+def timestamp(moment: datetime | None) -> str | None:
+    """ISO 8601 in UTC, as DRF writes it."""
+    if moment is None:
+        return None
+    # a naive one (USE_TZ = False) is in the zone of the process, which Django has set
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
