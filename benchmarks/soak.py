@@ -21,6 +21,7 @@ TITLES = {
     "runs deleted in their time": "runs that were kept for a moment, and deleted",
     "statuses": "how the runs ended",
     "executions": "executions of their tasks",
+    "executions in processes of their own": "of these, in processes of their own",
     "taken up": "executions that were lost and taken up",
     "longest takeover": "longest takeover, in seconds",
     "longest takeover amid other faults": "longest takeover amid other faults, in seconds",
