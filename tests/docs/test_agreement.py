@@ -34,7 +34,7 @@ CODE = "\n".join(file.read_text() for file in PACKAGE.rglob("*.py"))
 
 
 def first_column(page: str, heading: str) -> set[str]:
-    """What is in code style in the first column of the tables between this heading and the next."""
+    """The code in the first column of the tables between this heading and the next."""
     section = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^#|\Z)", prose(page), re.DOTALL | re.MULTILINE)
     assert section, f"{page} has no heading {heading!r}"
     cells = re.findall(r"^\| (.*?) \|", section[1], re.MULTILINE)
@@ -92,7 +92,7 @@ def test_the_keywords_of_start_are_those_of_the_code() -> None:
 def test_every_parameter_is_in_its_page() -> None:
     public = [getattr(params, name) for name in params.__all__]
     types = {kind.__name__ for kind in public if inspect.isclass(kind) and issubclass(kind, Parameter)}
-    types -= {Parameter.__name__, FieldParameter.__name__}  # for types of one's own
+    types -= {Parameter.__name__, FieldParameter.__name__}  # base classes, for a project's own types
     table = {name.partition("(")[0] for name in first_column("docs/parameters.md", "Types")}
     assert {name for name in table if name.endswith("Parameter")} == types
 
@@ -112,7 +112,7 @@ def test_names_of_the_classes_are_theirs(page: str) -> None:
 
 
 def find(name: str) -> object:
-    """What the dotted name leads to, through modules and classes."""
+    """The object with this dotted name, found through modules and classes."""
     path = name.split(".")
     for length in range(len(path), 0, -1):
         try:
@@ -208,9 +208,9 @@ def test_the_targets_of_make_that_a_page_names_are_there(page: str) -> None:
     assert set(re.findall(r"(?:`|^\s*)make ([a-z][\w-]*)", text_of(page), re.MULTILINE)) <= targets
 
 
-# What is said not to be there
+# What the docs say does not exist
 
-#: A sentence that says so. Not one that says when: "where there is no such run".
+#: A sentence that says so, but not a condition such as "if there is no such run".
 ABSENCE = re.compile(
     r"\bthere (?:is|are) no\b(?! such)|\bno \w+(?: \w+)? yet\b|\bonly one so far\b|\bnot (?:there )?yet\b",
     re.IGNORECASE,
@@ -226,7 +226,7 @@ def routes() -> str:
     return " ".join(str(url.pattern) for url in urls.urlpatterns)
 
 
-#: Each such sentence of the pages for users, as it begins, and the look that shows that it is true.
+#: The beginning of each such sentence in the pages for users, and a check that it is true.
 ABSENT: dict[str, Callable[[], bool]] = {
     "There are no parameters for files or for model instances": lambda: (
         not {"FileParameter", "ModelParameter"} & {*dir(params)}
@@ -249,7 +249,7 @@ def _starts() -> type:
 
 
 def absences(page: str) -> list[str]:
-    text = re.sub(r"`[^`]*`", "CODE", prose(page))  # what a program says is no sentence of the page
+    text = re.sub(r"`[^`]*`", "CODE", prose(page))  # the output of a program is no sentence of the page
     sentences = re.split(r"(?<=[.:;!?])\s+|\n\n|\n- |\||^#+ .*$", text, flags=re.MULTILINE)
     found = []
     for sentence in sentences:
@@ -266,20 +266,22 @@ FOR_USERS = ["README.md", *(page for page in PAGES if page.startswith("docs/") a
 @pytest.mark.parametrize("page", FOR_USERS)
 def test_what_a_page_says_is_not_there_is_listed_here(page: str) -> None:
     unlisted = [said for said in absences(page) if not any(known in said for known in ABSENT)]
-    assert unlisted == [], "list it in ABSENT, with the look that shows that it is true"
+    assert unlisted == [], "add the sentence to ABSENT, with a check that it is true"
 
 
 @pytest.mark.parametrize("sentence", ABSENT)
 def test_what_is_said_not_to_be_there_is_not_there(sentence: str) -> None:
-    assert any(sentence in said for page in FOR_USERS for said in absences(page)), "no page says it any more"
-    assert ABSENT[sentence](), f"it is there, and a page says: {sentence}"
+    assert any(sentence in said for page in FOR_USERS for said in absences(page)), (
+        "no page says it: remove it from ABSENT"
+    )
+    assert ABSENT[sentence](), f"it exists, but a page says: {sentence}"
 
 
 # Numbers
 
 WORDS = {2: "two", 3: "three", 5: "five", 10: "ten"}
 
-#: A page, what it says with a number in it, and the constant that the number is.
+#: A page, a phrase of it with a number, and the constant that has this number.
 NUMBERS = (
     ("docs/tasks.md", "a lease of {} seconds", runs.LEASE),
     ("docs/tasks.md", "within some {} seconds where Redis is away", leases.RENEW_INTERVAL),

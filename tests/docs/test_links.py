@@ -1,4 +1,4 @@
-"""Links lead somewhere, every page can be found, and JSON samples are JSON."""
+"""Every link has a target, every page is linked, and JSON samples are JSON."""
 
 import json
 import re
@@ -7,12 +7,12 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, fences, pages_with, prose, text_of
 
-LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)")  # of this repository, not of the web
+LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)")  # to this repository, not to the web
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
 def anchors(page: str) -> set[str]:
-    """The fragments that a page's headings have."""
+    """The fragments of a page's headings."""
     titles = HEADING.findall(prose(page))
     return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip()) for title in titles}
 
@@ -21,9 +21,11 @@ def anchors(page: str) -> set[str]:
 def test_links_lead_to_files_and_headings(page: str) -> None:
     for name, fragment in LINK.findall(prose(page)):
         target = (ROOT / page).parent / name if name else ROOT / page
-        assert target.exists(), f"{page} links to {name}, which is not there"
+        assert target.exists(), f"{page} links to {name}, which does not exist"
         if fragment:
-            assert fragment in anchors(target.resolve().relative_to(ROOT).as_posix()), f"{page} links to #{fragment}"
+            assert fragment in anchors(target.resolve().relative_to(ROOT).as_posix()), (
+                f"no such heading: {page}, #{fragment}"
+            )
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/")])
@@ -37,6 +39,6 @@ def test_a_page_is_in_the_navigation_and_in_the_index(page: str) -> None:
 def test_json_samples_are_json(page: str) -> None:
     for fence in fences(page, "json"):
         rest = fence.code.strip()
-        while rest:  # one value, or one after the other
+        while rest:  # one value or several
             _, end = json.JSONDecoder().raw_decode(rest)
             rest = rest[end:].lstrip()

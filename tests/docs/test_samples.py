@@ -1,4 +1,4 @@
-"""The samples run: Python ones against real servers, the others as far as they can be looked at without."""
+"""The samples work: Python ones run on real servers, others are checked as far as possible."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from tests.docs.samples import run_samples
 from tests.support.stack import Stack
 from tests.support.waiting import wait_for
 
-ADDRESS = "http://127.0.0.1:8000"  # of the server, in samples
+ADDRESS = "http://127.0.0.1:8000"  # the server's, in samples
 REST = "docs/rest.md"
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
@@ -61,7 +61,7 @@ def test_curl_samples_are_answered(stack: Stack) -> None:
     for sample in samples:
         command = shlex.split(sample.replace(ADDRESS, stack.url).replace(example, uuid))
         answer = subprocess.run([*command, "--silent", "--show-error"], capture_output=True, check=True).stdout
-        # the sample's user is nobody here, and the run has ended
+        # the user of the sample does not exist here, and the run has ended
         refused = "--user" in command or command[1].endswith("/cancel/")
         assert json.loads(answer).keys() == (
             {"detail", "code"} if refused else protocol.represent(TaskInfo(), []).keys()
@@ -70,7 +70,7 @@ def test_curl_samples_are_answered(stack: Stack) -> None:
 
 # JavaScript and HTML
 
-# Prints the complaint of each sample that does not parse. Statements that import are of a module, and no script's.
+# Prints the error of each sample that does not parse. Import statements are removed: a script has none.
 SYNTAX = """
 const { Script } = require("node:vm");
 for (const code of JSON.parse(require("node:fs").readFileSync(0, "utf8"))) {
@@ -109,13 +109,13 @@ def test_commands_take_what_the_samples_give_them(page: str) -> None:
 
 
 def commands(fence: Fence) -> list[str]:
-    """The command lines in a shell session, a Procfile or a systemd unit."""
+    """The command lines of a shell session, a Procfile or a systemd unit."""
     prefix = {"sh": "", "procfile": r"\w+: ", "ini": r"ExecStart="}[fence.language]
     return re.findall(rf"^{prefix}(\S.*)$", fence.code, re.MULTILINE)
 
 
 def check_command(program: str, arguments: list[str]) -> None:
-    """Let the program's own parser read the arguments; it exits where it cannot."""
+    """Parse the arguments with the program's own parser, which exits if they are wrong."""
     match program, arguments:
         case "python", ["manage.py", command, *options]:
             load_command_class(get_commands()[command], command).create_parser("manage.py", command).parse_args(options)
