@@ -72,7 +72,7 @@ class Account:
         known = storm.runs.keys() | storm.fleeting
         unknown = [uuid for uuid in statuses if uuid not in known]
         refused = sum(was_refused(record) for record in self._records())  # each may have started a run all the same
-        wrong = [f"run {uuid} was started by nobody" for uuid in unknown[refused:]]
+        wrong = [f"run {uuid} was not started by the storm" for uuid in unknown[refused:]]
         return wrong + [f"run {uuid} was not deleted in its time" for uuid in storm.fleeting if uuid in statuses]
 
     def _wrong_answers(self) -> list[str]:

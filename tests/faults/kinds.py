@@ -14,7 +14,7 @@ KINDS = {
     "isolated": "runs in processes of their own",
     "pages": "tabs of a real Chromium, with the JavaScript client",
 }
-FAULTS = {"transaction": "hold_row", "stranger": "stranger"}  # kinds that are faults, with their methods
+FAULT_OF = {"transaction": "hold_row", "stranger": "stranger"}  # kinds that are faults, with their methods
 
 
 class Variant(NamedTuple):
@@ -38,9 +38,10 @@ def chosen(names: str) -> frozenset[str]:
 
 
 def variants(kinds: frozenset[str], draw: random.Random) -> list[Variant]:
-    """One run of each kind that has runs of its own."""
+    """One run of each kind that consists of runs, or two."""
     seconds = draw.uniform(0, 4)
     every = [
+        Variant("isolated", "isolated_work", {"steps": 12, "seconds": seconds}),
         Variant("protected", "billed_work", {"steps": 6, "seconds": seconds / 4}),
         Variant("protected", "fleeting_work", {"steps": 3, "seconds": seconds / 8}),
         Variant("threads", "threaded_work", {"steps": 4, "seconds": seconds}),
@@ -48,6 +49,5 @@ def variants(kinds: frozenset[str], draw: random.Random) -> list[Variant]:
         Variant("slow_reader", "talkative_work", {"steps": 90, "seconds": seconds, "filler": 25_000}),
         Variant("large", "large_work", {"steps": 3, "seconds": 0.5, "filler": 1_500_000, "blob": 3_000_000}),
         Variant("logout", "work", {"steps": 60, "seconds": 12}),
-        Variant("isolated", "isolated_work", {"steps": 12, "seconds": seconds}),
     ]
     return [variant for variant in every if variant.kind in kinds]

@@ -52,7 +52,7 @@ class Faults:
 
     async def strike_on(self) -> None:
         """Strike until it is calm. Random numbers are drawn in order, also if a fault has to wait for its server."""
-        faults = (*ROUND, *(fault for kind, fault in kinds.FAULTS.items() if kind in self.kinds))
+        faults = (*ROUND, *(fault for kind, fault in kinds.FAULT_OF.items() if kind in self.kinds))
         while not self.calm.is_set():
             for fault in self.fate.sample(faults, len(faults)):
                 await self.sleep(self.fate.uniform(*FAULT_EVERY))

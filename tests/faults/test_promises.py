@@ -310,6 +310,10 @@ def test_a_visitor_that_is_served_for_long_after_its_logout_fails_however_that_e
         check_visit(visitor(how, served=NOTICED + 1, ended=NOTICED + 20), RUN)
 
 
+def test_a_visitor_whose_run_ends_before_its_logout_passes():
+    check_visit(visitor("finished", served=-0.1, ended=-0.1), RUN)
+
+
 def test_a_visitor_that_is_served_to_the_end_of_its_run_fails():
     with pytest.raises(AssertionError, match="finished: it was served"):
         check_visit(visitor("finished"), RUN)
