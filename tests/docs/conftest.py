@@ -21,7 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     for name in [name for name in sys.modules if name.split(".")[0] in ("myapp", "mysite")]:
         del sys.modules[name]
-    registry._tasks.cache_clear()  # the next page has other tasks with the same paths
+    registry._tasks.cache_clear()  # the next page has other tasks at the same paths
 
 
 def write(file: Path, text: str) -> None:

@@ -92,7 +92,7 @@ class Expectations(ast.NodeTransformer):
             literal = ast.parse(comment[1], mode="eval").body
             ast.literal_eval(literal)
         except (SyntaxError, ValueError):
-            return node  # a comment in words
+            return node  # an ordinary comment
         call = ast.Call(ast.Name("expect", ast.Load()), [node.value, literal], [])
         return ast.copy_location(ast.Expr(call), node)
 

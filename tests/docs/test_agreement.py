@@ -34,7 +34,7 @@ CODE = "\n".join(file.read_text() for file in PACKAGE.rglob("*.py"))
 
 
 def first_column(page: str, heading: str) -> set[str]:
-    """The code in the first column of the tables between this heading and the next."""
+    """Return the names in code style in the first column of the tables under this heading."""
     section = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^#|\Z)", prose(page), re.DOTALL | re.MULTILINE)
     assert section, f"{page} has no heading {heading!r}"
     cells = re.findall(r"^\| (.*?) \|", section[1], re.MULTILINE)
@@ -112,7 +112,7 @@ def test_names_of_the_classes_are_theirs(page: str) -> None:
 
 
 def find(name: str) -> object:
-    """The object with this dotted name, found through modules and classes."""
+    """Return what a dotted name refers to, through modules and classes."""
     path = name.split(".")
     for length in range(len(path), 0, -1):
         try:
@@ -208,9 +208,9 @@ def test_the_targets_of_make_that_a_page_names_are_there(page: str) -> None:
     assert set(re.findall(r"(?:`|^\s*)make ([a-z][\w-]*)", text_of(page), re.MULTILINE)) <= targets
 
 
-# What the docs say does not exist
+# Statements that something does not exist
 
-#: A sentence that says so, but not a condition such as "if there is no such run".
+#: Such a statement; but not a condition: "if there is no such run".
 ABSENCE = re.compile(
     r"\bthere (?:is|are) no\b(?! such)|\bno \w+(?: \w+)? yet\b|\bonly one so far\b|\bnot (?:there )?yet\b",
     re.IGNORECASE,
@@ -226,7 +226,7 @@ def routes() -> str:
     return " ".join(str(url.pattern) for url in urls.urlpatterns)
 
 
-#: The beginning of each such sentence in the pages for users, and a check that it is true.
+#: Each such statement of the pages for users, by its first words, and a check that it is true.
 ABSENT: dict[str, Callable[[], bool]] = {
     "There are no parameters for files or for model instances": lambda: (
         not {"FileParameter", "ModelParameter"} & {*dir(params)}
@@ -249,7 +249,7 @@ def _starts() -> type:
 
 
 def absences(page: str) -> list[str]:
-    text = re.sub(r"`[^`]*`", "CODE", prose(page))  # the output of a program is no sentence of the page
+    text = re.sub(r"`[^`]*`", "CODE", prose(page))  # code is not prose
     sentences = re.split(r"(?<=[.:;!?])\s+|\n\n|\n- |\||^#+ .*$", text, flags=re.MULTILINE)
     found = []
     for sentence in sentences:
@@ -266,14 +266,12 @@ FOR_USERS = ["README.md", *(page for page in PAGES if page.startswith("docs/") a
 @pytest.mark.parametrize("page", FOR_USERS)
 def test_what_a_page_says_is_not_there_is_listed_here(page: str) -> None:
     unlisted = [said for said in absences(page) if not any(known in said for known in ABSENT)]
-    assert unlisted == [], "add the sentence to ABSENT, with a check that it is true"
+    assert unlisted == [], "list it in ABSENT, with a check that it is true"
 
 
 @pytest.mark.parametrize("sentence", ABSENT)
 def test_what_is_said_not_to_be_there_is_not_there(sentence: str) -> None:
-    assert any(sentence in said for page in FOR_USERS for said in absences(page)), (
-        "no page says it: remove it from ABSENT"
-    )
+    assert any(sentence in said for page in FOR_USERS for said in absences(page)), "no page says it any more"
     assert ABSENT[sentence](), f"it exists, but a page says: {sentence}"
 
 

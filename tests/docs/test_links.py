@@ -1,4 +1,4 @@
-"""Every link has a target, every page is linked, and JSON samples are JSON."""
+"""Links work, every page is in the navigation, and JSON samples are JSON."""
 
 import json
 import re
@@ -12,7 +12,7 @@ HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
 def anchors(page: str) -> set[str]:
-    """The fragments of a page's headings."""
+    """Return the anchors of a page's headings."""
     titles = HEADING.findall(prose(page))
     return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip()) for title in titles}
 

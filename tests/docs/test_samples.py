@@ -1,4 +1,4 @@
-"""The samples work: Python ones run on real servers, others are checked as far as possible."""
+"""The samples work: Python samples run against real servers, the others are checked as far as possible."""
 
 import asyncio
 import json
@@ -61,7 +61,7 @@ def test_curl_samples_are_answered(stack: Stack) -> None:
     for sample in samples:
         command = shlex.split(sample.replace(ADDRESS, stack.url).replace(example, uuid))
         answer = subprocess.run([*command, "--silent", "--show-error"], capture_output=True, check=True).stdout
-        # the user of the sample does not exist here, and the run has ended
+        # the sample's user does not exist here, and the run has ended
         refused = "--user" in command or command[1].endswith("/cancel/")
         assert json.loads(answer).keys() == (
             {"detail", "code"} if refused else protocol.represent(TaskInfo(), []).keys()
@@ -70,7 +70,7 @@ def test_curl_samples_are_answered(stack: Stack) -> None:
 
 # JavaScript and HTML
 
-# Prints the error of each sample that does not parse. Import statements are removed: a script has none.
+# Prints the error of each sample that does not parse. A script has no import statements, so they are removed.
 SYNTAX = """
 const { Script } = require("node:vm");
 for (const code of JSON.parse(require("node:fs").readFileSync(0, "utf8"))) {
@@ -115,7 +115,7 @@ def commands(fence: Fence) -> list[str]:
 
 
 def check_command(program: str, arguments: list[str]) -> None:
-    """Parse the arguments with the program's own parser, which exits if they are wrong."""
+    """Let the program's own parser read the arguments; it exits if it cannot."""
     match program, arguments:
         case "python", ["manage.py", command, *options]:
             load_command_class(get_commands()[command], command).create_parser("manage.py", command).parse_args(options)
