@@ -73,7 +73,11 @@ class Account:
         unknown = [uuid for uuid in statuses if uuid not in known]
         refused = sum(was_refused(record) for record in self._records())  # each may have started a run all the same
         wrong = [f"run {uuid} was not started by the storm" for uuid in unknown[refused:]]
-        return wrong + [f"run {uuid} was not deleted in its time" for uuid in storm.fleeting if uuid in statuses]
+        wrong += [f"run {uuid} was not deleted in its time" for uuid in storm.fleeting if uuid in statuses]
+        lines = [(uuid, line) for uuid in storm.isolated for line in self.stack.executions(uuid)]
+        return wrong + [
+            f"run {uuid} was not executed in its own process" for uuid, line in lines if not line["isolated"]
+        ]
 
     def _wrong_answers(self) -> list[str]:
         storm = self.storm
@@ -125,7 +129,8 @@ class Account:
             "runs deleted in their time": len(storm.fleeting - rows.statuses(self.stack).keys()),
             "statuses": self.statuses,
             "executions": len(executions),
-            "executions in processes of their own": sum(line["isolated"] for line in executions),
+            "executions of isolated tasks": sum(len(self.stack.executions(uuid)) for uuid in storm.isolated),
+            "executions in processes of their own": sum(line["isolated"] for line in executions),  # lost runs, too
             "executions by worker": Counter(self.stack.names[line["worker"]] for line in executions),
             "taken up": len(taken_up),
             "runs of zombies": sum(zombies(self.stack.lines(uuid), storm.faults.strikes) for uuid in storm.runs),

@@ -59,6 +59,7 @@ class Storm:
         self.variants = self._variants()
         self.of_kind: Counter[str] = Counter()  # runs, by kind
         self.fleeting: set[str] = set()  # runs that the sweep has to delete during the storm
+        self.isolated: set[str] = set()  # runs that have to be executed in processes of their own
         self.visitors: list[Visitor] = []
         self.road: Road | None = None
         self.tabs: Tabs | None = None
@@ -178,6 +179,8 @@ class Storm:
             case _:
                 uuid = await self.start(variant.task, over_rest=self.of_kind[variant.kind] % 2 == 0, **inputs)
                 self.follow(Follower(self.site.ws_url, uuid))
+                if variant.kind == "isolated":
+                    self.isolated.add(uuid)
 
     async def visit(self, number: int, task: str, inputs: dict[str, Any]) -> None:
         """Log in, start a run, follow it, and log out while it goes on."""

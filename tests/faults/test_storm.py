@@ -117,7 +117,7 @@ async def test_whatever_is_killed_cut_or_restarted_each_promise_holds_for_each_r
         assert figures["promises of pages settled"] == figures["promises of pages"]
         assert bool(figures["promises of pages"]) == bool(KINDS & {"pages", "stranger"})
         assert set(figures["runs of kinds"]) >= KINDS - {*kinds.FAULT_OF, "pages"}
-        assert (figures["executions in processes of their own"] > 0) == ("isolated" in KINDS)
+        assert (figures["executions of isolated tasks"] > 0) == ("isolated" in KINDS)
         if LONG:
             struck = {fault for kind, fault in kinds.FAULT_OF.items() if kind in KINDS}
             assert set(figures["faults"]) == {*FAULTS, *struck}
