@@ -1,1 +1,1 @@
-"""How fast it is, measured beside its peers on real servers: ``make bench``, or ``python -m benchmarks``."""
+"""The speed of the package, measured beside its peers on real servers: ``make bench``."""

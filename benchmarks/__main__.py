@@ -1,4 +1,4 @@
-"""Measure Django Task API beside its peers, on servers that this starts for itself, and print a table."""
+"""Measure Django Task API beside its peers, on servers of its own, and print a table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     options = parsed(sys.argv[1:])
-    # PostgreSQL's package asks where sockets go; /tmp, as it then chooses, is right.
+    # PostgreSQL's package warns that it puts sockets into /tmp, which is right here.
     warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
     databases = Databases()
     try:
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def compared(options: argparse.Namespace, databases: Databases) -> dict[str, str]:
-    """The files that tell of ours beside its peers, by their suffixes."""
+    """The results of ours beside its peers: the text of each file, by its suffix."""
     earlier = [before.stack_of(options.before)] if options.before else []
     stacks = [OURS, *earlier, *options.peers]
     sizes = session.QUICK if options.quick else session.FULL
@@ -53,15 +53,15 @@ def compared(options: argparse.Namespace, databases: Databases) -> dict[str, str
 
 
 def grown(options: argparse.Namespace, databases: Databases) -> dict[str, str]:
-    """The file that tells of ours under growing load."""
+    """The results of ours under growing load."""
     sizes = growth.QUICK if options.quick else growth.FULL
     rows = Growth(databases, options.database, sizes).measure(options.only)
     return {".md": report.page(f"Growth, on {options.database}", command(), quick(options) + report.grown(rows))}
 
 
 def quick(options: argparse.Namespace) -> list[str]:
-    """What the reader of a quick form has to know."""
-    warning = "**The quick form**: much less of everything than the lines say. It shows that all works, and no figure."
+    """A warning to the reader of the quick form."""
+    warning = "**The quick form**: much less of everything than the lines say. Its figures mean nothing."
     return [warning, ""] if options.quick else []
 
 
@@ -79,20 +79,20 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         metavar="NAMES",
         help=f"all, none, or some, with commas: {', '.join(peer.name for peer in PEERS)} (default: %(default)s)",
     )
-    parser.add_argument("--before", metavar="REV", help="measure ours as it was in this revision, too, and compare")
+    parser.add_argument("--before", metavar="REV", help="also measure ours as it was in this revision, and compare")
     parser.add_argument("--growth", action="store_true", help="measure ours alone, under growing load")
     parser.add_argument(
         "--only",
         metavar="NAME",
         help=f"one measure: {', '.join(OURS.measures)}; with --growth: {', '.join(growth.PARTS)}",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="without --growth (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="a little of everything: does it work?")
-    parser.add_argument("--save", action="store_true", help="write the table to benchmarks/results/, and a chart")
+    parser.add_argument("--rounds", type=int, default=3, help="not with --growth (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="a little of everything, to see that it works")
+    parser.add_argument("--save", action="store_true", help="write the table and a chart to benchmarks/results/")
     options = parser.parse_args(arguments)
     choices = growth.PARTS if options.growth else OURS.measures
     if options.only is not None and options.only not in choices:
-        parser.error(f"--only takes one of {', '.join(choices)}")
+        parser.error(f"--only takes one of {', '.join(choices)}, and not {options.only}")
     return options
 
 
@@ -103,7 +103,7 @@ def _peers(names: str) -> list[Stack]:
     try:
         return [by_name[name] for name in names.split(",")]
     except KeyError as error:
-        raise argparse.ArgumentTypeError(f"there is no peer {error}") from None
+        raise argparse.ArgumentTypeError(f"unknown peer {error}; expected some of: {', '.join(by_name)}") from None
 
 
 if __name__ == "__main__":

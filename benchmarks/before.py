@@ -1,8 +1,7 @@
-"""Ours beside the code before: the same measures on both, in turns, and how much each figure has changed.
+"""Ours beside an earlier revision: both are measured in turns, and the ratio of each figure is shown.
 
-A machine is faster in one minute than in the next. So what is compared are the two figures of one round, which were
-taken one after the other, and what a figure has changed by is the median of the rounds. A figure that seems to be
-worse than it may be is measured in more rounds, on both.
+A machine is faster in one minute than in the next. So a ratio compares two figures of the same round, measured one
+after the other, and the median of the rounds counts. A figure that seems too bad is measured in more rounds, on both.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from benchmarks.session import Results, Session
 from benchmarks.stacks import OURS, Stack
 
 NAME = "before"
-WORSE = 1.05  # times as much (or, of what should be much, as little) as before: no figure may be worse than that
-MORE_ROUNDS = 2  # times as many as there were, for a figure that seems to be
+WORSE = 1.05  # times: no figure may be that much worse than before
+MORE_ROUNDS = 2  # times as many again, for a figure that seems to be worse
 
 
 def stack_of(revision: str) -> Stack:
-    """Ours with the package of this revision; its servers, its project and its environment are those that are here."""
+    """Ours with the package of this revision, and with the servers, the project and the environment of now."""
     commit = _git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
     return replace(
         OURS,
@@ -40,14 +39,14 @@ def stack_of(revision: str) -> Stack:
 
 
 def measure_again(session: Session, before: Stack, rounds: int, only: list[str] | None) -> None:
-    """More rounds for the measures that have a figure which seems to be worse than it may."""
+    """Measure more rounds of the measures with a figure that seems too bad."""
     measures = {figure.measure for figure in FIGURES if is_worse(figure, session.results)}
     if measures and rounds:
         session.measure([OURS, before], MORE_ROUNDS * rounds, measures & set(only or OURS.measures))
 
 
 def ratios(figure: Figure, results: Results) -> list[float]:
-    """What the figure is here, over what it was before, in each round that has both."""
+    """The figure now, divided by the figure before, for each round that has both."""
     found = []
     for here, before in zip(
         *(results.get(name, {}).get(figure.measure, []) for name in (OURS.name, NAME)), strict=False
@@ -59,7 +58,7 @@ def ratios(figure: Figure, results: Results) -> list[float]:
 
 
 def worse_by(figure: Figure, results: Results) -> list[float]:
-    """How many times worse it is than before, in each round."""
+    """How many times worse the figure is than before, in each round."""
     found = ratios(figure, results)
     return [1 / ratio if ratio else math.inf for ratio in found] if figure.more_is_better else found
 
@@ -70,13 +69,13 @@ def is_worse(figure: Figure, results: Results) -> bool:
 
 
 def told(results: Results) -> list[str]:
-    """Which figures are worse than they may be, in Markdown, and how sure that is."""
+    """The figures that are too bad, in Markdown, with the range of their rounds."""
     lines = [
         _told(figure, found) for figure in FIGURES if is_worse(figure, results) and (found := worse_by(figure, results))
     ]
     head = (
-        "The column `here / before` is the median of the rounds, in each of which the two were measured one after the "
-        f"other. No figure may be worse than {WORSE} times what it was; one that seems to be gets more rounds."
+        "The column `here / before` is the median of the rounds; in each round the two were measured one after the "
+        f"other. No figure may be worse than {WORSE} times what it was; one that seems worse gets more rounds."
     )
     return [head, "", *(lines or [f"None of them is worse than {WORSE} times what it was."])]
 
@@ -89,7 +88,7 @@ def _told(figure: Figure, found: list[float]) -> str:
 
 
 def _checked_out(commit: str) -> Path:
-    """A folder that has the package as it was in this commit, and nothing else to import."""
+    """A folder with the package of this commit, and nothing else to import."""
     folder = FOLDER / f"{NAME}-{commit[:10]}"
     stamp = folder / ".made"
     if not stamp.exists():
@@ -104,4 +103,4 @@ def _git(*arguments: str) -> bytes:
     try:
         return subprocess.run(["git", "-C", ROOT, *arguments], check=True, capture_output=True).stdout  # noqa: S607
     except subprocess.CalledProcessError as error:
-        raise SystemExit(f"--before wants a revision of this repository: {error.stderr.decode().strip()}") from None
+        raise SystemExit(f"--before takes a revision of this repository: {error.stderr.decode().strip()}") from None

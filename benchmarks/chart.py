@@ -1,4 +1,4 @@
-"""The table as an SVG: for each figure a bar a stack, as long as it is, and a line at what ours must reach."""
+"""The table as an SVG: each figure has a bar for each stack, and a line at what ours must reach."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from benchmarks.report import rounds_of
 from benchmarks.session import Results
 from benchmarks.stacks import OURS, Stack
 
-WIDTH, MARGIN = 760, 16  # pixels, as all that follows
+WIDTH, MARGIN = 760, 16  # pixels, as are the next two
 NAMES = 264  # for the names of the stacks
-BARS = 380  # for the longest bar; its value stands behind it
+BARS = 380  # for the longest bar; its value follows it
 ROW, BAR, HEAD, GAP = 18, 12, 26, 14
 OURS_COLOR, PEER_COLOR, LINE_COLOR = "#2a7f62", "#a9b4bd", "#c0392b"
 

@@ -1,4 +1,4 @@
-"""The virtual environments of the peers: made when first asked for, made anew when what they hold has changed."""
+"""The virtual environments of the peers: made when they are needed, and again if their requirements change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOLDER = ROOT / "benchmarks" / ".environments"
 
 
 def python_of(name: str) -> str:
-    """The Python that has what requirements/bench-NAME.txt lists; of the same version as this one."""
+    """A Python of the same version as this one, with the packages of requirements/bench-NAME.txt."""
     requirements = ROOT / "requirements" / f"bench-{name}.txt"
     environment = FOLDER / name
     python, stamp = environment / "bin" / "python", environment / ".made"
@@ -27,7 +27,7 @@ def python_of(name: str) -> str:
 
 
 def versions(python: str, packages: tuple[str, ...]) -> dict[str, str]:
-    """The versions that this Python has of those packages, as it finds them."""
+    """The versions of these packages that this Python has."""
     script = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]), sep='\\n')"
     found = subprocess.run([python, "-c", script, *packages], check=True, stdout=subprocess.PIPE, text=True).stdout
     return dict(zip(packages, found.split(), strict=True))

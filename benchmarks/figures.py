@@ -12,7 +12,7 @@ Rounds = list[dict[str, float]]  # one measure's figures, a round each
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: `key` of what `measure` gives, times `factor` for the unit."""
+    """One line of the table: the value `key` of a measure, times `factor` for the unit."""
 
     measure: str
     key: str
@@ -25,7 +25,7 @@ class Figure:
     charted: bool = True
 
     def value(self, rounds: Rounds) -> float | None:
-        """What the rounds come to, in the unit; None where it was not measured."""
+        """The value of all rounds together, in the unit; None if it was not measured."""
         values = [figures[self.key] for figures in rounds if not math.isnan(figures.get(self.key, math.nan))]
         return self.of_rounds(values) * self.factor if values else None
 
@@ -35,7 +35,7 @@ class Figure:
 
     @property
     def bound(self) -> str:
-        """What ours must reach; empty where nothing was asked."""
+        """What ours must reach; empty if nothing is asked."""
         if self.at_most is not None:
             return f"≤ {shown(self.at_most)} {self.unit}"
         return f"≥ {shown(self.at_least)} {self.unit}" if self.at_least is not None else ""
@@ -45,12 +45,12 @@ MILLISECONDS, MICROSECONDS, PERCENT, KILOBYTES = 1e3, 1e6, 100.0, 1 / 1024
 
 
 def _share(measure: str, key: str, title: str) -> Figure:
-    """A share that has to be the whole, in every round."""
+    """A share that has to be 100 % in every round."""
     return Figure(measure, key, title, "%", PERCENT, at_least=100, of_rounds=min, charted=False)
 
 
 def _processor_time(of: str, title: str) -> Figure:
-    """What a busy machine changes least: so it tells best where the time goes."""
+    """Processor time, which a busy machine changes least."""
     return Figure(
         "burst", f"{of}_time", f"2,000 `sum`: processor time a run, {title}", "ms", MILLISECONDS, charted=False
     )
@@ -81,7 +81,7 @@ FIGURES = (
 
 
 def shown(value: float) -> str:
-    """Three digits that count."""
+    """The value with three significant digits."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"

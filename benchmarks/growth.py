@@ -1,4 +1,4 @@
-"""How ours behaves as the load grows: each of these once, on servers of its own."""
+"""Ours under growing load: each line is measured once, on its own servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = tuple[str, str, str]  # what, measured, wanted
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything."""
+    """How much of each part."""
 
     rates: tuple[int, ...]  # runs a second
     seconds: float  # at each rate
@@ -31,7 +31,7 @@ class Sizes:
     numbers: int  # in one list
     messages: int  # of one run
     rows: int
-    runs: int  # one after another, where latency is asked
+    runs: int  # one after another, for latencies
 
 
 FULL = Sizes((10, 100, 300, 1_000), 10, (1, 2, 4), 2_000, (0, 1_000, 5_000), 1_000, 100_000, 100_000, 1_000_000, 300)
@@ -47,7 +47,7 @@ class Growth:
         self.sizes = sizes
 
     def measure(self, only: str | None = None) -> list[Row]:
-        """All rows, or those of the one part."""
+        """All rows, or those of one part."""
         rows: list[Row] = []
         for name, part in PARTS.items():
             if only in (None, name):
@@ -112,7 +112,7 @@ class Growth:
         )
 
     def rows(self) -> Iterator[Row]:
-        """The two tables take turns, so that what slows the machine down slows both down."""
+        """The two tables take turns, so that a slow moment of the machine affects both."""
         with self._servers() as empty, self._servers() as full:
             full.script("fill", self.sizes.rows)
             order = {"runs": self.sizes.runs, "seconds": 30, "pause": 0}

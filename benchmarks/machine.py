@@ -1,4 +1,4 @@
-"""What the figures were measured on; no name of a host, no path."""
+"""The machine of the figures, without the name of a host or a path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures as Markdown: one table, what each stack is, and what it all ran on."""
+"""The figures as Markdown: the table, the set-up of each stack, and the machine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ NONE = "\N{EN DASH}"
 
 
 def compared(stacks: list[Stack], results: Results, rounds: int) -> list[str]:
-    """Ours beside its peers."""
+    """The lines of a page on ours and its peers."""
     return [
-        f"Rounds: {rounds}, in each of which the stacks take turns. A figure is the median of the rounds, a share of "
-        "what arrives the least of them. Each stack is whole: daphne, one worker, a Valkey, the database, with "
-        "Django's defaults for connections. The client is a process of its own on the same machine: a ratio between "
-        "two columns says more than a figure alone. What is wanted was asked for on SQLite.",
+        f"Rounds: {rounds}; the stacks take turns in each. A figure is the median of the rounds, a share of what "
+        "arrives is the least of them. Each stack is whole: daphne, one worker, a Valkey, the database, with "
+        "Django's defaults for connections. The client is another process on the same machine: a ratio between "
+        "two columns says more than a figure alone. What is wanted is meant for SQLite.",
         "",
         *table(stacks, results),
         "",
@@ -34,17 +34,17 @@ def compared(stacks: list[Stack], results: Results, rounds: int) -> list[str]:
 
 
 def grown(rows: Iterable[Iterable[str]]) -> list[str]:
-    """Ours under growing load."""
+    """The lines of a page on ours under growing load."""
     return [
-        "Ours alone, each line measured once on servers of its own: daphne, one worker process where no other number "
-        f"is given, a Valkey, the database. {versions_of(OURS)}.",
+        "Ours alone, each line measured once on its own servers: daphne, one worker process if no other number is "
+        f"given, a Valkey, the database. {versions_of(OURS)}.",
         "",
         *markdown_table([["", "measured", "wanted"], *rows]),
     ]
 
 
 def page(title: str, command: str, lines: list[str]) -> str:
-    """A whole page of results, with its date and its machine."""
+    """A page of results, with its date, command and machine."""
     heading = f"# {title}, {datetime.now(UTC):%Y-%m-%d}"
     ran = f"`{command}` on {machine.described()}."
     return "\n".join([heading, "", ran, "", *lines, ""])
@@ -74,12 +74,12 @@ def rounds_of(results: Results, stack: Stack, figure: Figure) -> Rounds:
 
 
 def markdown_table(rows: list[Iterable[str]]) -> list[str]:
-    """The first row is the heading."""
+    """The rows as lines of Markdown; the first one is the heading."""
     head, *body = (f"| {' | '.join(cells)} |" for cells in rows)
     return [head, "|" + " --- |" * len(list(rows[0])), *body]
 
 
 def versions_of(stack: Stack) -> str:
-    """The packages of the stack, as its environment has them."""
+    """The packages of the stack, with the versions of its environment."""
     python = python_of(stack.environment) if stack.environment else sys.executable
     return ", ".join(f"{name} {number}" for name, number in versions(python, stack.packages).items())

@@ -1,4 +1,4 @@
-"""A stack's servers, started to be measured: a Valkey, a worker process and a daphne process around one database."""
+"""The servers of a measured stack: a Valkey, a worker process and a daphne process around one database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.environments import ROOT, python_of
 from benchmarks.stacks import Stack
 from tests.support.stack import Process, free_port
 
-LIMIT = 300.0  # seconds for one measure: more than any takes that goes on at all
+LIMIT = 300.0  # seconds for one measure: more than any takes that does not hang
 LISTENING = r"Listening on TCP address 127\.0\.0\.1:(\d+)"
 
 
@@ -36,7 +36,7 @@ class Servers:
             "BENCH_DATABASE": json.dumps(database),
             "BENCH_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
             "PYTHONPATH": os.pathsep.join(str(folder) for folder in (stack.source, ROOT) if folder is not None),
-            "PYTHONSAFEPATH": "1",  # not the working directory, in which there is a `taskapi`, too
+            "PYTHONSAFEPATH": "1",  # not the working directory, which has a `taskapi` too
             **stack.variables,
         }
         self._running = ExitStack()
@@ -59,7 +59,7 @@ class Servers:
         self._running.close()
 
     def processor_time(self) -> dict[str, float]:
-        """Seconds of processor time that each server has taken so far, with the processes that it has started."""
+        """Seconds of processor time of each server so far, with its child processes."""
         with Redis.from_url(self.environment["BENCH_REDIS_URL"]) as client:
             valkey = client.info("cpu")
         return {
@@ -73,20 +73,20 @@ class Servers:
         return self.web.popen.pid
 
     def client(self, measure: str, *, page: str = "", **options: Any) -> Any:
-        """What the client measures; it is a process of its own, of this environment."""
+        """The figures of the client, a process in this environment."""
         order = {"measure": measure, "page": page or self.stack.page, "port": self.port, "options": options}
         command = [sys.executable, "-m", "benchmarks.client", json.dumps(order)]
         return json.loads(self._output(command))
 
     def script(self, name: str, *arguments: object) -> Any:
-        """What the project's own script measures, in the project's environment."""
+        """The figures of a script of the project, in the project's environment."""
         return json.loads(self._run("-m", f"{self.stack.module}.{name}", *map(str, arguments)))
 
     def _run(self, *arguments: str) -> str:
         return self._output([self.python, *arguments])
 
     def _output(self, command: list[str]) -> str:
-        """What it prints; what it complains of goes to the terminal."""
+        """What the process prints; its errors go to the terminal."""
         done = subprocess.run(
             command,
             env=self.environment,
@@ -101,7 +101,7 @@ class Servers:
     def _start(self, starting: ExitStack, name: str, *module: str) -> Process:
         command = [self.python, "-m", *module]
         log = self.directory / f"{name}.log"
-        # In another folder: daphne looks for modules in that where it is started, before all others.
+        # In another folder: daphne imports first from the folder where it is started.
         process = Process(f"{self.stack.name}'s {name}", command, self.environment, log, folder=self.directory)
         starting.callback(_end, process)
         return process
@@ -114,6 +114,6 @@ def _processor_time(process: Process) -> float:
 
 
 def _end(process: Process) -> None:
-    """End it, by force where it takes too long: that is nobody's figure."""
+    """End the process, by force if it takes too long, which no figure depends on."""
     with suppress(AssertionError):
         process.stop()

@@ -1,4 +1,4 @@
-"""One session of measuring: every stack in each round, so that what slows the machine down slows all of them down."""
+"""One session of measuring: all stacks in each round, so that a slow moment of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Results = dict[str, dict[str, Rounds]]  # by the names of the stack and of the m
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything."""
+    """How much of each measure."""
 
     runs: int  # one after another, and starts
-    seconds: float  # at most, for those
+    seconds: float  # at most, for these
     burst: int  # runs, `at_once` at a time
     at_once: int
     burst_seconds: float  # at most
@@ -68,7 +68,7 @@ class Session:
                     self._measure(servers, measure)
 
     def _measure(self, servers: Servers, measure: str) -> None:
-        """Keep the figures of one measure. Where a peer fails altogether, there are none, and the session goes on."""
+        """Keep the figures of one measure. If a peer fails, it has none, and the session goes on."""
         before = servers.processor_time()
         try:
             figures = _measured(servers, measure, self.sizes)
@@ -96,7 +96,7 @@ def _measured(servers: Servers, measure: str, sizes: Sizes) -> dict[str, float]:
         case "memory", _:
             page = stack.idle_page or stack.page
             return servers.client("memory", page=page, sockets=sizes.sockets, pid=servers.web_pid)
-        case "rest" | "poll", _:  # ours is asked as 1.x is
+        case "rest" | "poll", _:  # ours is asked in the way of 1.x
             options = _options(servers, measure, sizes, calls)
             return servers.client({"rest": "run"}.get(measure, measure), page="task_api_1", **options)
         case _:

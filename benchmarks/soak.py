@@ -13,14 +13,16 @@ from benchmarks.stacks import OURS
 
 RESULTS = Path(__file__).parent / "results"
 
-# What the storm (tests/faults/storm.py) calls its figures, where a reader of the table needs more words.
+# Longer names for figures of the storm (tests/faults/account.py), for readers of the table.
 TITLES = {
     "layer": "channel layer",
     "servers": "server processes",
     "runs of kinds": "of these, of kinds that can be left out",
-    "runs deleted in their time": "runs that were kept for a moment, and deleted",
+    "runs deleted in their time": "runs that were kept for a moment and then deleted",
     "statuses": "how the runs ended",
     "executions": "executions of their tasks",
+    "executions of isolated tasks": "of these, of isolated tasks",
+    "executions in processes of their own": "of all, in processes of their own (also the next attempt of a lost run)",
     "taken up": "executions that were lost and taken up",
     "longest takeover": "longest takeover, in seconds",
     "longest takeover amid other faults": "longest takeover amid other faults, in seconds",
@@ -29,8 +31,8 @@ TITLES = {
     "events": "events that they got",
     "events dropped": "events that the channel layer dropped",
     "refusals": "refusals that they got",
-    "parts fetched by REST": "parts too large for a frame, that they fetched by REST",
-    "logouts": "how subscribers heard that they had logged out",
+    "parts fetched by REST": "parts too large for a frame, which they fetched by REST",
+    "logouts": "how subscribers were sent away after a logout",
     "promises of pages": "promises of the JavaScript client, in Chromium",
     "promises of pages settled": "of these, settled",
     "starts of pages refused": "of these, refused before the run was accepted",
@@ -53,7 +55,7 @@ def main() -> None:
 
 
 def rendered(storms: list[dict[str, Any]]) -> str:
-    """A column for each storm; the lines are in the storm's own order."""
+    """A table with a column for each storm; its lines keep the order of the figures."""
     keys = dict.fromkeys(key for storm in storms for key in storm)
     rows = [
         ["", *(f"storm {number}" for number, _ in enumerate(storms, 1))],
@@ -62,7 +64,7 @@ def rendered(storms: list[dict[str, Any]]) -> str:
     lines = [
         "Real Valkey, PostgreSQL, daphne and worker processes, struck at random while clients start runs and follow "
         "them; then every promise of docs/guarantees.md is checked on each run and each subscriber. A storm with a "
-        f"broken one fails. `make soak FAULT_SEED=` with the seed does one again. {report.versions_of(OURS)}.",
+        f"broken promise fails. `make soak FAULT_SEED=` repeats the storm with that seed. {report.versions_of(OURS)}.",
         "",
         *report.markdown_table(rows),
     ]

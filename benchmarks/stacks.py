@@ -11,25 +11,25 @@ CHANNELS = ("channels", "channels-redis", "daphne")
 
 @dataclass(frozen=True)
 class Stack:
-    """A project of benchmarks/projects/, what runs it, and what can be measured on it."""
+    """A project of benchmarks/projects/, how it is run, and what can be measured on it."""
 
     name: str
     title: str
     project: str
-    page: str  # of the client
+    page: str  # its class in benchmarks/client/pages.py
     worker: tuple[str, ...]  # the command of its worker, after `python -m`
-    worker_ready: str  # what the worker prints when it works
-    configured: str  # for the reader of the results
+    worker_ready: str  # what the worker prints when it is ready
+    configured: str  # how it is set up, for readers of the results
     packages: tuple[str, ...]
     measures: tuple[str, ...] = ("memory", "run", "busy", "burst", "call", "followers", "start")
     environment: str | None = None  # of requirements/bench-NAME.txt; None: this one
     variables: dict[str, str] = field(default_factory=dict)
-    idle_page: str = ""  # where it is another than `page`
+    idle_page: str = ""  # if it differs from `page`
     calls: int = 500  # of `set_progress` in a loop
-    messages: int = 0  # a second, beside the progress, to the subscribers
+    messages: int = 0  # a second to the subscribers, beside the progress
     pause: float = 0.0  # seconds at most between two timed runs: the interval at which its worker polls
     migrates: bool = True
-    source: Path | None = None  # a folder with the `taskapi` that it is measured with; None: the one here
+    source: Path | None = None  # a folder with its `taskapi`; None: the one of this repository
 
     @property
     def module(self) -> str:
@@ -66,11 +66,11 @@ PEERS = (
         worker=("celery", "-A", "benchmarks.projects.task_api_1", "worker", "--loglevel=INFO"),
         worker_ready=r" ready\.",
         configured="`celery worker` with its defaults (prefork, a process for each core), Redis as broker. The page "
-        "polls as 1.x's script does, but every 50 ms in place of every second, and every 5 s once a run has not ended "
-        "within a second: those that never end would keep the server from the others. Nothing is pushed, so there are "
+        "polls as 1.x's script does, but every 50 ms instead of every second, and every 5 s if a run has not ended "
+        "within a second: polls of runs that never end would slow the others down. Nothing is pushed, so there are "
         "no subscribers to measure.",
         packages=("django-task-api", *CELERY, "djangorestframework", "daphne"),
-        measures=("run", "rest", "poll", "call", "start", "busy", "burst"),  # last what leaves runs that never end
+        measures=("run", "rest", "poll", "call", "start", "busy", "burst"),  # last: it leaves runs that never end
         environment="task-api-1",
     ),
     Stack(
@@ -123,8 +123,8 @@ PEERS = (
         page="echo",
         worker=("arq", "benchmarks.projects.floors.worker.WorkerSettings"),
         worker_ready="Starting worker",
-        configured="No stack, but what one on these parts cannot beat: a frame echoed by a JSON consumer behind daphne "
-        "(run, frame, memory); arq alone with jobs that do nothing, polling every 10 ms, no database (2,000); a "
+        configured="Not a stack, but the limit of every stack on these parts: a frame echoed by a JSON consumer behind "
+        "daphne (run, frame, memory); arq alone with jobs that do nothing, polling every 10 ms, no database (2,000); a "
         "process that blocks on a list in Valkey (enqueue to start); a Python method that stores a number (progress).",
         packages=("Django", *CHANNELS, "arq", "redis"),
         measures=("memory", "answer", "run", "burst", "call", "start"),

@@ -1,7 +1,7 @@
 """The fixtures of all tests. Unit tests use the database of pytest-django, an SQLite file, and no server.
 
-Integration tests ask for what they need: `valkey` (a server for code in this process), `stack` (shared: servers
-that no test may break), `own_stack` (to restart and kill), with `rest`, `ws_connect` and `gate` to talk to them.
+Integration tests ask for what they need: `valkey` (a server for code in this process), `stack` (shared servers, which
+no test may stop), `own_stack` (servers to restart and kill), and `rest`, `ws_connect` and `gate` to use them.
 """
 
 import os
@@ -26,7 +26,7 @@ LOG_TAIL = 8_000  # characters of each server's log that a failure shows
 
 
 def pytest_configure() -> None:
-    """Let no code under test end the tests: after `os._exit(0)`, half of them would pass for all of them."""
+    """Let no code under test end the test run: after `os._exit(0)`, the tests so far would look like all tests."""
     really_exit, process = os._exit, os.getpid()
 
     def exit_child(status: int) -> NoReturn:
@@ -38,9 +38,9 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Show the servers' logs with the failure of a test that used them.
+    """Show the logs of the servers that a failed test used.
 
-    What is shown is sent from one process to another, and some tests print lone surrogates.
+    Lone surrogates, which some tests print, are escaped: reports are sent from process to process.
     """
     report = yield
     if report.failed:
@@ -52,7 +52,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Put pytest-django's database into a file: threads lock one another out of SQLite's shared memory."""
+    """Put pytest-django's database into a file: in SQLite's shared memory, threads lock each other out."""
     path = tmp_path_factory.mktemp("database") / "unit.sqlite3"
     connections["default"].settings_dict["TEST"]["NAME"] = str(path)
 
@@ -65,7 +65,7 @@ def valkey_server() -> Iterator[str]:
 
 @pytest.fixture
 def valkey(valkey_server: str, settings: Any) -> Iterator[str]:
-    """The address of an empty Valkey, which is this process's TASK_API_REDIS_URL for the test."""
+    """The address of an empty Valkey, to which TASK_API_REDIS_URL is set in this process."""
     settings.TASK_API_REDIS_URL = valkey_server
     yield valkey_server
     with redis.Redis.from_url(valkey_server) as client:
@@ -81,14 +81,14 @@ def databases() -> Iterator[Databases]:
 
 @pytest.fixture(scope="session", params=KINDS)
 def stack(request: pytest.FixtureRequest, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    """Running servers, once with each database. Shared by all tests: leave them running."""
+    """Running servers, once for each kind of database. All tests share them: leave them running."""
     with Stack(databases.new(request.param), tmp_path_factory.mktemp(f"stack-{request.param}")) as stack:
         yield stack
 
 
 @pytest.fixture(params=KINDS)
 def own_stack(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> Iterator[Stack]:
-    """Running servers for this test alone, which may stop, kill and restart them."""
+    """Running servers for one test, which may stop, kill and restart them."""
     with Stack(databases.new(request.param), tmp_path) as stack:
         yield stack
 

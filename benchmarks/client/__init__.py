@@ -1,5 +1,5 @@
-"""The client: a process of its own that drives real sockets, and does little beside.
+"""The client: a process that drives real sockets and does little else.
 
-It shares the machine's cores with what it measures. So its WebSocket and its HTTP are the least that serves, on the
-standard library alone, and what arrives is read after the measuring where that can wait.
+It shares the machine's cores with what it measures. So its WebSocket and its HTTP are minimal, on the standard library
+alone, and it reads what arrives after the measuring if possible.
 """

@@ -1,4 +1,4 @@
-"""Measures one thing on one stack, as the JSON in the one argument says, and prints the figures as JSON."""
+"""Make one measure of one stack, given by its only argument in JSON, and print the figures as JSON."""
 
 from __future__ import annotations
 

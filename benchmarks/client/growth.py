@@ -1,4 +1,4 @@
-"""What the client measures of growth: load that does not wait for answers, and much of one thing."""
+"""The measures of growth: load that does not wait for answers, and much of one thing."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 from benchmarks.client.measures import LIMIT, Figures, pages, quantile, raise_if_wrong, resident, run_sum, timed
 from benchmarks.client.pages import Page, TaskApi
 
-PAGES = 50  # that share an open load
-LONG = 240.0  # seconds for what takes long by its nature
-CALM = 20  # runs one after another, whose median tells whether all is as it was
-BACK = 2.0  # times the median before the load: as it was
+PAGES = 50  # they share an open load
+LONG = 240.0  # seconds for what takes long
+CALM = 20  # runs one after another: their median shows whether the load is over
+BACK = 2.0  # times the median before the load, at most: the load is over
 
 
 async def open_loop(kind: type[Page], port: int, *, rate: int, seconds: float) -> Figures:
-    """Runs that begin at that rate, whether or not the earlier ones have ended; then, is all as it was?
+    """Runs that begin at that rate, whether or not the earlier ones have ended, and the time until all is calm again.
 
     The time of a run counts from the moment at which it should have begun.
     """
@@ -70,7 +70,7 @@ async def idle(kind: type[Page], port: int, *, sockets: int, runs: int, pid: int
 
 
 async def on_one_socket(kind: type[Page], port: int, *, runs: int) -> Figures:
-    """That many runs at once, on one socket: seconds until the last has ended."""
+    """So many runs at once on one socket: seconds until the last has ended."""
     async with pages(kind, port, 1) as [page]:
         taken = await timed(asyncio.gather(*(run_sum(page) for _ in range(runs))), LONG)
     return {"seconds": taken, "rate": runs / taken}
@@ -83,7 +83,7 @@ async def long_list(kind: type[Page], port: int, *, numbers: int, runs: int) -> 
     async def one(page: Page) -> None:
         result = await page.run("sum", numbers=inputs)
         if result != sum(inputs):
-            raise RuntimeError(f"A sum went wrong: it is {result!r}, not {sum(inputs)}.")
+            raise RuntimeError(f"A sum is wrong: expected {sum(inputs)}, got {result!r}.")
 
     async with pages(kind, port, 1) as [page]:
         times = [await timed(one(page)) for _ in range(runs)]
@@ -91,7 +91,7 @@ async def long_list(kind: type[Page], port: int, *, numbers: int, runs: int) -> 
 
 
 async def many_messages(kind: type[TaskApi], port: int, *, messages: int) -> Figures:
-    """A run that says so much: seconds until its page has every message and the end."""
+    """A run with so many messages: seconds until its page has all of them and the end."""
     texts: list[bytes] = []
     ended = asyncio.get_running_loop().create_future()
 
@@ -108,7 +108,7 @@ async def many_messages(kind: type[TaskApi], port: int, *, messages: int) -> Fig
         taken = time.perf_counter() - begun
     said = [value for text in texts for value in kind.messages(text)]
     if said != list(range(messages)):
-        raise RuntimeError(f"Of {messages} messages {len(said)} arrived, or not in their order.")
+        raise RuntimeError(f"Expected {messages} messages in order, got {len(said)}, or another order.")
     return {"seconds": taken, "rate": messages / taken}
 
 

@@ -1,4 +1,4 @@
-"""HTTP for loopback: JSON out, JSON in, one request after another over a connection that stays open."""
+"""HTTP for loopback: JSON requests and answers, one after another on a connection that stays open."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Http:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The answer's JSON; ConnectionError where it is not a 2xx."""
+        """The JSON of the answer; ConnectionError if its status is not 2xx."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self.port)
         reader, writer = self._streams
@@ -22,7 +22,7 @@ class Http:
             status, headers = await _head(reader)
             content = await _body(reader, headers)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            self.close()  # whatever still comes is not the next request's answer
+            self.close()  # what still arrives must not answer the next request
             raise
         if headers.get("connection", "").lower() == "close":
             self.close()

@@ -1,6 +1,6 @@
-"""What the client measures on a stack. Seconds and shares are plain numbers; the harness gives them their units.
+"""The measures of the client. Times are in seconds, shares from 0 to 1; figures.py gives them units.
 
-A wrong result is an error here, and a slow one a figure.
+A wrong result is an error; a slow one is a figure.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from benchmarks.client.pages import Event, Failed, Page, TaskApi1
 
 Figures = dict[str, float]
 
-LIMIT = 30.0  # seconds for anything that has to happen at all
+LIMIT = 30.0  # seconds for everything that has to happen
 WARM_UP = 20  # runs before anything is timed
-MAY_BE_LOST = 3  # runs, until runs one after another are timed no longer
-LOST_AFTER = 10.0  # seconds after the last start in which runs may still end
-SETTLED = 0.5  # seconds without a text, after which all subscribers have what they get at once
-SILENT = 5.0  # seconds without a text, after which no more are coming
+MAY_BE_LOST = 3  # runs; after so many, no more runs are timed one after another
+LOST_AFTER = 10.0  # seconds after the last start: a run that ends later is lost
+SETTLED = 0.5  # seconds without a text: all subscribers have their first texts
+SILENT = 5.0  # seconds without a text: no more are coming
 LOOK = 0.1  # seconds between two looks
 OPENED_AT_ONCE = 50  # sockets
 NUMBERS, SUM = [1, 2, 3], 6
@@ -31,7 +31,7 @@ NUMBERS, SUM = [1, 2, 3], 6
 
 @asynccontextmanager
 async def pages(kind: type[Page], port: int, count: int) -> AsyncIterator[list[Page]]:
-    """That many open pages."""
+    """So many open pages."""
     opened: list[Page] = []
     try:
         for first in range(0, count, OPENED_AT_ONCE):
@@ -47,11 +47,11 @@ async def pages(kind: type[Page], port: int, count: int) -> AsyncIterator[list[P
 async def run_sum(page: Page) -> None:
     result = await page.run("sum", numbers=NUMBERS)
     if result != SUM:
-        raise RuntimeError(f"A sum went wrong: it is {result!r}, not {SUM}.")
+        raise RuntimeError(f"A sum is wrong: expected {SUM}, got {result!r}.")
 
 
 async def timed(action: Awaitable[Any], limit: float = LIMIT) -> float:
-    """Seconds that it takes; TimeoutError where it takes longer than it may."""
+    """The seconds of one run; TimeoutError if it takes longer than the page's patience."""
     begun = time.perf_counter()
     await asyncio.wait_for(action, limit)
     return time.perf_counter() - begun
@@ -60,7 +60,7 @@ async def timed(action: Awaitable[Any], limit: float = LIMIT) -> float:
 async def run(kind: type[Page], port: int, *, runs: int, seconds: float, pause: float) -> Figures:
     """One page, one run after another: from the call to the moment when the page knows the result.
 
-    Between two runs it pauses for up to that long: where a worker polls, each run begins somewhere in the interval.
+    It pauses for up to `pause` seconds between two runs. If a worker polls, runs begin at all moments of its interval.
     """
     async with pages(kind, port, 1) as [page]:
         times, lost = await _run_sums(
@@ -77,14 +77,14 @@ async def run(kind: type[Page], port: int, *, runs: int, seconds: float, pause: 
 async def _run_sums(
     page: Page, going_on: Callable[[list[float]], bool], *, pause: float = 0
 ) -> tuple[list[float], int]:
-    """One run after another: the seconds of those that ended, and how many did not."""
+    """One run after another: the seconds of those that ended, and the number of the others."""
     times: list[float] = []
     lost = 0
     while going_on(times) and lost <= MAY_BE_LOST:
         await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
         try:
             times.append(await timed(run_sum(page), page.patience))
-        except (Failed, OSError):  # of which TimeoutError is one
+        except (Failed, OSError):  # TimeoutError is an OSError
             lost += 1
     return times, lost
 
@@ -98,19 +98,19 @@ async def busy(kind: type[Page], port: int, *, seconds: float) -> Figures:
         times, lost = await _run_sums(page, lambda times: time.perf_counter() < until)
         await asyncio.wait({computing}, timeout=LOST_AFTER)
         if not computing.cancel():
-            computing.result()  # it did compute
+            computing.result()  # raise if it failed
     return {"p50": quantile(times, 0.5), "ended": len(times) / (len(times) + lost)}
 
 
 async def answer(kind: type[Any], port: int, *, runs: int) -> Figures:
-    """A frame that asks for nothing, there and back."""
+    """A frame that asks for nothing, and its answer."""
     async with pages(kind, port, 1) as [page]:
         times = [await timed(page.answer()) for _ in range(WARM_UP + runs)][WARM_UP:]
     return {"p50": quantile(times, 0.5)}
 
 
 async def poll(kind: type[TaskApi1], port: int, *, answers: int, pages_at_once: int) -> Figures:
-    """A finished run, asked for again and again: by one page, and then by several at once."""
+    """A finished run that is read again and again: by one page, and then by several at once."""
     async with pages(kind, port, pages_at_once) as opened:
         first = opened[0]
         name = await first.start("sum", numbers=NUMBERS)
@@ -126,7 +126,7 @@ async def poll(kind: type[TaskApi1], port: int, *, answers: int, pages_at_once: 
                 answer = await page.ask_for(name)
                 times.append(time.perf_counter() - begun)
                 if answer != run:
-                    raise RuntimeError(f"A run that had ended changed from {run} to {answer}.")
+                    raise RuntimeError(f"A finished run changed from {run} to {answer}.")
             return times
 
         alone = await ask(first, answers)
@@ -137,9 +137,9 @@ async def poll(kind: type[TaskApi1], port: int, *, answers: int, pages_at_once: 
 
 
 async def burst(kind: type[Page], port: int, *, runs: int, at_once: int, seconds: float) -> Figures:
-    """Many pages at once, each with one run after another; none begins after that many seconds.
+    """Many pages at once, each with one run after another; no run begins after `seconds`.
 
-    A page whose run takes too long is left waiting for it, and another takes its place.
+    If a run takes too long, its page is left waiting, and another page takes its place.
     """
     numbers = iter(range(runs))
     running: list[asyncio.Task[None]] = []
@@ -171,18 +171,18 @@ async def burst(kind: type[Page], port: int, *, runs: int, at_once: int, seconds
 
 
 def raise_if_wrong(outcome: object) -> None:
-    """Raise what is an error here. That a run is refused or fails is a figure, a wrong result is none."""
+    """Raise the error of a wrong result; that a run is refused or fails is a figure."""
     if isinstance(outcome, Exception) and not isinstance(outcome, (Failed, OSError)):
         raise outcome
 
 
 def _succeeded(run: asyncio.Task[None]) -> bool:
-    """Whether its page knows the result by now."""
+    """Whether the page of the run knows the result."""
     return run.done() and not run.cancelled() and run.exception() is None
 
 
 async def call(kind: type[Page], port: int, *, calls: int) -> Figures:
-    """A task that calls `set_progress` in a loop, on which a page looks: seconds for one call."""
+    """A task that calls `set_progress` in a loop while a page follows it: seconds for one call."""
     async with pages(kind, port, 1) as [page]:
         taken = await asyncio.wait_for(page.run("pace", calls=calls), LIMIT)
     return {"seconds": taken / calls}
@@ -191,10 +191,10 @@ async def call(kind: type[Page], port: int, *, calls: int) -> Figures:
 async def followers(
     kind: type[Page], port: int, *, directory: str, count: int, seconds: float, progress: int, messages: int
 ) -> Figures:
-    """One run, many subscribers; progress and messages at that many a second.
+    """One run with many subscribers; `progress` and `messages` are how many a second.
 
-    The run waits for a gate. What it says then is the time since that opened, in microseconds: so what arrives tells
-    how long it took.
+    The run waits for a gate. Its progress and messages are the microseconds since the gate opened, so that their delay
+    is known when they arrive.
     """
     gate = Path(directory) / f"gate-{time.time_ns()}"
     texts: list[list[tuple[float, bytes]]] = [[] for _ in range(count)]
@@ -205,12 +205,12 @@ async def followers(
     async with pages(kind, port, count + 1) as [first, *others]:
         name = await first.start("tell", gate=str(gate), seconds=seconds, progress=progress, messages=messages)
         await asyncio.gather(*(page.follow(name, sink(mine)) for page, mine in zip(others, texts, strict=True)))
-        await _quiet(texts, LIMIT, lambda: all(texts))  # each is answered when it follows
+        await _quiet(texts, LIMIT, lambda: all(texts))  # each has an answer when it follows
         await _quiet(texts, SETTLED)
         settled = [len(mine) for mine in texts]
         opened = time.time()
         gate.with_suffix(".new").write_text(repr(opened))
-        gate.with_suffix(".new").rename(gate)  # whole from the first moment
+        gate.with_suffix(".new").rename(gate)  # in one step, so that no task reads half of it
         await asyncio.sleep(seconds)
         silent = max(SILENT, kind.patience)
         await _quiet(texts, silent, lambda: all(mine and kind.read(mine[-1][1]).kind == "end" for mine in texts))
@@ -225,7 +225,7 @@ def what_was_told(told: list[list[tuple[float, Event]]], opened: float, *, calls
     for mine in told:
         said = [event.value for _, event in mine if event.kind == "message"]
         if said != sorted(set(said)):
-            raise RuntimeError("A subscriber got messages twice, or in another order.")
+            raise RuntimeError("A subscriber got a message twice, or messages in another order.")
         delivered += len(said)
         progress += sum(event.kind == "progress" for _, event in mine)
         ends += sum(event.kind == "end" for _, event in mine[-1:])
@@ -241,9 +241,9 @@ def what_was_told(told: list[list[tuple[float, Event]]], opened: float, *, calls
 
 
 async def memory(kind: type[Page], port: int, *, sockets: int, pid: int) -> Figures:
-    """Bytes by which the web server grows for each socket that is open and idle."""
+    """Bytes by which the web server grows for each open and idle socket."""
     async with pages(kind, port, sockets // 10):
-        pass  # what the first sockets bring with them is there already
+        pass  # what the first sockets need once is allocated now
     before = await resident(pid)
     async with pages(kind, port, sockets):
         after = await resident(pid)
@@ -251,8 +251,8 @@ async def memory(kind: type[Page], port: int, *, sockets: int, pid: int) -> Figu
 
 
 async def resident(pid: int) -> int:
-    """Bytes of memory of the process, once it has settled."""
-    await asyncio.sleep(0.5)  # the last handshakes leave some
+    """The resident memory of the process in bytes, after a moment of rest."""
+    await asyncio.sleep(0.5)  # the last handshakes still hold some
     listing = await asyncio.to_thread(
         subprocess.run,
         ["ps", "-o", "rss=", "-p", str(pid)],
@@ -264,7 +264,7 @@ async def resident(pid: int) -> int:
 
 
 async def _quiet(texts: list[list[Any]], seconds: float, complete: Callable[[], bool] = lambda: False) -> None:
-    """Return when nothing has arrived for so long, or when all is `complete`."""
+    """Return when nothing has arrived for `seconds`, or as soon as `complete` is true."""
     started = changed = time.monotonic()
     count = -1
     while time.monotonic() < min(changed + seconds, started + 2 * LIMIT) and not complete():
@@ -274,5 +274,5 @@ async def _quiet(texts: list[list[Any]], seconds: float, complete: Callable[[], 
 
 
 def quantile(values: list[float], fraction: float) -> float:
-    """NaN where there are no values."""
+    """The median; NaN if there are no values."""
     return sorted(values)[round(fraction * (len(values) - 1))] if values else float("nan")

@@ -1,4 +1,4 @@
-"""How a page of each stack's site runs a task and follows a run: over the connections that its docs give it."""
+"""How a page of each stack runs a task and follows a run, in the way of the stack's documentation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Failed(Exception):
 
 
 class Event(NamedTuple):
-    """What one text from the server means, whatever the stack."""
+    """The meaning of one text from the server, the same for all stacks."""
 
     kind: str  # "progress", "message", "end", or "other"
     value: Any = None
@@ -28,24 +28,24 @@ class Event(NamedTuple):
 class Page:
     """One open page."""
 
-    patience = 3.0  # seconds after which it is left waiting for its run, and another page takes its place
+    patience = 3.0  # seconds for one run; after them another page takes its place
 
     def __init__(self, port: int) -> None:
         self.port = port
 
     async def open(self) -> None:
-        """Open what the page has open while nothing runs."""
+        """Open the connections that the page has while nothing runs."""
 
     async def run(self, task: str, **inputs: Any) -> Any:
         """Run the task and return its result, once the page knows it."""
         raise NotImplementedError
 
     async def start(self, task: str, **inputs: Any) -> str:
-        """Run the task, and return the run's name as soon as the page knows that."""
+        """Start the task, and return the name of the run as soon as the page knows it."""
         raise NotImplementedError
 
     async def follow(self, name: str, sink: Sink) -> None:
-        """Hear of somebody else's run; `sink` gets the texts, which `read` understands."""
+        """Follow a run of another page; `sink` gets the texts, for `read`."""
         raise NotImplementedError
 
     @staticmethod
@@ -57,7 +57,7 @@ class Page:
 
 
 def _settle(future: asyncio.Future[Any], result: Callable[[], Any]) -> None:
-    """Give it what `result` returns, or that it failed."""
+    """Set the future to what `result` returns, or to the error that it raises."""
     try:
         future.set_result(result())
     except Failed as error:
@@ -106,7 +106,7 @@ class SocketPage(Page):
         elif frame["type"] == "error":
             self.accepted.pop(frame["ref"]).set_exception(ConnectionError(f"The run was refused: {frame}"))
 
-    # How the stack says it
+    # What differs between stacks
 
     @staticmethod
     def subscription(name: str) -> str:
@@ -123,7 +123,7 @@ class SocketPage(Page):
 
 class TaskApi(SocketPage):
     path = "/tasks/ws/"
-    patience = 30.0  # nothing of ours may be lost, so what has not come yet is slow, and that is a figure
+    patience = 30.0  # of ours nothing may be lost: a late result is only slow, and that is a figure
 
     @staticmethod
     def subscription(name: str) -> str:
@@ -138,7 +138,7 @@ class TaskApi(SocketPage):
         if frame["status"] != "succeeded":
             raise Failed(f"A run failed: {frame}")
         outputs = frame["task"]["outputs"]
-        return next(iter(outputs.values()), None)  # the tasks here have one output at most
+        return next(iter(outputs.values()), None)  # tasks here have at most one output
 
     @staticmethod
     def read(text: bytes) -> Event:
@@ -153,7 +153,7 @@ class TaskApi(SocketPage):
 
     @staticmethod
     def messages(text: bytes) -> list[Any]:
-        """The messages that the text brings, of its own or those of before the subscription."""
+        """The messages in the text: that of an event, or those of a first frame."""
         frame = json.loads(text)
         match frame["type"]:
             case "message":
@@ -164,7 +164,7 @@ class TaskApi(SocketPage):
                 return []
 
     async def answer(self) -> None:
-        """Have a frame answered that asks for nothing."""
+        """Send a frame that asks for nothing, and wait for its answer."""
         answered = asyncio.get_running_loop().create_future()
         self.socket.on_text = answered.set_result
         self.socket.send('{"type": "ping"}')
@@ -242,7 +242,7 @@ class CeleryProgress(Page):
 
 
 class IdleCeleryProgress(CeleryProgress):
-    """A page that shows a task at which nothing happens."""
+    """A page that shows a task in which nothing happens."""
 
     async def open(self) -> None:
         await super().open()
@@ -250,10 +250,10 @@ class IdleCeleryProgress(CeleryProgress):
 
 
 class TaskApi1(Page):
-    """Starts a run by REST and asks for it again and again, as 1.x's script does: at once, and then each 50 ms."""
+    """Starts a run by REST and polls it as 1.x's script does: at once, and then every 50 ms."""
 
     INTERVAL = 0.05  # seconds; the script's own default is 1
-    SLOW = 5.0  # seconds, once a run has taken too long: those that never end must not keep the server from the others
+    SLOW = 5.0  # seconds, after a run took too long: polls of runs that never end must not slow the others down
     patience = 1.0
 
     async def open(self) -> None:
@@ -286,13 +286,13 @@ class TaskApi1(Page):
 
 
 class Echo(Page):
-    """A WebSocket on which everything comes back."""
+    """A WebSocket that echoes everything."""
 
     async def open(self) -> None:
         self.socket = await WebSocket.connect(self.port, "/ws/", self._take)
 
     async def run(self, task: str, **inputs: Any) -> Any:
-        """No task at all: the result of `sum`, there and back."""
+        """Runs no task: the result of `sum` is sent and echoed."""
         self.answered = asyncio.get_running_loop().create_future()
         self.socket.send(json.dumps({"result": sum(inputs["numbers"])}))
         return (await self.answered)["result"]

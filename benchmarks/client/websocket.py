@@ -1,4 +1,4 @@
-"""A WebSocket for loopback: text out, text in, a few microseconds a frame."""
+"""A WebSocket for loopback that sends and receives texts, in a few microseconds a frame."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Self
 
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA  # RFC 6455, 5.2
-LAST = 0x80  # the bit of a message's last frame; servers here send no other
+LAST = 0x80  # the bit of a message's last frame; servers here send only those
 MASKED = 0x80
-NO_MASK = bytes(4)  # a client has to mask what it sends; a mask of zeros leaves it as it is
+NO_MASK = bytes(4)  # a client has to mask its frames; a mask of zeros changes nothing
 OPENING = 10.0  # seconds for the handshake
 
 
@@ -48,7 +48,7 @@ class WebSocket(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.opened.done():
-            self.opened.set_exception(ConnectionError("The server closed the connection in the handshake."))
+            self.opened.set_exception(ConnectionError("The server closed the connection during the handshake."))
         self.closed.set_result(None)
 
     def data_received(self, data: bytes) -> None:
@@ -103,12 +103,12 @@ def _frame(opcode: int, payload: bytes) -> bytes:
 
 
 def _end_of_frame(data: bytearray, at: int) -> tuple[int, int, int] | None:
-    """The opcode of the frame that begins there, and where its payload begins and ends; None: it is not whole yet."""
+    """The opcode of the frame at `at`, and the begin and end of its payload; None if it is not complete."""
     if len(data) < at + 2:
         return None
     first, size = data[at], data[at + 1]
     if not first & LAST:
-        raise ValueError("A message came in several frames.")
+        raise ValueError("Expected each message in one frame, got several.")
     start = at + 2
     if size >= 126:
         width = 2 if size == 126 else 8

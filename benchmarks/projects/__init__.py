@@ -1,1 +1,1 @@
-"""The projects that are measured: the same tasks on each stack, written as its documentation shows."""
+"""The measured projects: the same tasks on each stack, written as its documentation shows."""

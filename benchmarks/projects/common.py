@@ -1,4 +1,4 @@
-"""The settings that all measured projects share: one database, one Redis, no middleware, nothing else."""
+"""The settings of all measured projects: one database, one Redis, no middleware, nothing else."""
 
 import json
 import os
@@ -12,7 +12,7 @@ INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "django.
 
 DATABASES = {"default": json.loads(os.environ["BENCH_DATABASE"])}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    # What SQLite can do for all of them: readers do not wait for the writer, and writers wait for one another.
+    # The same SQLite for all of them: readers do not wait for the writer, and writers wait for each other.
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 20,
         "transaction_mode": "IMMEDIATE",

@@ -1,4 +1,4 @@
-"""What tasks do on every stack: wait for a gate, speak at a steady pace, call or compute in a loop."""
+"""What tasks do on every stack: wait for a gate, report at a steady pace, call or compute in a loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WAIT = 0.01  # seconds between two looks at the gate
 
 
 def opened(gate: str) -> float:
-    """Wait for the gate; the moment at which the client opened it."""
+    """Wait for the gate, and return the moment at which the client opened it."""
     path = Path(gate)
     while not path.exists():
         time.sleep(WAIT)
@@ -18,7 +18,7 @@ def opened(gate: str) -> float:
 
 
 def ticks(seconds: float, rate: int) -> Iterator[int]:
-    """The numbers from 1, each at its moment, at that many a second; no faster after a delay."""
+    """The numbers from 1, so many a second; after a delay no faster than that."""
     begun = time.monotonic()
     for number in range(1, int(seconds * rate) + 1):
         time.sleep(max(0.0, begun + number / rate - time.monotonic()))
@@ -26,12 +26,12 @@ def ticks(seconds: float, rate: int) -> Iterator[int]:
 
 
 def since(moment: float) -> int:
-    """Microseconds since then."""
+    """Microseconds since that moment."""
     return round((time.time() - moment) * 1e6)
 
 
 def seconds_for(calls: int, call: object) -> float:
-    """How long a loop takes that calls `call(n)` for each n from 1 to `calls`."""
+    """The seconds of a loop that calls `call(n)` for each n from 1 to `calls`."""
     begun = time.perf_counter()
     for number in range(1, calls + 1):
         call(number)
@@ -39,7 +39,7 @@ def seconds_for(calls: int, call: object) -> float:
 
 
 def compute(seconds: float) -> int:
-    """Keep the interpreter busy for so long; how often the loop went round."""
+    """Keep the interpreter busy for so many seconds; return how often the loop ran."""
     until = time.monotonic() + seconds
     rounds = 0
     while time.monotonic() < until:

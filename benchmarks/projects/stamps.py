@@ -1,4 +1,4 @@
-"""From enqueueing to the first line of a task: the task leaves its moment in Redis, and the one who queued it waits."""
+"""The time from enqueueing to the first line of a task, which writes its moment to Redis, where the caller waits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redis import Redis
 KEY = "bench:stamps"
 WARM_UP = 10
 LIMIT = 20  # seconds
-SETTLED = 0.005  # seconds after which the end of the task before is dealt with
+SETTLED = 0.005  # seconds until the end of the task before is recorded
 
 
 @cache
@@ -24,19 +24,19 @@ def client() -> Redis:
 
 
 def leave() -> None:
-    """Say that a task begins now."""
+    """Write to Redis that the task begins now."""
     moment = time.time()
     client().rpush(KEY, repr(moment))
 
 
 def measure(enqueue: Callable[[], float]) -> None:
-    """Print the seconds of so many starts as JSON; `enqueue` queues one, and returns the moment before.
+    """Print the seconds of many starts as JSON; `enqueue` queues one task, and returns the moment before.
 
-    The arguments of the command say how many, after how many seconds to be content with fewer, and how long to pause
-    at most between two: where a worker polls, each is queued somewhere in the interval.
+    The arguments of the command are the number of starts, a limit in seconds, and the longest pause between two: if a
+    worker polls, tasks are queued at all moments of its interval.
     """
     runs, seconds, pause = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
-    client().ping()  # connected before it counts
+    client().ping()  # connect before anything is timed
     times: list[float] = []
     deadline = time.monotonic() + seconds
     while len(times) < WARM_UP + runs and (time.monotonic() < deadline or len(times) <= WARM_UP):

@@ -1,4 +1,4 @@
-"""Pages of a real Chromium, on a running demo, and on a site that records what the JavaScript client tells it."""
+"""Pages of a real Chromium: on a running demo, and on a site that records every call of the JavaScript client."""
 
 import os
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from tests.support.stack import Process
 from tools.chromium import find
 
 ARGUMENTS = [
-    "--no-sandbox",  # tests run as root, too
+    "--no-sandbox",  # tests may run as root
     "--disable-gpu",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
 ]
-LIMIT = 20_000  # milliseconds until what a test waits for is there
+LIMIT = 20_000  # milliseconds that a test waits for something
 
 expect.set_options(timeout=LIMIT)
 
@@ -34,12 +34,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 @pytest.fixture(scope="session")
 def chromium_path() -> str:
-    path = find()  # before `playwright`: it starts one of its own, and there can be one at a time
-    assert path, "no Chromium was found: `python -m tools.chromium` installs one, or says how"
+    path = find()  # before `playwright`: it starts its own Playwright, and only one can run
+    assert path, "no Chromium was found: `python -m tools.chromium` installs it, or says how to"
     return path
 
 
-# Of a module and not of the session: while Playwright runs, its event loop does, and async tests want one of their own.
+# For a module and not for the session: Playwright's event loop runs meanwhile, and async tests need their own.
 @pytest.fixture(scope="module")
 def playwright(chromium_path: str) -> Iterator[Playwright]:
     with sync_playwright() as playwright:
@@ -55,7 +55,7 @@ def chromium(playwright: Playwright, chromium_path: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def untouched_chromium(playwright: Playwright, chromium_path: str, tmp_path: Path) -> Iterator[Browser]:
-    """A Chromium whose tabs hide one another; in those that Playwright starts, every page believes to be in front."""
+    """A Chromium whose tabs hide each other. Under Playwright's usual arguments, every page is visible."""
     command = [chromium_path, "--headless", "--remote-debugging-port=0", f"--user-data-dir={tmp_path / 'profile'}"]
     process = Process("chromium", [*command, *ARGUMENTS, "about:blank"], dict(os.environ), tmp_path / "chromium.log")
     try:
@@ -89,7 +89,7 @@ def site(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def proxy(site: Site) -> Iterator[Proxy]:
-    """What stands between the page and the site's web server."""
+    """A proxy between the page and the site's web server."""
     with Proxy(site.port) as proxy:
         yield proxy
 

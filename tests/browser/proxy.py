@@ -1,6 +1,6 @@
-"""The network between a page and its server: a TCP proxy that can be slow, stall, be cut, be away, and answer itself.
+"""The network between a page and its server: a TCP proxy that can be slow, stall, cut, refuse, and answer itself.
 
-What its attributes say holds for the connections that there are as well, from their next bytes on.
+A changed attribute also applies to open connections, from their next bytes on.
 """
 
 import re
@@ -12,14 +12,14 @@ from contextlib import contextmanager, suppress
 from typing import Literal, Self
 
 CHUNK = 65536
-# Bytes that the system may keep of a connection: what is throttled or stalled has to be felt at its other end.
+# Bytes that the system may buffer for a connection: few, so that its other end feels a slow or stalled proxy.
 BUFFER = 65536
-PATIENCE = 0.01  # seconds between two looks at whether it passes bytes on again
-TICK = 0.05  # seconds of a throttled connection's rate that it passes on at once
+PATIENCE = 0.01  # seconds between two looks whether a stall is over
+TICK = 0.05  # seconds: a slow connection passes on the bytes of so long at once
 
 
 def answer(status: str, content_type: str, body: str, *headers: str) -> bytes:
-    """An answer of somebody who stands between page and server, and is neither."""
+    """An answer of a stranger between the page and the server."""
     content = body.encode()
     head = [f"HTTP/1.1 {status}", f"Content-Type: {content_type}", f"Content-Length: {len(content)}", *headers]
     return "\r\n".join([*head, "Connection: close", "", ""]).encode() + content
@@ -46,23 +46,23 @@ STRANGERS = {
 
 
 class Proxy:
-    """Passes on to a server what comes to it; its attributes and methods say what it does instead.
+    """Passes everything on to a server, unless its attributes say otherwise.
 
-    Each HTTP request has a connection of its own, so that what is changed holds from the next request on.
+    Each HTTP request has its own connection, so that a change applies to the next request.
     """
 
     def __init__(self, server: int) -> None:
         self.server = server  # its port
-        self.away = False  # connections end as they come
-        self.upgrades: Literal["passed", "refused", "swallowed"] = "passed"  # what becomes of a WebSocket's handshake
-        self.delay = 0.0  # seconds that bytes take, each way
-        self.rate: float | None = None  # bytes a second of each connection, each way
-        self.stalled: Literal["up", "down", "both"] | None = None  # nothing passes, and nothing ends
-        # The answer to a request or a handshake, by its first line; None: the server's own
+        self.away = False  # new connections are closed at once
+        self.upgrades: Literal["passed", "refused", "swallowed"] = "passed"  # a WebSocket's handshake is
+        self.delay = 0.0  # seconds, each way
+        self.rate: float | None = None  # bytes per second, for each connection and direction
+        self.stalled: Literal["up", "down", "both"] | None = None  # connections stay open, but nothing passes
+        # Gives the answer to a request or handshake with that first line; None: the server answers
         self.stranger: Callable[[str], bytes | None] = lambda _line: None
-        self.requests: list[str] = []  # the first lines of those that came, handshakes left out
-        self.handshakes = 0  # of WebSockets, that have come
-        self.websockets: set[socket.socket] = set()  # that it carries now
+        self.requests: list[str] = []  # the first lines of all requests but handshakes
+        self.handshakes = 0  # of WebSockets, so far
+        self.websockets: set[socket.socket] = set()  # those that are open
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         self._clients: set[socket.socket] = set()
@@ -83,18 +83,18 @@ class Proxy:
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
 
     def cut(self) -> None:
-        """End every connection, without a word of the protocol that it carries."""
+        """End every connection, without the closing words of its protocol."""
         with self._lock:
             for client in self._clients:
                 _end(client)
 
     def cut_websockets(self) -> None:
-        """End those that it carries, and leave requests alone."""
+        """End the open WebSockets, and no requests."""
         for client in list(self.websockets):
             _end(client)
 
     def leave(self) -> None:
-        """Be away, for the connections that there are as well."""
+        """Close all connections, and new ones at once."""
         self.away = True
         self.cut()
 
@@ -102,11 +102,11 @@ class Proxy:
         self.away = False
 
     def replace(self, answer: bytes, pattern: str = " /tasks/") -> None:
-        """From now on give `answer` to what has `pattern` in its first line ("POST /tasks/", say)."""
+        """From now on, give `answer` to requests whose first line contains `pattern` (such as "POST /tasks/")."""
         self.stranger = lambda line: answer if re.search(pattern, line) else None
 
     def replace_nothing(self) -> None:
-        """Leave the answers to the server again."""
+        """Let the server answer everything again."""
         self.stranger = lambda _line: None
 
     def _accept(self) -> None:
@@ -163,7 +163,7 @@ class Proxy:
         _end(sink)
 
     def _send(self, data: bytes, sink: socket.socket, way: str) -> None:
-        """Pass on, at the rate that holds now, as soon as nothing is stalled."""
+        """Pass the bytes on at the present rate, when no stall prevents it."""
         while data:
             while self.stalled in (way, "both") and not self._closed:
                 time.sleep(PATIENCE)
@@ -175,7 +175,7 @@ class Proxy:
 
     @contextmanager
     def _kept(self, client: socket.socket) -> Iterator[None]:
-        """Lets `cut` find it, as long as it is open."""
+        """Let `cut` find the connection while it is open."""
         with self._lock:
             self._clients.add(client)
         try:
@@ -186,7 +186,7 @@ class Proxy:
 
 
 def _head(client: socket.socket) -> bytes:
-    """What has come of a request when its headers are whole; nothing where the client ends before."""
+    """The first bytes of a request, with all its headers; nothing if the client ends before."""
     request = b""
     while b"\r\n\r\n" not in request:
         data = client.recv(CHUNK)
@@ -197,7 +197,7 @@ def _head(client: socket.socket) -> bytes:
 
 
 def _drain(request: bytes, client: socket.socket) -> None:
-    """Take what is missing of the request's body: a client that is answered before it has sent all sees a reset."""
+    """Read the rest of the request's body: a client that is answered before it has sent all sees a reset."""
     head, _, body = request.partition(b"\r\n\r\n")
     length = re.search(rb"\r\ncontent-length: (\d+)", head.lower())
     missing = (int(length[1]) if length else 0) - len(body)
@@ -206,7 +206,7 @@ def _drain(request: bytes, client: socket.socket) -> None:
 
 
 def _last_of_its_connection(request: bytes) -> bytes:
-    """The request, after whose answer the server is to end the connection."""
+    """The request, changed so that the server closes the connection after the answer."""
     head, end, body = request.partition(b"\r\n\r\n")
     lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
     return b"\r\n".join([*lines, b"Connection: close"]) + end + body

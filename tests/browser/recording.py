@@ -1,4 +1,4 @@
-"""The site of `tests/browser/site`, and its page: runs, by names that a test gives them, and what was told of each."""
+"""The site of `tests/browser/site` and its page, which starts named runs and records each call of the client."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,21 +19,21 @@ class Site(Stack):
         return super().environment | {"DJANGO_SETTINGS_MODULE": "tests.browser.site.settings"}
 
     def run(self, uuid: str) -> dict[str, Any]:
-        """The run as REST has it."""
+        """The run as REST shows it."""
         return httpx.get(f"{self.url}/tasks/{uuid}/").raise_for_status().json()
 
     def says_more(self, uuid: str) -> None:
-        """Wait until the run has said something more."""
+        """Wait until the run has a new message."""
         said = self.run(uuid)["message_count"]
         wait_for(lambda: self.run(uuid)["message_count"] > said)
 
     def ended(self, uuid: str) -> dict[str, Any]:
-        """The run as REST has it, once it has ended."""
+        """The run as REST shows it, once it has ended."""
         return wait_for(lambda: (run := self.run(uuid))["finished"] and run)
 
 
 class Recording:
-    """The page, opened; the tasks that it starts end when the test says so, or with the test."""
+    """An open page. Its tasks end when the test lets them, or with the test."""
 
     def __init__(self, page: Page, site: Site, url: str, directory: Path) -> None:
         self.page = page
@@ -60,11 +60,11 @@ class Recording:
         return self.uuid(name)
 
     def ask_for(self, name: str = "run", task: str = "talk", **inputs: Any) -> None:
-        """Start a task, and wait for nothing."""
+        """Start a task, and do not wait."""
         self.page.evaluate("order => start(...order)", [name, task, inputs | {"gate": str(self.gate(name))}])
 
     def gate(self, name: str) -> Path:
-        """What ends the run of that name when it is there; made with the test's end at the latest."""
+        """The file that ends the run of that name; it is made after the test at the latest."""
         return self.gates.setdefault(name, self.directory / f"{name}.gate")
 
     def uuid(self, name: str = "run") -> str:
@@ -76,20 +76,20 @@ class Recording:
             self.gates[name].touch()
 
     def told(self, name: str = "run") -> dict[str, Any]:
-        """What the page was told of the run."""
+        """The page's record of the run."""
         return self.page.evaluate("name => records[name]", name)
 
     def until(self, accept: Callable[[dict[str, Any]], bool], name: str = "run") -> dict[str, Any]:
-        """What the page was told of the run, once `accept` says so of it."""
+        """The page's record of the run, once `accept` of it is true."""
         return wait_for(lambda: (told := self.told(name)) and accept(told) and told)
 
     def hears(self, more: int = 3, name: str = "run") -> None:
-        """Wait until the page was told of that many messages more than it had been told of."""
+        """Wait until the page has received that many more messages."""
         known = len(self.told(name)["messages"])
         self.until(lambda told: len(told["messages"]) >= known + more, name)
 
     def catches_up(self, uuid: str, name: str = "run") -> None:
-        """Wait until the page was told of every message that there is by now."""
+        """Wait until the page has received every message that the row has now."""
         said = self.site.run(uuid)["message_count"]
         self.until(lambda told: len(told["messages"]) >= said, name)
 
@@ -98,21 +98,21 @@ class Recording:
         self._until_sockets(lambda sockets: sockets[0].is_closed())
 
     def tries_again(self) -> None:
-        """Wait until the page has opened another WebSocket, and yet another."""
+        """Wait until the page has opened two more WebSockets."""
         known = len(self.sockets)
         self._until_sockets(lambda sockets: len(sockets) >= known + 2)
 
     def _until_sockets(self, accept: Callable[[list[WebSocket]], bool]) -> None:
-        """Playwright tells of WebSockets while it waits for the answer to something else."""
+        """Let Playwright report WebSockets, which it does while it waits for an answer."""
         wait_for(lambda: self.page.evaluate("true") and accept(self.sockets))
 
     def check(self, uuid: str, outcome: str = "succeeded", name: str = "run") -> dict[str, Any]:
-        """Wait for the run's end, and check all that was told of it; the run as REST has it."""
+        """Wait for the run's end, check its record, and return the run as REST shows it."""
         told = self.until(lambda told: told["outcomes"], name)
         run = self.site.ended(uuid)
-        assert told["ends"] == [outcome], "one callback of the end, by name"
+        assert told["ends"] == [outcome], "one callback tells the end"
         assert [end["name"] for end in told["outcomes"]] == [outcome]
-        assert told["late"] == 0, "nothing is told after the end"
+        assert told["late"] == 0, "no callback is called after the end"
         assert told["messages"] == [[index, message] for index, message in enumerate(run["messages"])]
         assert told["outcomes"][0]["messages"] == run["messages"]
         assert told["outcomes"][0]["outputs"] == run["outputs"]

@@ -1,4 +1,4 @@
-"""What docs/javascript.md promises a page whose server is killed or out of reach, that is hidden, reloaded, left."""
+"""The promises of docs/javascript.md to a page that is hidden, reloaded or left, or whose server is out of reach."""
 
 import signal
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(120)  # seconds: the first test starts the serv
 
 
 def stop_clock(page: Page) -> None:
-    """Let no timer of the page end any more: what happens from now on happens for another reason."""
+    """Stop the page's timers: what happens from now on has another cause."""
     page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 1)
 
 
@@ -27,7 +27,7 @@ def test_a_web_server_that_is_killed_costs_a_page_nothing(recording, site):
     for name in uuids:
         recording.hears(name=name)
     site.stop("web", signal.SIGKILL)
-    recording.let_end("unheard")  # while nobody can hear it
+    recording.let_end("unheard")  # while no page can hear it
     site.start_web()
     for name in ("chatty", "slow", "async"):
         recording.hears(name=name)
@@ -49,7 +49,7 @@ def test_a_page_that_is_online_again_connects_at_once(recording, site, proxy, no
         recording.tries_again()
         page.context.set_offline(True)
     else:
-        page.context.set_offline(True)  # the socket stays open, and nothing passes: not its end either
+        page.context.set_offline(True)  # the socket stays open, but nothing passes, not even its end
         site.says_more(uuid)
         proxy.leave()
     stop_clock(page)
@@ -71,7 +71,7 @@ def test_a_page_that_is_looked_at_again_connects_at_once(untouched_chromium: Bro
         context.new_page()  # in front of it
         wait_for(lambda: page.evaluate("document.visibilityState") == "hidden")
         lifecycle = context.new_cdp_session(page)
-        stop_clock(page)  # before it is frozen: what is due by then could not end
+        stop_clock(page)  # before the page is frozen: timers that are due could not end
         if frozen:
             lifecycle.send("Page.setWebLifecycleState", {"state": "frozen"})
         proxy.cut()
@@ -100,7 +100,7 @@ def test_leaving_the_page_cancels_nothing(recording, site, proxy):
     recording.hears()
     recording.page.goto("about:blank")
     wait_for(lambda: not proxy.websockets)
-    site.says_more(uuid)  # seen by nobody
+    site.says_more(uuid)  # no page sees it
     recording.let_end("run")
     run = site.ended(uuid)
     assert (run["status"], run["cancel_requested"]) == ("succeeded", False)
@@ -138,12 +138,12 @@ def test_a_run_is_polled_where_no_websocket_passes_and_moves_up_when_one_does(re
     proxy.upgrades = upgrades
     recording.ask_for()
     wait_for(lambda: proxy.handshakes)
-    page.clock.fast_forward(5_000)  # milliseconds: more than a handshake may take
+    page.clock.fast_forward(5_000)  # milliseconds: more than the limit of a handshake
     uuid = recording.uuid()
     recording.hears()
     assert recording.told()["transports"] == ["polling"]
     proxy.upgrades = "passed"
-    page.clock.fast_forward(31_000)  # milliseconds: more than there are between two tries
+    page.clock.fast_forward(31_000)  # milliseconds: more than the longest pause between two tries
     recording.until(lambda told: told["transports"] == ["polling", "websocket"])
     recording.hears()
     recording.let_end("run")

@@ -1,4 +1,4 @@
-"""The demo as a visitor sees it: a real Chromium, before the real servers."""
+"""The demo as a visitor sees it: in a real Chromium, on its real servers."""
 
 import json
 import signal
@@ -12,7 +12,7 @@ from tests.support.demo import Demo
 
 pytestmark = pytest.mark.timeout(120)  # seconds: the first test starts the servers and the browser
 
-# Collects the value of the first bar, each time that it changes.
+# Collects the values of the first bar.
 OBSERVE_BAR = """
 () => {
   const bar = document.querySelector("#profile [role=progressbar]");
@@ -37,7 +37,7 @@ def profile(page: Page, file: FilePayload | None = None) -> None:
 
 
 class HeldBack:
-    """The frames of some types that the server sends to a page: they wait here until they may pass."""
+    """Holds up frames of some types on their way from the server to a page."""
 
     def __init__(self, page: Page, *types: str) -> None:
         self.types = set(types)
@@ -54,7 +54,7 @@ class HeldBack:
             socket.send(frame)
 
     def let_pass(self, kind: str) -> None:
-        """Let those of this type pass, which have come and which will come."""
+        """Let frames of this type pass, from now on and those that were held up."""
         self.types.remove(kind)
         waiting, self.frames = self.frames, []
         for frame in waiting:
@@ -151,7 +151,7 @@ def test_a_file_that_is_too_large_is_not_sent(page):
 
 
 def test_a_file_just_within_the_limit_is_profiled(page):
-    profile(page, csv("a\n" + "1\n" * 332_000))  # a line break takes two characters where it is sent
+    profile(page, csv("a\n" + "1\n" * 332_000))  # in JSON, a line break takes two characters
     expect(page.locator("#profile .run-count")).to_have_text("332,000 of 332,000 rows")
     expect(page.locator("#profile .run-status")).to_have_text("Done")
 
@@ -183,7 +183,7 @@ def test_waiting_counts_the_seconds(page):
 
 def test_a_run_is_cancelled_with_the_keyboard(page):
     held_back = HeldBack(page, "cancelling", "finished")
-    page.reload()  # for it to be in the way of the page's WebSocket
+    page.reload()  # so that the route is set before the page's WebSocket opens
     card = page.get_by_role("region", name="Wait a while")
     cancel = card.get_by_role("button", name="Cancel “Wait a while”")
     expect(cancel).to_be_hidden()
@@ -205,7 +205,7 @@ def test_a_run_is_cancelled_with_the_keyboard(page):
     held_back.let_pass("finished")
     expect(card.locator(".run-status")).to_have_text("Cancelled")
     expect(cancel).to_be_hidden()
-    expect(card.get_by_role("alert")).to_be_hidden()  # it is no error
+    expect(card.get_by_role("alert")).to_be_hidden()  # this is no error
     expect(card.get_by_role("button", name="Wait", exact=True)).to_be_focused()
 
 

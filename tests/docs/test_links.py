@@ -7,7 +7,7 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, fences, pages_with, prose, text_of
 
-LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)")  # of this repository, not of the web
+LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)")  # to this repository, not to the web
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
@@ -23,7 +23,9 @@ def test_links_lead_to_files_and_headings(page: str) -> None:
         target = (ROOT / page).parent / name if name else ROOT / page
         assert target.exists(), f"{page} links to {name}, which does not exist"
         if fragment:
-            assert fragment in anchors(target.resolve().relative_to(ROOT).as_posix()), f"{page} links to #{fragment}"
+            assert fragment in anchors(target.resolve().relative_to(ROOT).as_posix()), (
+                f"no such heading: {page}, #{fragment}"
+            )
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/")])
@@ -37,6 +39,6 @@ def test_a_page_is_in_the_navigation_and_in_the_index(page: str) -> None:
 def test_json_samples_are_json(page: str) -> None:
     for fence in fences(page, "json"):
         rest = fence.code.strip()
-        while rest:  # one value, or one after the other
+        while rest:  # one value or several
             _, end = json.JSONDecoder().raw_decode(rest)
             rest = rest[end:].lstrip()

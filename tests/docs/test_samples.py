@@ -24,7 +24,7 @@ from tests.docs.samples import run_samples
 from tests.support.stack import Stack
 from tests.support.waiting import wait_for
 
-ADDRESS = "http://127.0.0.1:8000"  # of the server, in samples
+ADDRESS = "http://127.0.0.1:8000"  # the server's, in samples
 REST = "docs/rest.md"
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
@@ -109,7 +109,7 @@ def test_commands_take_what_the_samples_give_them(page: str) -> None:
 
 
 def commands(fence: Fence) -> list[str]:
-    """The command lines in a shell session, a Procfile or a systemd unit."""
+    """The command lines of a shell session, a Procfile or a systemd unit."""
     prefix = {"sh": "", "procfile": r"\w+: ", "ini": r"ExecStart="}[fence.language]
     return re.findall(rf"^{prefix}(\S.*)$", fence.code, re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""Stacks for faults. `stack` is shared by the tests of a kind of database, and whole again before each."""
+"""Stacks for faults. `stack` is shared by all tests with the same database, and is repaired before each of them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,13 +11,27 @@ from tests.faults.stack import FaultStack, Rest
 from tests.support.databases import Databases
 
 pytest.register_assert_rewrite(
-    *(f"tests.faults.{name}" for name in ("executions", "follower", "pages", "promises", "storm"))
+    *(
+        f"tests.faults.{name}"
+        for name in (
+            "account",
+            "executions",
+            "follower",
+            "last_faults",
+            "pages",
+            "poller",
+            "promises",
+            "rows",
+            "storm",
+            "striking",
+        )
+    )
 )
 
 
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Databases]:
-    """A PostgreSQL that no other test uses: here it is restarted."""
+    """Databases of these tests alone, which restart PostgreSQL."""
     databases = Databases()
     yield databases
     databases.close()
@@ -25,7 +39,7 @@ def databases() -> Iterator[Databases]:
 
 @pytest.fixture(scope="session")
 def make_stack(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., FaultStack]]:
-    """Gives the stack of a kind of database and of channel layer, which is made once."""
+    """Gives the stack with this database and this channel layer; each is made once."""
     with ExitStack() as running:
 
         @cache
@@ -38,7 +52,7 @@ def make_stack(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(params=["postgres", pytest.param("sqlite", marks=pytest.mark.long)])
 def stack(request: pytest.FixtureRequest, make_stack: Callable[..., FaultStack]) -> FaultStack:
-    """A whole stack; where one database is enough, `parametrize("stack", [kind], indirect=True)` says which."""
+    """A stack whose servers all run; `parametrize("stack", [kind], indirect=True)` restricts it to one database."""
     options = request.param if isinstance(request.param, tuple) else (request.param,)
     stack = make_stack(*options)
     stack.heal()
@@ -53,7 +67,7 @@ def rest(stack: FaultStack) -> Iterator[Rest]:
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that tasks wait for; it is there after the test, whatever became of it."""
+    """The path of a file that tasks wait for; it is made after the test at the latest."""
     gate = tmp_path / "gate"
     yield gate
     gate.touch()

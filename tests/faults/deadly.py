@@ -1,4 +1,4 @@
-"""A task that is the end of the process that executes it."""
+"""A task that kills the process that executes it."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from tests.faults.tasks import Recorded
 
 
 class Deadly(Recorded):
-    """As one that takes more memory than there is: whatever executes it is killed."""
+    """Kill the process, as the kernel does when memory runs out."""
 
     name = "deadly"
 

@@ -1,4 +1,4 @@
-"""What the lines that a run's executions left must say: how often it was executed, and that each time had a reason."""
+"""Checks of the lines that the executions of a run left: how often it was executed, and the reason for each time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,34 +6,35 @@ from typing import Any, NamedTuple
 
 from tests.faults.promises import FINAL
 
-MAX_ATTEMPTS = 4  # of what the storm runs
-MESSAGE_EVERY = 3  # steps
-SLACK = 1.0  # seconds: who was stopped between taking a run up and executing it does so when it goes on
-STARTING = 10.0  # seconds: the same, of one whose process is still to be started then
+MAX_ATTEMPTS = 4  # of the storm's tasks
+MESSAGE_EVERY = 3  # steps: those with a message
+# A worker may be frozen after it took a run up and before it executes it: it does so when it wakes up.
+SLACK = 1.0  # seconds that it then takes
+STARTING = 10.0  # seconds that it then takes if it has to start a process for the run
 
 
 @dataclass
 class Strike:
-    """A fault: at which process, where it was one, and how long it went on."""
+    """A fault: which process it struck, if any, and when."""
 
     fault: str
     pid: int | None
     since: float
     until: float = float("inf")
-    run: str | None = None  # the only one that it strikes
+    run: str | None = None  # the only run that it strikes
 
 
 class Takeover(NamedTuple):
-    """An attempt that began because the worker of the one before it was killed."""
+    """An attempt that began because the worker of the attempt before was killed."""
 
     seconds: float  # since the kill
-    clean: bool  # nothing else was struck meanwhile that has to do with it
+    clean: bool  # no other fault could have delayed it
 
 
 def check_run(run: dict[str, Any], inputs: dict[str, Any], lines: list[dict[str, Any]], strikes: list[Strike]) -> None:
-    """Check that it has ended as it had to, and was executed as often as it may be: once where nothing struck."""
+    """Check that the run ended, that its row is right, and that no execution was one too many."""
     steps = inputs["steps"]
-    assert run["status"] in FINAL, "stuck"
+    assert run["status"] in FINAL, f"stuck as {run['status']}"
     check_attempts(run, lines, strikes)
     check_said(run, inputs, {line["attempt"] for line in lines if line["what"] == "began"})
     if run["status"] == "failed":
@@ -44,13 +45,13 @@ def check_run(run: dict[str, Any], inputs: dict[str, Any], lines: list[dict[str,
     else:
         outputs = dict(run["outputs"])
         whole = outputs.pop("blob", "") == "x" * inputs.get("blob", 0)
-        assert whole, "not all of the large output"  # not compared by assert, which would explain millions of letters
+        assert whole, "not all of the large output"  # a comparison in the assert would print millions of letters
         assert outputs == {"attempt": run["attempt"], "steps": steps}
         assert [line["attempt"] for line in lines if line["what"] == "ended"].count(run["attempt"]) == 1
 
 
 def check_attempts(run: dict[str, Any], lines: list[dict[str, Any]], strikes: list[Strike]) -> None:
-    """Each attempt was executed once at most, and each but the first has what it was for."""
+    """Each attempt was executed once at most, and each but the first has a reason."""
     executions = [line for line in lines if line["what"] == "began"]
     began = {line["attempt"]: line for line in executions}
     assert len(began) == len(executions), f"an attempt was executed twice: {executions}"
@@ -65,13 +66,13 @@ def check_attempts(run: dict[str, Any], lines: list[dict[str, Any]], strikes: li
 
 
 def _handed_back(execution: dict[str, Any] | None, strikes: list[Strike]) -> bool:
-    """Whether it may have ended because its worker was told to: such an attempt does not count."""
+    """Whether its worker may have handed it back: such an attempt does not count."""
     stopped = [strike.pid for strike in strikes if strike.fault == "stop_worker"]
     return bool(stopped) if execution is None else execution["worker"] in stopped
 
 
 def _struck(execution: dict[str, Any] | None, until: float, strikes: list[Strike]) -> bool:
-    """Whether its process was struck meanwhile; any worker's, of an attempt that did not come as far as its task."""
+    """Whether its worker was struck meanwhile; any worker, if the attempt never reached its task."""
     if execution is None:
         return any(strike.fault.endswith("_worker") and strike.since <= until for strike in strikes)
     slack = STARTING if execution["isolated"] else SLACK
@@ -82,7 +83,7 @@ def _struck(execution: dict[str, Any] | None, until: float, strikes: list[Strike
 
 
 def check_said(run: dict[str, Any], inputs: dict[str, Any], executed: set[int]) -> None:
-    """The row has what the task said: all of it where that came to its end, and the beginning of it elsewhere."""
+    """The row has everything that a finished attempt said, and the beginning of what a lost one said."""
     steps, filler = inputs["steps"], ["x" * inputs["filler"]] if "filler" in inputs else []
     said: dict[int, list[int]] = {}
     for attempt, step, *more in run["messages"]:
@@ -100,19 +101,19 @@ def check_said(run: dict[str, Any], inputs: dict[str, Any], executed: set[int]) 
 
 
 def takeovers(lines: list[dict[str, Any]], strikes: list[Strike]) -> Iterator[Takeover]:
-    """The attempts that began because a worker was killed, and how long after it."""
+    """The attempts that began because a worker was killed, with the time since then."""
     raised = {line["attempt"] for line in lines if line["what"] == "raised"}
     for lost, next_one in _successions(lines):
         for kill in strikes:
             if (kill.fault, kill.pid) != ("kill_worker", lost["worker"]) or lost["attempt"] in raised:
                 continue
-            if kill.since <= next_one["at"]:  # and not later, when the run had been taken up already
+            if kill.since <= next_one["at"]:  # later, the run had been taken up already
                 delays = (strike for strike in strikes if strike is not kill and _delays(strike, kill, next_one["at"]))
                 yield Takeover(next_one["taken"] - kill.since, not any(delays))
 
 
 def zombies(lines: list[dict[str, Any]], strikes: list[Strike]) -> int:
-    """How many attempts were frozen, and woke up when the run had been taken up elsewhere."""
+    """How many attempts were frozen, and woke up after the run had been taken up elsewhere."""
     return sum(
         lost["worker"] == strike.pid and lost["at"] <= strike.since <= next_one["at"] <= strike.until
         for lost, next_one in _successions(lines)
@@ -122,7 +123,7 @@ def zombies(lines: list[dict[str, Any]], strikes: list[Strike]) -> int:
 
 
 def _successions(lines: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The beginning of each attempt, and that of the next."""
+    """The first line of each attempt, with that of the next attempt."""
     began = {line["attempt"]: line for line in lines if line["what"] == "began"}
     for attempt, line in began.items():
         if attempt + 1 in began:
@@ -130,7 +131,7 @@ def _successions(lines: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], 
 
 
 def _delays(strike: Strike, kill: Strike, taken_up: float) -> bool:
-    """Whether it may keep the runs of a killed worker from being taken up: an outage, or what is lost after it."""
+    """Whether it may delay the takeover of a killed worker's runs: an outage, or another loss after the kill."""
     if strike.fault in ("restart_postgres", "restart_valkey", "hold_row"):
         return strike.since <= taken_up and strike.until >= kill.since
     return strike.fault not in ("cut_sockets", "kill_web", "stranger") and kill.since <= strike.since <= taken_up

@@ -1,4 +1,4 @@
-"""A subscriber that comes back: what it was told of one run, over as many connections as it took."""
+"""A subscriber that reconnects until its run has finished, and keeps every frame that it received."""
 
 import asyncio
 import itertools
@@ -19,10 +19,10 @@ _refs = map(str, itertools.count())
 
 
 class Follower:
-    """Follows a run, given by its uuid, or started by the `run` frame of which `start` has the fields.
+    """Follows a run: the one that `uuid` names, or one that it starts with a `run` frame (`start` has its fields).
 
-    `subscriptions` has a list of frames for each: `accepted` or `snapshot`, then the events that came. What was left
-    out of a frame, because it is too large for one, stands there as REST has it.
+    `subscriptions` has a list of frames for each subscription: `accepted` or `snapshot`, then the events. If a frame
+    left out a part that was too large, the part is fetched by REST and put into the frame.
     """
 
     def __init__(
@@ -37,15 +37,15 @@ class Follower:
         self.url = url
         self.uuid = uuid
         self.headers = headers
-        self.reads_after = reads_after  # seconds for which it reads nothing of a new subscription
+        self.reads_after = reads_after  # seconds before it reads on after a first frame
         self.start = start
         self.known = 0  # messages
         self.subscriptions: list[list[dict[str, Any]]] = []
         self.refusals: list[dict[str, Any]] = []
         self.connections = 0
-        self.heard = 0.0  # when the last frame came
-        self.largest = 0  # bytes, of the frames that came
-        self.fetched = 0  # parts that were left out of a frame
+        self.served_until = 0.0  # when the last connection ended on which it was subscribed
+        self.largest = 0  # bytes of the largest frame
+        self.fetched = 0  # parts that frames left out
         self.servers: set[str] = set()  # the urls at which it subscribed
         self.connection: ClientConnection | None = None
         self.last: ClientConnection | None = None
@@ -63,7 +63,8 @@ class Follower:
             self.connection.transport.abort()
 
     async def _follow_once(self) -> bool:
-        """Follow over one connection; False where it broke."""
+        """Follow over one connection; False if it broke."""
+        served = False
         try:
             url = self.url()
             async with self._connect(url) as connection:
@@ -76,6 +77,7 @@ class Follower:
                         self.refusals.append(frame)
                         return False
                     self._take(frame)
+                    served = True
                     self.servers.add(url)
                     if frame["type"] == "finished":
                         await _nothing_follows(connection)
@@ -86,15 +88,16 @@ class Follower:
             pass
         finally:
             self.connection = None
+            if served:
+                self.served_until = time.time()
         return False
 
     def _connect(self, url: str) -> connect:
-        """A connection; little of it is read ahead, so that who does not read lets the server wait."""
+        """A connection that reads little ahead: if the follower does not read, the server has to wait."""
         return connect(url, subprotocols=["taskapi.v1"], max_size=None, max_queue=1, additional_headers=self.headers)
 
     async def _read(self, text: str | bytes) -> dict[str, Any]:
-        """The frame, with what was too large for it."""
-        self.heard = time.time()
+        """The frame, with the parts that were too large for it."""
         self.largest = max(self.largest, len(text.encode() if isinstance(text, str) else text))
         frame: dict[str, Any] = json.loads(text)
         if frame["type"] == "message" and frame.pop("omitted", False):
@@ -135,15 +138,16 @@ class Follower:
 
 
 class Visitor(Follower):
-    """Follows a run of its own as somebody who is logged in, and logs out in the middle of it."""
+    """Starts and follows a run as a logged-in user, who logs out while the run goes on."""
 
     def __init__(self, url: Callable[[], str], **options: Any) -> None:
         super().__init__(url, **options)
-        self.left: float | None = None  # when the server had logged it out
-        self.ended: tuple[str, float] | None = None  # how it heard of that, and when
+        self.asked: float | None = None  # when it asked the server to log it out
+        self.left: float | None = None  # when the server had done so
+        self.ended: tuple[str, float] | None = None  # how the following ended, and when
 
     async def follow(self, limit: float = LIMIT) -> None:
-        """Return when it is no longer served, or the run has finished."""
+        """Return when the server serves it no more, or the run has finished."""
         async with asyncio.timeout(limit):
             while self.ended is None:
                 if await self._follow_once():
@@ -163,6 +167,6 @@ class Visitor(Follower):
 
 
 async def _nothing_follows(connection: ClientConnection) -> None:
-    """Whatever the server had to say before it read this ping would come before the pong."""
+    """Send a ping and check that the pong is the next frame: replies keep the order of the frames."""
     await connection.send(json.dumps({"type": "ping"}))
     assert json.loads(await connection.recv()) == {"type": "pong"}

@@ -1,4 +1,4 @@
-"""Tasks with a process of their own, for the faults that strike it or its worker."""
+"""Tasks with a process of their own: faults strike this process, or its worker."""
 
 import re
 import subprocess
@@ -6,11 +6,12 @@ import sys
 import time
 
 from taskapi.params import IntParameter, StringParameter
-from tests.faults.tasks import LOOK, Recorded, Work
+from tests.faults.tasks import LOOK, Recorded
+from tests.faults.work import Work
 
 
 class Stuck(Recorded):
-    """Hold the interpreter for ever in the first attempt: no thread runs any more, and no signal is handled."""
+    """Hold the interpreter for ever in the first attempt: no other thread runs, and no signal is handled."""
 
     name = "stuck"
     outputs = {"attempt": IntParameter()}
@@ -19,7 +20,7 @@ class Stuck(Recorded):
     def run(self):
         self.add_message(f"attempt {self.info.attempt}")
         if self.info.attempt == 1:
-            while self.info.message_count == 0:  # recorded, before nothing runs here any more
+            while self.info.message_count == 0:  # wait until it is recorded: afterwards nothing runs here
                 time.sleep(LOOK)
                 self.info.refresh_from_db()
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -53,7 +54,7 @@ class Alone(Recorded):
 
 
 class IsolatedWork(Work):
-    """What the storm runs, in a process of its own."""
+    """The work of the storm, in a process of its own."""
 
     name = "isolated_work"
     isolation = "process"

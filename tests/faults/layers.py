@@ -1,4 +1,4 @@
-"""Channel layers that lose what a channel layer may lose, which is anything: here always the same."""
+"""Channel layers that lose messages, as every channel layer may: here always the same ones."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from taskapi.events.channel_layer import MESSAGE_TYPE, read
 
 
 class DeafLayer(RedisPubSubChannelLayer):
-    """Loses everything."""
+    """Loses every message."""
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         pass
 
 
 class LastOnlyLayer(RedisPubSubChannelLayer):
-    """Loses every report of a run but its last."""
+    """Loses every report of a run except the last."""
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         if message["type"] != MESSAGE_TYPE or read(message)[1].finished:

@@ -1,4 +1,4 @@
-"""Workers that are lost at the same time, so that their leases expire together: 10 s is long to wait for each."""
+"""Workers that are lost at the same time: their leases expire together, and the tests wait 10 s only once."""
 
 import os
 import signal
@@ -14,10 +14,10 @@ from tests.support.waiting import wait_for
 
 
 class LostWorkers:
-    """One is killed, and two are frozen: `rescuer` takes up what `killed` and `frozen` executed.
+    """One worker is killed, and two are frozen: `rescuer` takes up the runs of `killed` and `frozen`.
 
-    The queue of `alone` has no other worker. One run of the killed worker has its row locked until the others are
-    taken up, as by a worker that is cut off inside a transaction. Two of the runs have processes of their own.
+    The queue of `alone` has no other worker. One run of the killed worker has its row locked until the other runs are
+    taken up, as if a worker was cut off inside a transaction. Two of the runs have processes of their own.
     """
 
     def __init__(self, databases: Databases, directory: Path) -> None:
@@ -33,7 +33,7 @@ class LostWorkers:
             for gate in self.gates.values():
                 gate.touch()
             with suppress(ProcessLookupError):
-                os.kill(self.stuck_child, signal.SIGKILL)  # nobody is left who could have
+                os.kill(self.stuck_child, signal.SIGKILL)  # its parent is dead, and cannot end it
 
     def _begin(self) -> None:
         stack = self.stack
@@ -65,7 +65,7 @@ class LostWorkers:
         self.unlocked_at = time.time()
 
     def _start(self, worker: str, *tasks: str) -> dict[str, str]:
-        """Start these, and wait until that worker executes them and has said so."""
+        """Start these tasks, and wait until that worker executes them and their first messages are recorded."""
         uuids = {task: self.rest.start(task, gate=str(self.gates[worker])) for task in tasks}
         for task, uuid in uuids.items():
             assert self.stack.worker_of(uuid) == worker
@@ -74,7 +74,7 @@ class LostWorkers:
         return uuids
 
     def _expire(self) -> list[str]:
-        """Two runs that have ended and expired; a table of the project's own points to the first."""
+        """Two finished runs that have expired; a table of the project points to the first."""
         uuids = [self.rest.start("burst", n=1) for _ in range(2)]
         for uuid in uuids:
             self.rest.ended(uuid, EXPIRED)
@@ -85,12 +85,12 @@ class LostWorkers:
         return uuids
 
     def _start_isolated(self, task: str, **inputs: str) -> tuple[str, int]:
-        """Start this; its process, once it executes it."""
+        """Start the task; its uuid and its process, once that executes it."""
         uuid = self.rest.start(task, **inputs)
         pid = wait_for(lambda: self.stack.executions(uuid))[0]["pid"]
         assert is_there(pid)
         return uuid, pid
 
     def seconds_until(self, moment: float) -> float:
-        """How long after the kill that was."""
+        """The seconds from the kill to that moment."""
         return moment - self.killed_at

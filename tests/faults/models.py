@@ -1,4 +1,4 @@
-"""A model of a project that points to runs, and does not let them go."""
+"""A project's model that points to runs and protects them from being deleted."""
 
 from django.db import models
 
@@ -6,7 +6,7 @@ from taskapi.models import TaskInfo
 
 
 class Bill(models.Model):
-    """What somebody owes for a run: as long as there is one, the run cannot be deleted."""
+    """A bill for a run: while it exists, the run cannot be deleted."""
 
     run = models.ForeignKey(TaskInfo, on_delete=models.PROTECT)
 

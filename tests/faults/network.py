@@ -1,4 +1,4 @@
-"""The road between pages and the storm's web servers: it leads to any of them, and a stranger may stand on it."""
+"""A proxy between pages and the storm's web servers. A stranger may answer in place of the servers."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ STRANGERS = {
 
 
 class Road:
-    """Passes each connection on to one of the servers; while a stranger stands there, he answers in their place."""
+    """Passes each connection on to one of the servers; while it is blocked, it gives a stranger's answer instead."""
 
     def __init__(self, ports: Callable[[], Collection[int]]) -> None:
         self.ports = ports
@@ -39,7 +39,7 @@ class Road:
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def block(self, stranger: str) -> None:
-        """Let nobody through: the stranger answers."""
+        """Cut all connections, and give this stranger's answer to new ones."""
         self._stranger = STRANGERS[stranger]
         self._cut()
 
@@ -76,7 +76,7 @@ class Road:
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    """Pass everything on until the source ends; then the sink ends too, and with it the other direction."""
+    """Pass everything on until the source ends; then close the sink, which ends the other direction too."""
     with suppress(OSError):
         while data := await source.read(CHUNK):
             sink.write(data)

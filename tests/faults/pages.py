@@ -1,4 +1,4 @@
-"""Tabs of a real Chromium that start runs in a storm, with the JavaScript client as it is built."""
+"""Tabs of a real Chromium that start runs in a storm, with the committed build of the JavaScript client."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,14 +17,14 @@ COMPARED = ("uuid", "status", "progress", "target", "seq", "message_count", "out
 
 
 def chromium_path() -> str:
-    path = find()  # before `chromium`: it starts a Playwright of its own
-    assert path, "no Chromium was found: `python -m tools.chromium` installs one, or says how"
+    path = find()  # call it before `chromium`: it starts its own Playwright
+    assert path, "no Chromium was found: `python -m tools.chromium` installs it, or says how to"
     return path
 
 
 @asynccontextmanager
 async def chromium(path: str) -> AsyncIterator[Browser]:
-    """A browser, for the tabs of all storms."""
+    """One browser for the tabs of all storms."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         try:
@@ -34,14 +34,14 @@ async def chromium(path: str) -> AsyncIterator[Browser]:
 
 
 class Tabs:
-    """Tabs at these addresses; each takes the transport that stands beside its address."""
+    """One tab for each site, an address and the transport that its client uses."""
 
     def __init__(self, browser: Browser, sites: list[tuple[str, str]]) -> None:
         self.browser = browser
         self.sites = sites
         self.pages: list[Page] = []
-        self.records: list[dict[str, Any]] = []  # in the end, of all runs that were started
-        self.errors: list[str] = []  # that no page has caught
+        self.records: list[dict[str, Any]] = []  # after `settle`, of all runs that were started
+        self.errors: list[str] = []  # that no page caught
 
     async def open(self) -> None:
         for url, transport in self.sites:
@@ -57,7 +57,7 @@ class Tabs:
         await page.evaluate("order => start(...order)", [task, inputs])
 
     async def settle(self, limit: float) -> None:
-        """Wait until each promise has settled, and take what was recorded; some may never have, which `check` says."""
+        """Wait until all promises have settled, at most `limit` seconds, and keep what the tabs recorded."""
         unsettled = "records.filter((record) => record.outcomes.length === 0).length"
         with suppress(TimeoutError):
             async with asyncio.timeout(limit):
@@ -67,13 +67,13 @@ class Tabs:
 
 
 def was_refused(record: dict[str, Any]) -> bool:
-    """Whether nobody accepted the run, for as often as the client asks: a stranger, or a server without a database."""
+    """Whether the client gave up starting the run: each answer was a stranger's, or the database was down."""
     names = [outcome["name"] for outcome in record["outcomes"]]
     return record["uuid"] is None and names == record["ends"] == ["RequestError"]
 
 
 def check_page(record: dict[str, Any], run: dict[str, Any]) -> None:
-    """The promise has settled, once, and so as the run has ended; nothing was told after it."""
+    """The promise settled once, as the run ended, and no callback was called afterwards."""
     names = [outcome["name"] for outcome in record["outcomes"]]
     assert names, "a promise that never settled"
     assert len(names) == 1

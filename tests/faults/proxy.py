@@ -1,4 +1,4 @@
-"""A PostgreSQL that commits and dies before it says so, or goes silent: a proxy that does so at exactly that point."""
+"""A proxy for a PostgreSQL that commits and dies before it answers, or that goes silent."""
 
 import socket
 import tempfile
@@ -8,25 +8,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-SOCKET = ".s.PGSQL.5432"  # the name that clients look for in the folder which is their HOST
+SOCKET = ".s.PGSQL.5432"  # the file name that clients look for in the folder HOST
 CHUNK = 65536
 
 
 class Proxy:
-    """Passes everything on, save for the answers to the COMMITs that `loses` picks: it cuts the connection instead.
+    """Passes everything on, with two exceptions.
 
-    And save for all that is said after `go_silent`: connections stay open, as those of a host that is gone.
+    It cuts the connection instead of answering a COMMIT that `loses` picks. After `go_silent` it passes nothing on, and
+    connections stay open, as if the host was gone.
     """
 
     def __init__(self, host: str) -> None:
         self.server = str(Path(host, SOCKET))
         self.directory = tempfile.TemporaryDirectory(prefix="taskapi-proxy-")
         self.host = self.directory.name
-        self.loses: Callable[[int], bool] = lambda commit: False  # given how many there were before
+        self.loses: Callable[[int], bool] = lambda commit: False  # its argument: the number of COMMITs before
         self.commits = 0
         self.lost = 0
         self.silent: list[threading.Event] = []  # one for each connection
-        self.answers = True  # new connections
+        self.answers = True  # whether new connections are served
         self._listener = socket.socket(socket.AF_UNIX)
 
     def __enter__(self) -> Self:
@@ -40,13 +41,13 @@ class Proxy:
         self.directory.cleanup()
 
     def go_silent(self) -> None:
-        """Let nobody hear anything, on connections that there are and on new ones, and close none."""
+        """Pass nothing on, over existing and over new connections, and close none of them."""
         self.answers = False
         for connection in self.silent:
             connection.set()
 
     def come_back(self) -> None:
-        """Serve new connections; the old ones stay as they are."""
+        """Serve new connections; the silent ones stay silent."""
         self.answers = True
 
     def _accept(self) -> None:
@@ -57,7 +58,7 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         server = socket.socket(socket.AF_UNIX)
-        cutting = threading.Event()  # the next answer is not for the client
+        cutting = threading.Event()  # cut the connection in place of the next answer
         silent = threading.Event()
         if not self.answers:
             silent.set()

@@ -1,4 +1,4 @@
-"""The test project with tasks that tell what becomes of them, and a channel layer of the test's choice."""
+"""The test project, with tasks that record their executions, and the channel layer that a test chooses."""
 
 import json
 import os
@@ -28,17 +28,17 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.faults.tasks.HalfWay",
     "tests.faults.tasks.Brief",
     "tests.faults.deadly.Deadly",
-    "tests.faults.tasks.Work",
-    "tests.faults.tasks.AsyncWork",
-    "tests.faults.tasks.FlakyWork",
-    "tests.faults.tasks.GatedWork",
-    "tests.faults.tasks.LargeWork",
-    "tests.faults.tasks.TalkativeWork",
-    "tests.faults.tasks.BilledWork",
-    "tests.faults.tasks.FleetingWork",
-    "tests.faults.tasks.ThreadedWork",
-    "tests.faults.tasks.SensitiveWork",
-    "tests.faults.tasks.CrowdedWork",
+    "tests.faults.work.Work",
+    "tests.faults.work.AsyncWork",
+    "tests.faults.work.FlakyWork",
+    "tests.faults.work.GatedWork",
+    "tests.faults.work.LargeWork",
+    "tests.faults.work.TalkativeWork",
+    "tests.faults.work.BilledWork",
+    "tests.faults.work.FleetingWork",
+    "tests.faults.work.ThreadedWork",
+    "tests.faults.work.SensitiveWork",
+    "tests.faults.work.CrowdedWork",
     "tests.faults.isolated.Stuck",
     "tests.faults.isolated.Alone",
     "tests.faults.isolated.IsolatedWork",
@@ -46,7 +46,7 @@ TASK_API_BACKGROUND_TASKS = [
 if "FAULTS_OLD_CODE" not in os.environ:
     TASK_API_BACKGROUND_TASKS += ["tests.faults.tasks.New"]  # what a worker of an older deploy does not know
 
-FAULTS_JOURNAL = os.environ.get("FAULTS_JOURNAL", "")  # a folder where each execution leaves a line
+FAULTS_JOURNAL = os.environ.get("FAULTS_JOURNAL", "")  # a folder with a file for each run
 
 if "FAULTS_LAYER" in os.environ:
     CHANNEL_LAYERS = {"taskapi": json.loads(os.environ["FAULTS_LAYER"])}

@@ -1,4 +1,4 @@
-"""A stack whose servers can be killed, stopped, emptied and started again, and that is whole again afterwards."""
+"""A stack whose servers can be killed, frozen, emptied and restarted, and which can repair itself."""
 
 import json
 import signal
@@ -13,27 +13,28 @@ import psycopg
 import redis
 
 from tests.support.databases import Databases
-from tests.support.stack import Process, Stack, free_port
+from tests.support.stack import WEB_SERVES, WORKER_SERVES, Process, Stack, free_port
 from tests.support.waiting import wait_for
 
 WORKERS = ("one", "two")
 WEBS = ("web",)
 LAYERS: dict[str, dict[str, Any] | None] = {
-    "default": None,  # the one of our own: pubsub
+    "default": None,  # our own layer, on channels_redis.pubsub
     "core": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"capacity": 10}},
     "deaf": {"BACKEND": "tests.faults.layers.DeafLayer"},
     "last-only": {"BACKEND": "tests.faults.layers.LastOnlyLayer"},
 }
-OVER_CAPACITY = "channels over capacity"  # what the core layer logs where it drops an event
-TAKEN_UP = 15.0  # seconds in which the runs of a lost worker are taken up again, as promised
-START_LIMIT = 60.0  # seconds in which a server serves, in the midst of a storm
-EXPIRED = 30.0  # the same, where a test waits for it on a machine that has other things to do
+OVER_CAPACITY = "channels over capacity"  # the core layer logs this if it drops an event
+CALM = 120.0  # seconds after the last fault in which all runs have to end: every attempt may wait for a lease
+TAKEN_UP = 15.0  # seconds in which the runs of a lost worker are taken up, as docs/guarantees.md promises
+START_LIMIT = 60.0  # seconds in which a server serves, also during a storm
+EXPIRED = 30.0  # seconds that a test waits for a takeover on a busy machine
 
-_postgres = threading.Lock()  # pgserver's own is one for all servers, and knows no threads
+_postgres = threading.Lock()  # pgserver has one lock for all servers, and it does not hold off threads
 
 
 class FaultStack(Stack):
-    """Workers, daphnes and a Valkey around one database; the database's server may be struck as well."""
+    """Workers, daphnes and a Valkey around one database, whose server may be struck as well."""
 
     def __init__(
         self,
@@ -54,12 +55,12 @@ class FaultStack(Stack):
         self.workers = workers
         self.ports = {name: free_port() for name in webs}
         self.port = next(iter(self.ports.values()))
-        self.names: dict[int, str] = {}  # of all processes that were ever started, by process id
+        self.names: dict[int, str] = {}  # by process id: the names of all processes that were ever started
 
     def __enter__(self) -> Self:
         try:
             self.valkey.start()
-            self.whole = super().environment  # read now: Valkey knows no address while it is stopped
+            self.whole = super().environment  # read now: a stopped Valkey has no address
             self.manage("migrate", "--verbosity=0")
             self.heal()
         except BaseException:
@@ -69,7 +70,7 @@ class FaultStack(Stack):
 
     def __exit__(self, *_: object) -> None:
         for process in self.processes.values():
-            process.popen.kill()  # not `stop`: what a failed test has left may hold a task that never ends
+            process.popen.kill()  # not `stop`: a failed test may leave a task that never ends
             process.popen.wait()
         self.processes.clear()
         self.valkey.terminate()
@@ -83,10 +84,10 @@ class FaultStack(Stack):
         return self.whole | self.extra | added
 
     extra: dict[str, str] = {}  # for the processes that are started next
-    options: tuple[str, ...] = ()  # of workers
+    options: tuple[str, ...] = ()  # of the command `taskworker`
 
     def heal(self) -> None:
-        """Bring everything back that is struck."""
+        """Start everything again that was struck."""
         if self.kind == "postgres":
             self.start_postgres()
         if self.valkey._process is None:
@@ -100,15 +101,14 @@ class FaultStack(Stack):
         self.start(*(name for name in whole if name not in self.processes))
 
     def start(self, *names: str) -> None:
-        """Start web servers and workers, all at once, and wait until each of them serves."""
+        """Start these web servers and workers at once, and wait until all of them serve."""
         for name in names:
             if name in self.ports:
-                self._start(name, "daphne", "--port", str(self.ports[name]), "tests.project.asgi:application")
+                self._launch_web(name, self.ports[name])
             else:
-                self._start(name, "django", "taskworker", *self.options)
+                self._launch_worker(name, *self.options)
         for name in names:
-            serves = "Listening on TCP" if name in self.ports else "takes runs from"
-            self.processes[name].wait_for_output(serves, START_LIMIT)
+            self.processes[name].wait_for_output(WEB_SERVES if name in self.ports else WORKER_SERVES, START_LIMIT)
 
     def _start(self, name: str, *module: str) -> Process:
         process = super()._start(name, *module)
@@ -118,13 +118,13 @@ class FaultStack(Stack):
     # Faults
 
     def kill(self, name: str) -> None:
-        """End it without a word: kill -9."""
+        """End the process by kill -9."""
         process = self.processes.pop(name)
         process.popen.kill()
         process.popen.wait()
 
     def pause(self, name: str) -> None:
-        """Stop its clock."""
+        """Freeze the process by SIGSTOP."""
         self.processes[name].popen.send_signal(signal.SIGSTOP)
 
     def resume(self, name: str) -> None:
@@ -135,13 +135,13 @@ class FaultStack(Stack):
             client.flushall()
 
     def stop_valkey(self) -> None:
-        """End Valkey, and leave nothing of what it held."""
+        """Stop Valkey and delete its data."""
         self.valkey.terminate()
         for path in self.valkey.data_dir.glob("*.rdb"):
             path.unlink()
 
     def stop_postgres(self) -> None:
-        """Stop PostgreSQL under those who use it."""
+        """Stop PostgreSQL while others use it."""
         with _postgres:
             self.databases.stop_postgres()
 
@@ -150,21 +150,21 @@ class FaultStack(Stack):
             self.databases.start_postgres()
 
     def pause_valkey(self) -> None:
-        """Let Valkey answer nothing, and refuse nothing either."""
+        """Freeze Valkey: it accepts connections and answers nothing."""
         self.valkey._process.send_signal(signal.SIGSTOP)
 
     def resume_valkey(self) -> None:
         self.valkey._process.send_signal(signal.SIGCONT)
 
-    # What became of it
+    # What happened
 
     def lines(self, uuid: str) -> list[dict[str, Any]]:
-        """What the run's task has left, by its own hand."""
+        """The lines that the run's task wrote."""
         path = self.journal / uuid
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def executions(self, uuid: str, what: str = "began") -> list[dict[str, Any]]:
-        """Its lines of that kind."""
+        """The lines of one kind."""
         return [line for line in self.lines(uuid) if line["what"] == what]
 
     def worker_of(self, uuid: str, attempt: int = 1, limit: float = EXPIRED) -> str:
@@ -173,24 +173,24 @@ class FaultStack(Stack):
         return self.names[line["worker"]]
 
     def connect(self) -> psycopg.Connection[Any]:
-        """A connection of the test's own to the PostgreSQL database."""
+        """A connection to the PostgreSQL database, past all servers."""
         address = {"host": self.database["HOST"], "user": self.database["USER"], "dbname": self.database["NAME"]}
         return psycopg.connect(**address, autocommit=True)
 
     @contextmanager
     def locked(self, uuid: str) -> Iterator[None]:
-        """The lock on a run's row that a worker leaves which is cut off, or frozen, inside a transaction."""
+        """Hold the lock of a run's row, as a worker does that is frozen inside a transaction."""
         with self.connect() as connection, connection.transaction(force_rollback=True):
             connection.execute("SELECT 1 FROM taskapi_taskinfo WHERE uuid = %s FOR UPDATE", [uuid])
             yield
 
     def drops(self) -> int:
-        """How often the core layer has dropped an event, as it says."""
+        """How many events the core layer dropped, by its logs."""
         return sum(log.count(OVER_CAPACITY) for log in self.logs().values())
 
 
 class Rest:
-    """Runs, over REST."""
+    """Starts, reads and cancels runs by REST."""
 
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
@@ -209,7 +209,7 @@ class Rest:
         return self.client.post(f"/tasks/{uuid}/cancel/")
 
     def until(self, uuid: str, accept: Callable[[dict[str, Any]], bool], limit: float = 20.0) -> dict[str, Any]:
-        """The run, once `accept` says so of it."""
+        """The run, once `accept` of it is true."""
 
         def look() -> dict[str, Any] | None:
             run = self.get(uuid)

@@ -1,15 +1,13 @@
-"""Tasks whose executions are counted outside of everything that the faults strike: in files."""
+"""Tasks that count their executions in files, which no fault strikes."""
 
 import asyncio
 import json
 import multiprocessing
 import os
-import random
 import time
 from datetime import timedelta
 from pathlib import Path
 
-from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth.models import User
 
@@ -18,21 +16,21 @@ from taskapi.params import FloatParameter, IntParameter, StringParameter
 from taskapi.tasks import Task
 
 LOOK = 0.01  # seconds between two looks at a gate
-PATIENCE = 300.0  # seconds after which a task gives a gate up, so that no thread outlives its test by much
+PATIENCE = 300.0  # seconds that a task waits for a gate, so that no thread outlives its test by much
 
 
 class Recorded(Task):
-    """A task that leaves a line in its run's file at each turn: what, in which attempt, by which process, when.
+    """A task that writes lines to the file of its run: what happened, in which attempt and process, and when.
 
-    `worker` is the worker that executes it, which is another process where the run has one of its own; `taken` when
-    that worker took the run up, a moment before such a process is there.
+    `worker` is the process id of the worker; `pid` differs from it if the run has a process of its own. `taken` is when
+    the worker took the run up.
     """
 
     worker = None
 
     def note(self, what, pid=None):
         isolated = multiprocessing.current_process().name == "taskapi-run"
-        if self.worker is None:  # as it was at first: orphans get another parent
+        if self.worker is None:  # kept from the first call: an orphan gets another parent
             self.worker = os.getppid() if isolated else os.getpid()
         line = {"what": what, "attempt": self.info.attempt, "pid": pid or os.getpid(), "at": time.time()}
         line |= {"worker": self.worker, "isolated": isolated, "taken": self.info.started.timestamp()}
@@ -40,16 +38,16 @@ class Recorded(Task):
             journal.write(json.dumps(line) + "\n")
 
     def until_open(self, gate):
-        """Yield until the gate, a file, is there."""
+        """Yield until the gate, a file, exists."""
         deadline = time.monotonic() + PATIENCE
         while not Path(gate).exists():
             if time.monotonic() > deadline:
-                raise TaskError("Nobody opened the gate.")
+                raise TaskError(f"Nobody opened the gate {gate} within {PATIENCE:.0f} s.")
             yield
 
 
 class Hold(Recorded):
-    """Hear nothing while the gate is closed: no progress call, so that nothing can interrupt it."""
+    """Make no progress call while the gate is closed, so that nothing can interrupt it."""
 
     name = "hold"
     inputs = {"gate": StringParameter()}
@@ -80,14 +78,14 @@ class Deaf(Hold):
 
 
 class Precious(Hold):
-    """A task that may be executed once only."""
+    """A task that may be executed only once."""
 
     name = "precious"
     max_attempts = 1
 
 
 class Spent(Hold):
-    """Have all attempts but the last behind it."""
+    """Raise in all attempts but the last, which holds."""
 
     name = "spent"
     retry_on = (ConnectionError,)
@@ -140,7 +138,7 @@ class AsyncDeaf(AsyncHold):
 
 
 class Loop(Recorded):
-    """Make progress until the gate opens: each call may interrupt it."""
+    """Make progress until the gate opens; each progress call may interrupt it."""
 
     name = "loop"
     inputs = {"gate": StringParameter()}
@@ -159,7 +157,7 @@ class Loop(Recorded):
 
 
 class OwnHold(Hold):
-    """As the others, in a queue of its own."""
+    """The same in a queue of its own."""
 
     name = "own_hold"
     queue = "own"
@@ -176,7 +174,7 @@ class OwnLoop(Loop):
 
 
 class Slow(Recorded):
-    """Take longer than it may."""
+    """Take longer than its timeout."""
 
     name = "slow"
     timeout = 0.5
@@ -214,7 +212,7 @@ class Flaky(Recorded):
 
 
 class Burst(Recorded):
-    """Say the numbers up to `n`, each in a report of its own as far as the event interval lets it."""
+    """Add the numbers up to `n` as messages, each in its own report as far as the event interval allows it."""
 
     name = "burst"
     inputs = {"n": IntParameter(), "pause": FloatParameter(default=0)}
@@ -229,7 +227,7 @@ class Burst(Recorded):
 
 
 class AsyncQuery(Recorded):
-    """Ask the database something, on the event loop."""
+    """Query the database on the event loop."""
 
     name = "async_query"
     outputs = {"users": IntParameter()}
@@ -240,7 +238,7 @@ class AsyncQuery(Recorded):
 
 
 class HalfWay(Recorded):
-    """Say how far it came, do something else until that must have been reported, and end with no more to say."""
+    """Make progress, wait until it must have been reported, and end without another word."""
 
     name = "half_way"
     inputs = {"gate": StringParameter()}
@@ -255,7 +253,7 @@ class HalfWay(Recorded):
 
 
 class Brief(Recorded):
-    """Kept for a moment after its end."""
+    """Its run is kept for a moment after its end."""
 
     name = "brief"
     retain = timedelta(seconds=0.1)
@@ -263,154 +261,3 @@ class Brief(Recorded):
     def run(self):
         self.note("began")
         self.add_message("soon forgotten")
-
-
-class Work(Recorded):
-    """What the storm runs: messages that tell their attempt, and progress, over `seconds`."""
-
-    name = "work"
-    inputs = {"steps": IntParameter(), "seconds": FloatParameter(), "failures": IntParameter(default=0)}
-    outputs = {"attempt": IntParameter(), "steps": IntParameter()}
-    max_attempts = 4
-
-    def steps_to_do(self, steps, seconds, filler=0):
-        """Yield how long each step takes; `filler` is how many characters each message has beside its numbers."""
-        self.note("began")
-        self.set_target(steps)
-        for step in range(steps):
-            yield random.uniform(0, 2 * seconds / steps)  # noqa: S311 - no secret
-            if step % 3 == 0:
-                self.add_message([self.info.attempt, step, *(["x" * filler] if filler else [])])
-            self.inc_progress()
-        self.note("ended")
-
-    def run(self, steps, seconds, failures):
-        for pause in self.steps_to_do(steps, seconds):
-            time.sleep(pause)
-        return {"attempt": self.info.attempt, "steps": steps}
-
-
-class AsyncWork(Work):
-    name = "async_work"
-
-    async def run(self, steps, seconds, failures):
-        for pause in self.steps_to_do(steps, seconds):
-            await asyncio.sleep(pause)
-        return {"attempt": self.info.attempt, "steps": steps}
-
-
-class FlakyWork(Work):
-    """Fail before the last step, in the first `failures` attempts."""
-
-    name = "flaky_work"
-    retry_on = (ConnectionError,)
-    retry_delay = 0.2
-
-    def run(self, steps, seconds, failures):
-        for pause in self.steps_to_do(steps, seconds):
-            time.sleep(pause)
-            if self.info.attempt <= failures:
-                self.note("raised")
-                raise ConnectionError("not yet")
-        return {"attempt": self.info.attempt, "steps": steps}
-
-
-# What the storm runs beside, of the kinds that can be left out: see tests/faults/kinds.py
-
-
-class GatedWork(Work):
-    """Begin to work when the gate opens."""
-
-    name = "gated_work"
-    inputs = Work.inputs | {"gate": StringParameter()}
-
-    def run(self, steps, seconds, failures, gate):
-        to_do = self.steps_to_do(steps, seconds)
-        first = next(to_do)
-        for _ in self.until_open(gate):
-            time.sleep(LOOK)
-        for pause in (first, *to_do):
-            time.sleep(pause)
-        return {"attempt": self.info.attempt, "steps": steps}
-
-
-class LargeWork(Work):
-    """Say, and give, more than a frame may hold."""
-
-    name = "large_work"
-    inputs = Work.inputs | {"filler": IntParameter(), "blob": IntParameter()}
-    outputs = Work.outputs | {"blob": StringParameter()}
-
-    def run(self, steps, seconds, failures, filler, blob):
-        for pause in self.steps_to_do(steps, seconds, filler):
-            time.sleep(pause)
-        return {"attempt": self.info.attempt, "steps": steps, "blob": "x" * blob}
-
-
-class TalkativeWork(Work):
-    """Say much, though no more at once than a frame may hold."""
-
-    name = "talkative_work"
-    inputs = Work.inputs | {"filler": IntParameter()}
-
-    def run(self, steps, seconds, failures, filler):
-        for pause in self.steps_to_do(steps, seconds, filler):
-            time.sleep(pause)
-        return {"attempt": self.info.attempt, "steps": steps}
-
-
-class BilledWork(Work):
-    """Kept for a moment after its end, unless somebody writes a bill for it."""
-
-    name = "billed_work"
-    retain = 3
-
-
-class FleetingWork(Work):
-    """Kept for a moment after its end."""
-
-    name = "fleeting_work"
-    retain = 0.5
-
-
-class ThreadedWork(Work):
-    """Work in threads of the event loop."""
-
-    name = "threaded_work"
-
-    async def run(self, steps, seconds, failures):
-        for pause in self.steps_to_do(steps, seconds):
-            await asyncio.to_thread(time.sleep, pause)
-        return {"attempt": self.info.attempt, "steps": steps}
-
-
-class SensitiveWork(Work):
-    """Work in the thread that Django's async code calls its sync code in."""
-
-    name = "sensitive_work"
-
-    async def run(self, steps, seconds, failures):
-        for pause in self.steps_to_do(steps, seconds):
-            await sync_to_async(time.sleep)(pause)
-        return {"attempt": self.info.attempt, "steps": steps}
-
-
-class CrowdedWork(Work):
-    """Keep more threads busy than the event loop has, and Django's one, until the gate opens."""
-
-    name = "crowded_work"
-    inputs = Work.inputs | {"gate": StringParameter()}
-    THREADS = 40
-
-    async def run(self, steps, seconds, failures, gate):
-        to_do = self.steps_to_do(steps, seconds)
-        first = next(to_do)
-        waiting = [asyncio.to_thread(self.wait_for, gate) for _ in range(self.THREADS)]
-        await asyncio.gather(sync_to_async(self.wait_for)(gate), *waiting)
-        for pause in (first, *to_do):
-            await asyncio.sleep(pause)
-        return {"attempt": self.info.attempt, "steps": steps}
-
-    def wait_for(self, gate):
-        for _ in self.until_open(gate):
-            time.sleep(LOOK)

@@ -1,4 +1,4 @@
-"""What counts as an attempt, and whom it is charged to: workers that are restarted, killed, or killed by a run."""
+"""What counts as an attempt, if workers are restarted, killed, or killed by a run."""
 
 import asyncio
 import os
@@ -17,16 +17,16 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.parametrize("stack", ["postg
 
 @pytest.fixture
 def parent(stack):
-    """The parent of two worker processes, beside which there are none."""
+    """The parent of two worker processes; no other worker runs."""
     for name in stack.workers:
         stack.kill(name)
     stack.start_worker("--processes", "2", "--grace", "1", name="parent")
     yield stack.processes["parent"]
-    stack.stop("parent")  # were it killed, its children would take runs for a moment longer
+    stack.stop("parent")  # not killed: its children would take runs for a moment longer
 
 
 def began(stack, uuid, attempt=1):
-    """What that attempt's task has left when it began, once it has."""
+    """The line that the attempt wrote when it began, once it exists."""
 
     def look():
         return next((line for line in stack.executions(uuid) if line["attempt"] == attempt), None)
@@ -35,7 +35,7 @@ def began(stack, uuid, attempt=1):
 
 
 def leases(stack, uuids):
-    """When the lease of each of these runs runs out, if nobody renews it: seven to ten seconds from now."""
+    """When the lease of each of these runs expires: in seven to ten seconds, if nothing renews it."""
     with stack.connect() as connection:
         query = "SELECT uuid::text, renewed + interval '10 s' FROM taskapi_taskinfo WHERE uuid = ANY(%s::uuid[])"
         return dict(connection.execute(query, [uuids]).fetchall())
@@ -64,7 +64,7 @@ async def test_the_runs_of_a_killed_process_are_taken_up_at_once_where_its_paren
 
 
 def test_a_run_that_kills_its_worker_takes_its_neighbours_along_once(stack, rest, gate, parent):
-    """And then nobody: it is executed in a process of its own, as they are, of whom nobody knows who it was."""
+    """Only once: afterwards it has its own process, and so have they, because any of them may have been the cause."""
     others = [rest.start(name, gate=str(gate)) for name in ("hold", "async_hold") * 3]  # max_attempts = 2
     beside = {uuid: began(stack, uuid)["pid"] for uuid in others}
     deadly = rest.start("deadly")

@@ -1,4 +1,4 @@
-"""Cancelling, timeouts, retries, and the end of what is kept."""
+"""Cancelling, timeouts, retries, and the deletion of finished runs."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ async def test_a_pending_run_is_cancelled_at_once(stack, rest, gate):
     await follower.subscribed.wait()
     answer = await asyncio.to_thread(rest.cancel, uuid)
     assert (answer.status_code, answer.json()["status"]) == (202, "cancelled")
-    await following  # no worker is there that could have told it
+    await following  # no worker runs: the server told it
     check(follower, rest.get(uuid))
     stack.heal()
     other = rest.start("burst", n=3)
@@ -114,13 +114,13 @@ async def test_an_exception_named_in_retry_on_is_tried_again_after_a_delay_that_
 
 @one_database
 def test_a_stale_job_does_not_begin_a_run_before_its_time(stack, rest):
-    """The sweep may queue a run twice; the second job must not cut a retry's delay short."""
+    """The sweep may queue a run twice; the second job must not shorten the delay of a retry."""
     script = (
         "from uuid import UUID; from tests.faults.tasks import Brief; from taskapi.backends import get_backend;"
         "info = Brief.start(delay=3600); get_backend().enqueue(info.uuid, queue='default'); print(info.uuid)"
     )
     uuid = stack.manage("shell", "--verbosity=0", "-c", script).split()[-1]
-    rest.ended(rest.start("burst", n=3))  # by then the stale job, which came first, was looked at
+    rest.ended(rest.start("burst", n=3))  # by now a worker has seen the stale job, which came first
     assert rest.get(uuid)["status"] == "pending"
     assert rest.cancel(uuid).json()["status"] == "cancelled"
 
@@ -137,7 +137,7 @@ def test_prunetasks_deletes_what_has_expired_and_nothing_else(stack, rest, gate)
     rest.ended(done)
     stack.worker_of(running)
     for name in stack.workers:
-        stack.pause(name)  # their sweeps would be faster
+        stack.pause(name)  # otherwise their sweeps may delete it first
     script = (
         "from taskapi.models import TaskInfo; from django.utils import timezone;"
         f"TaskInfo.objects.filter(uuid__in={json.dumps([done, running])}).update(expires=timezone.now())"

@@ -1,4 +1,4 @@
-"""A PostgreSQL that restarts under everything."""
+"""A PostgreSQL that restarts, holds locks, loses answers, or goes silent while all others run."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from tests.support.waiting import until, wait_for
 
 pytestmark = [
     pytest.mark.timeout(120),
-    pytest.mark.parametrize("stack", ["postgres"], indirect=True),  # SQLite is a file, which nobody restarts
+    pytest.mark.parametrize("stack", ["postgres"], indirect=True),  # SQLite is a file: there is nothing to restart
 ]
 
 
@@ -37,7 +37,7 @@ async def test_a_result_that_is_computed_while_the_database_is_away_is_not_lost(
         run = rest.get(follower.uuid)
         assert (run["status"], run["attempt"]) == ("succeeded", 1)
         check(follower, run)
-        assert follower.connections == 1, "its socket was open all the time"
+        assert follower.connections == 1, "its socket was closed, and should have stayed open"
         assert len(stack.executions(follower.uuid)) == 1
     assert before == {n: p.popen.pid for n, p in stack.processes.items() if p.popen.poll() is None}
 
@@ -71,7 +71,7 @@ async def test_a_frame_during_an_outage_is_answered_and_the_socket_stays(stack, 
 
 
 def test_the_first_async_task_after_a_restart_finds_a_connection(stack, rest):
-    """All of them share one, which nothing else uses, so that nothing else notices that it is dead."""
+    """All async tasks share one connection, which nothing else uses: nothing else notices that it is dead."""
     assert rest.ended(rest.start("async_query"))["status"] == "succeeded"
     stack.stop_postgres()
     stack.start_postgres()
@@ -80,7 +80,7 @@ def test_the_first_async_task_after_a_restart_finds_a_connection(stack, rest):
 
 
 def test_a_lease_is_renewed_beside_a_row_that_is_locked(stack, rest, gate):
-    """The ledger locks rows in an order of its own: who holds one and waits for another is a deadlock."""
+    """The ledger locks rows in its own order: a renewal that held one row and waited for another could deadlock."""
     runs = [rest.start("hold", gate=str(gate)) for _ in range(3)]
     for uuid in runs:
         stack.worker_of(uuid)
@@ -118,7 +118,7 @@ def test_a_request_during_an_outage_is_answered_503(stack, rest):
 
 
 def test_connections_that_are_cut_while_rows_are_written_change_nothing(stack, rest):
-    """They are cut again and again: each write counts once, however often it is tried."""
+    """Connections are cut again and again: each write counts once, however often it is tried."""
     uuids = [rest.start("burst", n=150, pause=0.02) for _ in range(6)]
     for uuid in uuids:
         stack.worker_of(uuid)
@@ -141,7 +141,7 @@ def test_connections_that_are_cut_while_rows_are_written_change_nothing(stack, r
 
 
 async def test_a_cancel_of_a_locked_run_holds_up_no_other_socket(stack, rest, gate):
-    """A view does `with atomic(): info.cancel()` and goes on for long."""
+    """As if a view does `with atomic(): info.cancel()` and takes long to commit."""
     locked, other = (rest.start("hold", gate=str(gate)) for _ in range(2))
     for uuid in (locked, other):
         stack.worker_of(uuid)
@@ -188,7 +188,7 @@ async def test_a_run_that_is_deleted_stops_and_its_followers_are_told(stack, res
 
 @pytest.fixture
 def proxy(stack):
-    """Between the one worker and its database."""
+    """A proxy between the only worker and its database."""
     for name in stack.workers:
         stack.kill(name)
     with Proxy(stack.database["HOST"]) as proxy:
@@ -201,7 +201,7 @@ def proxy(stack):
 
 @pytest.fixture
 def busy(stack, rest, gate, proxy):
-    """The worker executes something else, all the time."""
+    """The worker executes another run all the time."""
     uuid = rest.start("hold", gate=str(gate))
     stack.worker_of(uuid)
     rest.until(uuid, lambda run: run["message_count"] == 1)
@@ -230,12 +230,12 @@ def test_messages_and_results_that_were_committed_without_an_answer_are_recorded
     assert run["messages"] == list(range(40))
 
 
-# A host that goes away without a word: its connections stay open
+# A host that disappears: its connections stay open
 
 
 @pytest.fixture
 def behind(stack):
-    """A proxy between the database and a worker and a server that are the only ones."""
+    """A proxy between the database and the only worker and web server."""
     for name in (*stack.workers, *stack.ports):
         stack.kill(name)
     with Proxy(stack.database["HOST"]) as proxy:
@@ -265,7 +265,7 @@ async def test_a_database_that_goes_silent_is_given_up_by_worker_and_sockets(sta
 
 
 async def patiently(socket, kind):
-    """The next frame of that type, on a machine that may have other things to do."""
+    """The next frame of that type, with time enough for a busy machine."""
     async with asyncio.timeout(60):
         while (frame := json.loads(await socket.connection.recv()))["type"] != kind:
             pass

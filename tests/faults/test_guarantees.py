@@ -1,4 +1,4 @@
-"""docs/guarantees.md names the test that shows each promise: it is there, and `make test` runs it, or another."""
+"""docs/guarantees.md names a test for each promise: it exists, and `make test` runs it or another one."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Runs with a process of their own: the process is struck, or its worker told to end. Lost ones: test_workers.py."""
+"""Runs in processes of their own: the process is killed, or its worker is told to end. More in test_workers.py."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.parametrize("stack", ["postgres"], indirect=True)
 
 
 def pid_of(stack, uuid, attempt=1, what="began", limit=EXPIRED):
-    """The process in which this attempt's task has left that line."""
+    """The process in which this attempt wrote that line."""
 
     def look():
         return next((line["pid"] for line in stack.executions(uuid, what) if line["attempt"] == attempt), None)

@@ -1,4 +1,4 @@
-"""Channel layers that lose events: what they lose is read from the database."""
+"""Channel layers that lose events: followers get these from the database."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ async def follow(stack, uuid, count=3):
 
 @with_layer("core")
 async def test_a_burst_through_a_core_layer_that_holds_ten_is_complete_and_in_order(stack, rest):
-    """The web server stands still for a moment, and its channel overflows."""
+    """The web server is frozen for a moment, and its channel overflows."""
     before = stack.drops()
     uuids = [rest.start("burst", n=500, pause=0.005) for _ in range(2)]
     followers = [Follower(lambda: stack.ws_url, uuid) for uuid in uuids * 3]
@@ -39,7 +39,7 @@ async def test_a_burst_through_a_core_layer_that_holds_ten_is_complete_and_in_or
 
 @with_layer("deaf")
 async def test_without_a_single_event_everything_arrives_all_the_same(stack, rest):
-    """The last one as well, which no later one can show to be missing."""
+    """The last event arrives as well, although no later one can show that it is missing."""
     for follower in await follow(stack, rest.start("burst", n=20, pause=0.05)):
         check(follower, rest.get(follower.uuid))
 
@@ -57,7 +57,7 @@ async def test_the_last_progress_arrives_before_finished_though_its_own_event_wa
 
 @with_layer("core")
 async def test_followers_hear_of_the_end_after_a_flush(stack, rest, gate):
-    """The core layer keeps its groups in Redis: who was in one is so no longer, and does not know."""
+    """The core layer keeps its groups in Redis: after a flush the server is in none, and does not know it."""
     uuid = rest.start("hold", gate=str(gate))
     follower = Follower(lambda: stack.ws_url, uuid)
     following = asyncio.create_task(follower.follow())

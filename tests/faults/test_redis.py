@@ -1,4 +1,4 @@
-"""A Redis that is flushed, or stops and comes back with nothing."""
+"""A Redis that is flushed, that stops and comes back empty, or that hangs."""
 
 import asyncio
 import time
@@ -34,22 +34,22 @@ def test_pending_runs_complete_after_a_flush(stack, rest, gate):
 
 
 async def test_an_outage_of_redis_is_outlived_by_runs_and_sockets(stack, rest, gate):
-    """It stops for 5 s, under runs that wait and runs that run, and comes back empty; new runs are accepted."""
+    """Redis stops for 5 s, while runs are pending and running, and comes back empty; new runs are accepted."""
     before = pids(stack)
     running = [rest.start("burst", n=60, pause=0.1) for _ in range(2)]
     running += [rest.start(name, gate=str(gate)) for name in ("hold", "async_hold", "loop")]
     for uuid in running:
         stack.worker_of(uuid)
-    waiting = [rest.start("hold", gate=str(gate)) for _ in range(20)]  # more than both workers have room for
+    waiting = [rest.start("hold", gate=str(gate)) for _ in range(20)]  # more than both workers execute at once
     followers = [Follower(lambda: stack.ws_url, uuid) for uuid in running + waiting]
     following = [asyncio.create_task(follower.follow()) for follower in followers]
     await asyncio.gather(*(follower.subscribed.wait() for follower in followers))
     stack.stop_valkey()
-    outage = asyncio.create_task(asyncio.sleep(5))  # the fault itself
+    outage = asyncio.create_task(asyncio.sleep(5))  # the duration of the fault
     late = [await asyncio.to_thread(rest.start, "burst", n=10) for _ in range(3)]
     started = Follower(lambda: stack.ws_url, task="burst", inputs={"n": 10})
     following.append(asyncio.create_task(started.follow()))
-    await asyncio.wait_for(started.subscribed.wait(), 15)  # accepted, though Redis is away
+    await asyncio.wait_for(started.subscribed.wait(), 15)  # accepted, although Redis is down
     await outage
     assert rest.get(late[0])["status"] == "pending"
     stack.valkey.start()
@@ -59,7 +59,7 @@ async def test_an_outage_of_redis_is_outlived_by_runs_and_sockets(stack, rest, g
         run = rest.get(follower.uuid)
         assert (run["status"], run["attempt"]) == ("succeeded", 1)
         check(follower, run)
-        assert follower.connections == 1, "its socket was open all the time"
+        assert follower.connections == 1, "its socket was closed, and should have stayed open"
     for uuid in late:
         assert (await asyncio.to_thread(rest.ended, uuid))["status"] == "succeeded"
     for uuid in (*running, *waiting, *late):
@@ -68,7 +68,7 @@ async def test_an_outage_of_redis_is_outlived_by_runs_and_sockets(stack, rest, g
 
 
 async def test_a_redis_that_hangs_holds_up_nothing_that_is_recorded(stack, rest, gate):
-    """It takes connections and answers none of them: runs end, new ones are accepted, and followers are told."""
+    """Redis accepts connections and answers nothing: runs end, new ones are accepted, followers are told."""
     before = pids(stack)
     running = [rest.start(name, gate=str(gate)) for name in ("hold", "async_hold", "loop")]
     for uuid in running:
@@ -78,7 +78,7 @@ async def test_a_redis_that_hangs_holds_up_nothing_that_is_recorded(stack, rest,
     await asyncio.gather(*(follower.subscribed.wait() for follower in followers))
     stack.pause_valkey()
     gate.touch()
-    await asyncio.gather(*following)  # the end as well, while it hangs: from the rows
+    await asyncio.gather(*following)  # they hear of the end while it hangs, from the rows
     started = Follower(lambda: stack.ws_url, task="burst", inputs={"n": 10})
     following = asyncio.create_task(started.follow())
     await asyncio.wait_for(started.subscribed.wait(), 15)
@@ -94,10 +94,10 @@ async def test_a_redis_that_hangs_holds_up_nothing_that_is_recorded(stack, rest,
 @pytest.mark.long
 @pytest.mark.parametrize("stack", ["postgres"], indirect=True)
 def test_a_worker_that_is_lost_while_redis_is_away_is_noticed_in_time(stack, rest, gate):
-    waiting = "from tests.faults.tasks import Brief; Brief.start(delay=3600)"  # for which the sweeps ask Redis
+    waiting = "from tests.faults.tasks import Brief; Brief.start(delay=3600)"  # the sweeps ask Redis for its job
     stack.manage("shell", "--verbosity=0", "-c", waiting)
     stack.kill("two")
-    uuid = rest.start("precious", gate=str(gate))  # max_attempts = 1: it needs no Redis to have failed
+    uuid = rest.start("precious", gate=str(gate))  # max_attempts = 1: it fails without any help of Redis
     stack.worker_of(uuid)
     stack.start("two")
     stack.stop_valkey()
@@ -106,7 +106,7 @@ def test_a_worker_that_is_lost_while_redis_is_away_is_noticed_in_time(stack, res
 
 
 async def test_what_follows_an_outage_is_as_quick_as_before(stack, rest, gate):
-    """Wake-ups, events and cancel requests find their way again, without waiting for the sweep or the watch."""
+    """Jobs, events and cancel requests arrive again, without waiting for the sweep or the watch."""
     uuid = rest.start("burst", n=1)
     rest.ended(uuid)
     stack.stop_valkey()
@@ -115,7 +115,7 @@ async def test_what_follows_an_outage_is_as_quick_as_before(stack, rest, gate):
 
 
 def _cancelled_by_event(stack, rest, gate):
-    """Whether a sync task hears of a cancel request at once, as by an event: a lease may take up to 3 s to tell it."""
+    """Whether an event tells a sync task of a cancel request: the lease would take up to 3 s to do so."""
     uuid = rest.start("loop", gate=str(gate))
     stack.worker_of(uuid)
     asked = time.time()

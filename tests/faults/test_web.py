@@ -27,7 +27,7 @@ async def test_a_run_whose_answer_was_lost_is_found_again_by_its_idempotency_key
     follower = Follower(lambda: stack.ws_url, task="burst", inputs={"n": 50, "pause": 0.02}, idempotency_key="once")
     following = asyncio.create_task(follower.follow())
     await follower.subscribed.wait()
-    first, follower.uuid, follower.known, follower.subscriptions = follower.uuid, None, 0, []  # as if nothing came
+    first, follower.uuid, follower.known, follower.subscriptions = follower.uuid, None, 0, []  # as if no answer came
     follower.cut()
     await following
     assert follower.uuid == first

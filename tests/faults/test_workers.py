@@ -1,4 +1,4 @@
-"""Workers that are killed, stopped, or told to end."""
+"""Workers that are killed, frozen, or told to end."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from tests.support.databases import Databases
 from tests.support.processes import is_there
 from tests.support.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(120)  # leases of 10 s expire here, some of them one after the other
+pytestmark = pytest.mark.timeout(120)  # leases of 10 s expire here, some one after the other
 
 one_database = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 other_database = pytest.mark.parametrize("stack", ["postgres"], indirect=True)
@@ -23,7 +23,7 @@ other_database = pytest.mark.parametrize("stack", ["postgres"], indirect=True)
 
 @pytest.fixture(scope="module")
 def lost(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LostWorkers]:
-    """Three workers that were lost, their runs taken up. Each of the tests looks at other runs of theirs."""
+    """Three workers that were lost, and whose runs were taken up. Each test looks at other runs of theirs."""
     lost = LostWorkers(databases, tmp_path_factory.mktemp("lost"))
     with lost.begun():
         yield lost
@@ -61,7 +61,7 @@ def test_a_run_that_was_cancelled_and_then_lost_its_worker_is_not_tried_again(lo
 
 
 def test_a_row_that_a_lost_worker_has_locked_keeps_nobody_else_waiting(lost):
-    """While it was locked, other lost runs were taken up, and a pending one, which had no job."""
+    """While the row was locked, other lost runs were taken up, and so was a pending run without a job."""
     assert lost.rest.ended(lost.pending)["status"] == "succeeded"
     assert lost.stack.executions(lost.pending)[0]["at"] < lost.unlocked_at
     assert lost.stack.executions(lost.killed["hold"])[1]["at"] < lost.unlocked_at
@@ -70,7 +70,7 @@ def test_a_row_that_a_lost_worker_has_locked_keeps_nobody_else_waiting(lost):
 
 
 def test_a_run_that_cannot_be_deleted_keeps_no_lost_run_waiting(lost):
-    """It had expired before they were taken up."""
+    """It expired before the lost runs were taken up."""
     wait_for(lambda: lost.rest.client.get(f"/tasks/{lost.expired}/").status_code == 404)
     assert lost.rest.get(lost.kept)["status"] == "succeeded"
     assert lost.stack.processes["rescuer"].output.count("cannot be deleted") == 1
@@ -86,7 +86,7 @@ async def test_a_zombie_changes_nothing_and_its_tasks_stop(lost):
         assert stack.worker_of(uuid, attempt=2) == "rescuer"
     wait_for(lambda: len(stack.executions(isolated)) == 2, EXPIRED)
     gate = lost.gates["frozen"]
-    gate.touch()  # for the second attempts: the zombie, which is stopped, does not see it
+    gate.touch()  # for the second attempts: the frozen zombie does not see it
     ended = {uuid: rest.ended(uuid) for uuid in (loop, hold, async_hold)}
     assert {run["status"] for run in ended.values()} == {"succeeded"}
     assert {run["outputs"]["attempt"] for run in ended.values()} == {2}
@@ -101,9 +101,9 @@ async def test_a_zombie_changes_nothing_and_its_tasks_stop(lost):
     ended[isolated] = rest.get(isolated)
     assert ended[isolated]["outputs"] == {"attempt": 2}
     check(follower, ended[isolated])
-    gate.touch()  # the deaf one goes on to its next progress call, and no further
+    gate.touch()  # `hold` goes on to its next progress call, and no further
     wait_for(lambda: [line["attempt"] for line in stack.executions(hold, "let go")] == [2, 1])
-    stack.stop("frozen")  # whatever it wanted to write, it has tried to when it has ended
+    stack.stop("frozen")  # when it has ended, it has tried all its writes
     for uuid, run in ended.items():
         assert rest.get(uuid) == run
         assert [line["attempt"] for line in stack.executions(uuid, "ended")] == [2]
@@ -118,7 +118,7 @@ async def test_a_process_ends_with_its_killed_worker_whatever_it_does(lost):
 
 
 def test_a_worker_that_wakes_up_takes_its_own_lost_runs_up_again(lost):
-    """They are free, and nobody but the zombie is there to take them: two attempts of a run in one process."""
+    """The zombie is the only worker that can take them: two attempts of a run are in one process."""
     stack, rest = lost.stack, lost.rest
     for uuid in lost.alone.values():
         rest.until(uuid, lambda run: run["status"] == "pending", EXPIRED)
@@ -168,14 +168,14 @@ def test_the_second_attempt_in_a_process_that_was_frozen_keeps_its_lease(stack, 
         stack.worker_of(uuid)
     rest.until(uuids["hold"], lambda run: run["messages"] == ["held 1"])
     stack.pause("one")
-    stack.start_worker("--queue", "another", name="sweeper")  # frees runs of all queues, takes none of this one
+    stack.start_worker("--queue", "another", name="sweeper")  # takes back runs of all queues, executes none of this one
     for uuid in uuids.values():
         rest.until(uuid, lambda run: run["status"] == "pending", EXPIRED)
     stack.resume("one")
     for uuid in uuids.values():
         stack.worker_of(uuid, attempt=2)
     wait_for(lambda: stack.executions(uuids["async_hold"], "cancelled"))
-    time.sleep(12)  # the fault, still: longer than a lease, so that it matters which attempt's is renewed
+    time.sleep(12)  # longer than a lease, so that it matters whose lease is renewed
     gate.touch()
     check_taken_up_again(stack, rest, uuids.values())
     assert rest.get(uuids["hold"])["messages"] == ["held 1", "held 2", "let go 2"]
@@ -183,7 +183,7 @@ def test_the_second_attempt_in_a_process_that_was_frozen_keeps_its_lease(stack, 
 
 
 async def test_a_worker_told_to_end_hands_back_what_is_beyond_its_grace(stack, rest, gate):
-    """They are free at once, and not after the lease. A thread that hears nothing ends with its process."""
+    """They are free at once, and not after the lease. A thread that never checks ends with its process."""
     for name in stack.workers:
         stack.kill(name)
     stack.start_worker("--grace", "0.1", name="one")
@@ -217,8 +217,8 @@ def test_a_worker_of_an_older_deploy_leaves_a_new_task_to_others(stack, rest, ga
     gate.touch()
     uuid = rest.start("new", gate=str(gate))
     seen = rest.start("hold", gate=str(gate))
-    assert rest.ended(seen)["status"] == "succeeded"  # it works, and it has looked at the new task first
+    assert rest.ended(seen)["status"] == "succeeded"  # it works, and it saw the new task first
     assert rest.get(uuid)["status"] == "pending"
     stack.start("one")
-    run = rest.ended(uuid)  # the old one has set it aside
+    run = rest.ended(uuid)  # the old worker has set it aside
     assert (run["status"], run["attempt"]) == ("succeeded", 1)

@@ -1,4 +1,4 @@
-"""The test project's addresses, and what the storm needs of a site beside: to come and go as a user, and its page."""
+"""The test project's addresses, and views for the storm: login, logout, a slow cancel, and a page."""
 
 import time
 from pathlib import Path
@@ -21,7 +21,7 @@ BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 @csrf_exempt
 def enter(request, name, staff=False):
-    """Log the user of that name in; there is one afterwards."""
+    """Log in as the user of that name, who is created if necessary."""
     user, _ = User.objects.get_or_create(username=name, is_staff=staff)
     login(request, user, BACKEND)
     return HttpResponse()
@@ -29,14 +29,14 @@ def enter(request, name, staff=False):
 
 @csrf_exempt
 def leave(request):
-    """Log out: the session is flushed."""
+    """Log out, which flushes the session."""
     logout(request)
     return HttpResponse()
 
 
 @csrf_exempt
 def cancel_slowly(request, uuid, seconds):
-    """Cancel a run, and commit that after so many seconds, or when the gate that the request names opens."""
+    """Cancel a run, and commit after so many seconds, or as soon as the gate of the request exists."""
     gate = request.GET.get("gate")
     until = time.monotonic() + seconds
     with transaction.atomic():

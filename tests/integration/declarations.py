@@ -16,18 +16,18 @@ class First(Task):
 
 
 class Optional(First):
-    """Has one more, with a default."""
+    """Has one more input, with a default."""
 
     inputs = {"a": IntParameter(), "b": IntParameter(default=5)}
 
 
 class Required(First):
-    """Has one more, that is needed."""
+    """Has one more input, which is required."""
 
     inputs = {"a": IntParameter(), "c": IntParameter()}
 
 
 class Wider(First):
-    """Takes more values."""
+    """Accepts more values."""
 
     inputs = {"a": StringParameter()}

@@ -1,4 +1,4 @@
-"""The test project with the channel layer of the test's choice."""
+"""The test project with the channel layer that a test chooses."""
 
 import json
 import os

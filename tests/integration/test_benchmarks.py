@@ -1,4 +1,4 @@
-"""The benchmarks at a small size: they fail on a wrong result, never on a slow one."""
+"""The benchmarks at a small size: they fail if a result is wrong, never if it is slow."""
 
 import math
 from pathlib import Path
@@ -17,7 +17,7 @@ from benchmarks.stacks import OURS, PEERS
 
 
 class WrongPage(Page):
-    """Adds wrongly."""
+    """Returns a wrong sum."""
 
     async def run(self, task, **inputs):
         return sum(inputs["numbers"]) + 1
@@ -27,7 +27,7 @@ class WrongPage(Page):
 
 
 class FailingPage(WrongPage):
-    """Fails at everything."""
+    """Fails at every measure."""
 
     async def run(self, task, **inputs):
         raise Failed("as ever")
@@ -45,9 +45,9 @@ def test_every_figure_of_ours_is_measured_and_every_run_and_event_arrives(databa
 
 
 async def test_a_wrong_result_is_an_error_and_no_figure():
-    with pytest.raises(RuntimeError, match="went wrong"):
+    with pytest.raises(RuntimeError, match="is wrong"):
         await measures.run(WrongPage, 0, runs=1, seconds=1, pause=0)
-    with pytest.raises(RuntimeError, match="went wrong"):
+    with pytest.raises(RuntimeError, match="is wrong"):
         await measures.burst(WrongPage, 0, runs=2, at_once=1, seconds=1)
 
 
@@ -102,10 +102,10 @@ def test_what_a_soak_reports_becomes_a_table_with_a_column_for_each_storm():
 # Beside the code before
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="there is no code before: this is no git repository")
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is not a git repository: there is no earlier code")
 def test_the_code_before_is_measured_with_its_own_package_and_the_project_that_is_here(tmp_path):
     stack = before.stack_of("HEAD")
-    as_daphne = "import sys; sys.path.insert(0, '.'); "  # which looks first in the folder where it is started
+    as_daphne = "import sys; sys.path.insert(0, '.'); "  # it imports first from the folder where it is started
     imported = f"{as_daphne}import taskapi, benchmarks; print(taskapi.__file__, benchmarks.__file__)"
     servers = [Servers(each, {}, tmp_path) for each in (OURS, stack)]
     (ours, project), (earlier, the_same) = (map(Path, one._run("-c", imported).split()) for one in servers)
@@ -115,7 +115,7 @@ def test_the_code_before_is_measured_with_its_own_package_and_the_project_that_i
 
 
 def _measured(here, earlier):
-    """Results of one measure with two figures, the same number of rounds on both."""
+    """Results of one measure with two figures, with as many rounds on both."""
     return {
         name: {"poll": [{"p50": value, "rate": 1 / value} for value in values]}
         for name, values in (("ours", here), ("before", earlier))
@@ -123,7 +123,7 @@ def _measured(here, earlier):
 
 
 def test_figures_are_compared_round_by_round_and_what_is_worse_is_said():
-    slow, fast = [0.2, 2.2, 0.2], [0.1, 1.0, 0.1]  # on a machine that was slow for a while
+    slow, fast = [0.2, 2.2, 0.2], [0.1, 1.0, 0.1]  # the machine was slow for a while
     p50, rate = (figure for figure in FIGURES if figure.measure == "poll")
     assert before.ratios(p50, _measured(slow, fast)) == pytest.approx([2, 2.2, 2])
     assert before.worse_by(rate, _measured(slow, fast)) == pytest.approx([2, 2.2, 2])

@@ -1,4 +1,4 @@
-"""`python -m demo` as whoever types it sees it: what it says, and what is left when it has ended."""
+"""`python -m demo` as its user sees it: what it prints, and what is left after its end."""
 
 import os
 import signal
@@ -62,7 +62,7 @@ with demo.listen() as listener:
 
 
 def test_a_page_that_takes_its_time_is_waited_for(tmp_path):
-    """As after a restart with open tabs, whose requests are answered first."""
+    """The pages are slow, as after a restart with open tabs, whose requests are answered first."""
     subprocess.run([sys.executable, "-c", SLOW_PAGE, str(tmp_path)], cwd=ROOT, timeout=60, check=True)
 
 
@@ -117,7 +117,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
 
 
 def test_a_valkey_that_does_not_start_is_told_with_a_remedy(tmp_path):
-    (tmp_path / "valkey").touch()  # where its folder would be
+    (tmp_path / "valkey").touch()  # a file where its folder would be
     said = refused("--port=0", f"--data={tmp_path}")
     assert "“valkey” ended by itself (exit code 1), so the demo stops." in said
     assert "python -m demo --redis redis://" in said

@@ -1,4 +1,4 @@
-"""The layouts of docs/scaling.md: queue and events on servers of their own, events on several, and Sentinel."""
+"""The layouts of docs/scaling.md: queue and events on different servers, events on several, and Sentinel."""
 
 import json
 from collections import defaultdict
@@ -19,12 +19,12 @@ from tests.support.waiting import wait_for
 
 PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
 CORE = "channels_redis.core.RedisChannelLayer"
-RUNS = 30  # whose groups, by the hash of their names, are not all on one of two servers
-SERVICE = "mine"  # what the Sentinels call the master and its replica
+RUNS = 30  # so many that the hashes of their groups put some on each of two servers
+SERVICE = "mine"  # the Sentinels' name of the master and its replica
 
 
 class SeveralRedis(Stack):
-    """A stack with variables of the test's choice."""
+    """A stack with environment variables that a test chooses."""
 
     extra: dict[str, str] = {}
 
@@ -41,12 +41,12 @@ def second() -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def several(databases: Databases, tmp_path: Path) -> SeveralRedis:
-    """Not started yet."""
+    """A stack that is not started yet."""
     return SeveralRedis(databases.new("sqlite"), tmp_path)
 
 
 def calls(server: ValkeyServer, command: str) -> int:
-    """How often the server was given that command."""
+    """How often the server got that command."""
     with redis.Redis.from_url(server.connection_url) as client:
         return client.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"]
 
@@ -65,7 +65,7 @@ async def run_follow_and_cancel(stack: Stack, gate: Gate) -> None:
         uuid = (await socket.receive_until("message"))[-1]["uuid"]
         await socket.send(type="cancel", ref="stop", uuid=uuid)
         assert (await socket.receive_until("finished"))[-1]["status"] == "cancelled"
-    gate.open()  # for the thread that its task has left behind
+    gate.open()  # for the thread that its task left behind
 
 
 @pytest.mark.parametrize("backend", [PUBSUB, CORE])
@@ -81,13 +81,13 @@ async def test_the_events_may_have_a_server_of_their_own(several, second, gate, 
 
 @pytest.mark.parametrize("backend", [PUBSUB, CORE])
 async def test_the_events_may_be_spread_over_several_servers(several, second, gate, backend):
-    with several.valkey:  # it knows its address once it was started
+    with several.valkey:  # it has an address once it was started
         hosts = [several.valkey.connection_url, second.connection_url]
     several.extra = {"TEST_CHANNEL_LAYER": json.dumps({"BACKEND": backend, "CONFIG": {"hosts": hosts}})}
     with several:
         await run_follow_and_cancel(several, gate)
-        changed = "subscribe" if backend == PUBSUB else "zrem"  # of a run's group, on the server that has the group
-        others = 3  # that are of no run: the channels of both processes, and the workers' group
+        changed = "subscribe" if backend == PUBSUB else "zrem"  # for the group of a run, on the server that has it
+        others = 3  # of no run: the channels of both processes, and the group of the workers
         assert calls(several.valkey, changed) > others
         assert calls(second, changed) > others
 
@@ -123,7 +123,7 @@ def sentinels(tmp_path: Path) -> Iterator[tuple[list[int], ValkeyServer, ValkeyS
 
 
 def knows_all(port: int) -> bool:
-    """Whether the Sentinel knows the replica and the other Sentinels, so that they can agree on another master."""
+    """Whether the Sentinel knows the replica and the other Sentinels: then they can agree on a new master."""
     try:
         with redis.Redis(port=port) as client:
             state = client.sentinel_master(SERVICE)
@@ -132,7 +132,7 @@ def knows_all(port: int) -> bool:
     return (state["num-slaves"], state["num-other-sentinels"]) == (1, 2) and not state["is_sdown"]
 
 
-@pytest.mark.timeout(180)  # a master that is gone is noticed, and another one chosen
+@pytest.mark.timeout(180)  # seconds: Sentinels notice the lost master, and choose another
 async def test_runs_go_on_with_the_master_that_the_sentinels_choose(several, sentinels, gate):
     ports, master, replica = sentinels
     hosts = ",".join(f"127.0.0.1:{port}" for port in ports)

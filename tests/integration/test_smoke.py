@@ -1,4 +1,4 @@
-"""The main job from outside, through every process that takes part in it."""
+"""The main use from outside, through every process that takes part."""
 
 from tests.support.waiting import wait_for
 

@@ -1,4 +1,4 @@
-"""The test project at one moment or another of its history: TEST_VERSION names the declaration that it has."""
+"""The test project in one of its versions: TEST_VERSION names the declaration of its task."""
 
 import os
 

@@ -1,1 +1,1 @@
-"""Every example of the 1.x documentation: `taskapi` for `task_api`, and its slips read for what was meant."""
+"""Every example of the 1.x documentation, with `taskapi` for `task_api`, and with its mistakes corrected."""

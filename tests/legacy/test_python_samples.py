@@ -31,7 +31,7 @@ def start(rest: httpx.Client, task: str, **inputs):
 
 
 def run(rest: httpx.Client, task: str, **inputs):
-    """Run it to its end; the representation."""
+    """Run the task; the representation of its finished run."""
     location = start(rest, task, **inputs).headers["Location"]
 
     def ended():

@@ -1,4 +1,4 @@
-"""Tasks that a worker has to outlive: they fork, exit, and leave threads behind. On the queue `aside`."""
+"""Tasks that a worker has to survive: they fork, exit, and leave threads behind. Most use the queue `aside`."""
 
 import asyncio
 import multiprocessing
@@ -15,11 +15,11 @@ from django.contrib.auth.models import User
 from taskapi.params import IntParameter, ListParameter, StringParameter
 from taskapi.tasks import Task
 
-LONG = 600  # seconds: nobody waits for it
+LONG = 600  # seconds: longer than any test
 
 
 class Fork(Task):
-    """Have children, as Python offers them; say their process ids."""
+    """Start child processes in one of Python's ways, and return their process ids."""
 
     name = "fork"
     queue = "aside"
@@ -27,7 +27,7 @@ class Fork(Task):
     outputs = {"pids": ListParameter(IntParameter())}
 
     def run(self, how):
-        User.objects.count()  # so that there is a connection for the child to inherit
+        User.objects.count()  # opens a connection, which the child inherits
         pids = getattr(self, how)()
         User.objects.count()
         return pids
@@ -71,7 +71,7 @@ class Fork(Task):
     def by_hand(self):
         pid = os.fork()
         if pid == 0:
-            return []  # as nobody should, and somebody does
+            return []  # a child that returns into the worker's code: wrong, but it happens
         assert os.waitpid(pid, 0)[1] == 0
         return [pid]
 
@@ -93,13 +93,13 @@ def context():
 
 
 def count_users(n):
-    """Work with a connection of the child's own."""
+    """Use a connection of the child's own."""
     User.objects.count()
     return os.getpid()
 
 
 class Exit(Task):
-    """End the process, as somebody might think."""
+    """Call `sys.exit` in one of several places, as if it would end only the task."""
 
     name = "exit"
     queue = "aside"
@@ -124,7 +124,7 @@ async def leave(error=None):
 
 
 class LeavesThreads(Task):
-    """Be timed out, and leave threads that go on."""
+    """Time out, and leave threads that go on."""
 
     name = "leaves_threads"
     queue = "aside"
@@ -151,7 +151,7 @@ class DefaultLeavesThreads(LeavesThreads):
 
 
 async def deaf():
-    """Go on, whoever cancels it."""
+    """Ignore every cancellation."""
     while True:
         try:
             await asyncio.sleep(LONG)

@@ -1,4 +1,4 @@
-"""Tasks with a process of their own. What a test has to know of that process, the task leaves in a file."""
+"""Tasks with a process of their own. Some write its process id to a file, for the test."""
 
 import asyncio
 import atexit
@@ -15,7 +15,7 @@ from taskapi.tasks import Task
 
 
 class Alone(Task):
-    """Say how far it is, and which process this is."""
+    """Make progress, and return the process id."""
 
     name = "alone"
     inputs = {"n": IntParameter(default=3)}
@@ -39,7 +39,7 @@ class AsyncAlone(Alone):
 
 
 class Whereabouts(Task):
-    """Say which process this is, whichever it is."""
+    """Return the process id, without a process of its own."""
 
     name = "whereabouts"
     outputs = {"pid": IntParameter()}
@@ -49,7 +49,7 @@ class Whereabouts(Task):
 
 
 class AloneForUser(Alone):
-    """Say for whom it runs."""
+    """Return the name of the run's user."""
 
     name = "alone_for_user"
     inputs = {}
@@ -87,7 +87,7 @@ class AloneFails(Alone):
 
 
 class LateParameter(IntParameter):
-    """Takes longer to convert than the task may take."""
+    """Converts more slowly than the task's timeout."""
 
     def to_python(self, value):
         time.sleep(1)
@@ -95,7 +95,7 @@ class LateParameter(IntParameter):
 
 
 class AloneLate(Alone):
-    """Be quick, after a process and inputs that were not."""
+    """Return at once, after a slow start of the process and slow inputs."""
 
     name = "alone_late"
     inputs = {"n": LateParameter()}
@@ -115,7 +115,7 @@ class AsyncAloneLate(AloneLate):
 
 
 class AloneLingers(Alone):
-    """Leave a process that does not end."""
+    """Return, and leave a process that does not end."""
 
     name = "alone_lingers"
 
@@ -125,7 +125,7 @@ class AloneLingers(Alone):
 
 
 class AlonePatient(Alone):
-    """Go on until it is told to stop, and clean up; leave its process id in a file meanwhile."""
+    """Work until it is interrupted, then clean up. Its process id is in a file."""
 
     name = "alone_patient"
     inputs = {"pid_file": StringParameter()}
@@ -156,7 +156,7 @@ class AsyncAlonePatient(AlonePatient):
 
 
 class Stuck(AlonePatient):
-    """Hold the interpreter for ever: no other thread of the process runs any more, and no signal is handled."""
+    """Hold the interpreter for ever: no other thread runs, and no signal is handled."""
 
     name = "stuck"
 
@@ -172,7 +172,7 @@ class StuckForAWhile(Stuck):
 
 
 def leave_pid(path, *more):
-    """Write the process ids at once: whoever sees the file sees all of them."""
+    """Write the process ids in one step: a reader of the file sees all of them."""
     written = Path(f"{path}.new")
     written.write_text(" ".join(map(str, (os.getpid(), *more))))
     written.rename(path)

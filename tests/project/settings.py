@@ -1,7 +1,7 @@
-"""A small project around taskapi, as a user would have one: the unit tests' and the servers' settings.
+"""A small project around taskapi: the settings of the unit tests, and of the servers of integration tests.
 
-The servers of an integration test get their database and their Redis by TEST_DATABASE and TEST_REDIS_URL. Those
-names are the tests' own, so that a REDIS_URL in a developer's environment is never written to by a test.
+TEST_DATABASE and TEST_REDIS_URL name the database and the Redis of these servers. The names are not the usual ones, so
+that no test writes to the REDIS_URL of a developer's environment.
 """
 
 import json
@@ -13,7 +13,7 @@ ALLOWED_HOSTS = ["testserver", "127.0.0.1"]
 ROOT_URLCONF = "tests.project.urls"
 ASGI_APPLICATION = "tests.project.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # slow ones protect nobody here
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # slow hashers would only cost time here
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -55,7 +55,7 @@ TEMPLATES = [
     }
 ]
 
-# SQLite as the docs recommend it: readers do not wait for the writer, and writers wait for one another.
+# SQLite as docs recommend it: readers do not wait for the writer, and writers wait for each other.
 SQLITE_OPTIONS = {
     "timeout": 20,
     "transaction_mode": "IMMEDIATE",
@@ -69,9 +69,9 @@ DATABASES = {
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = SQLITE_OPTIONS
 
-# Nothing listens on port 1: a test that reaches for Redis without a fixture that gives it one fails at once.
+# Nothing listens on port 1: a test that uses Redis without a fixture for it fails at once.
 TASK_API_REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:1/0")
-TASK_API_REDIS_PREFIX = os.environ.get("TEST_REDIS_PREFIX")  # None: as if it were not set
+TASK_API_REDIS_PREFIX = os.environ.get("TEST_REDIS_PREFIX")  # None: not set
 TASK_API_BACKGROUND_TASKS = [
     "tests.project.tasks.Sum",
     "tests.project.tasks.AsyncSum",

@@ -1,4 +1,4 @@
-"""The tasks that the integration tests run: each shows one thing that a task can do."""
+"""The tasks of the integration tests: each shows one thing that a task can do."""
 
 import asyncio
 from pathlib import Path
@@ -30,7 +30,7 @@ class AsyncSum(Sum):
 
 
 class Count(Task):
-    """Count to `n`, as fast as it goes."""
+    """Count to `n` as fast as possible."""
 
     name = "count"
     inputs = {"n": IntParameter()}
@@ -55,7 +55,7 @@ class AsyncCount(Count):
 
 
 class Say(Task):
-    """Say the numbers up to `n`."""
+    """Add the numbers up to `n` as messages."""
 
     name = "say"
     inputs = {"n": IntParameter()}
@@ -87,7 +87,7 @@ class AsyncHold(Hold):
 
 
 class Refuse(Task):
-    """Fail with a sentence for the caller."""
+    """Fail with a message for the caller."""
 
     name = "refuse"
     inputs = {"message": StringParameter()}
@@ -97,7 +97,7 @@ class Refuse(Task):
 
 
 class Crash(Task):
-    """Fail with an exception whose text is nobody's business."""
+    """Fail with an exception whose text is secret."""
 
     name = "crash"
 
@@ -105,7 +105,7 @@ class Crash(Task):
         raise RuntimeError("the password is swordfish")
 
 
-# On a queue that the stack's own worker does not look at: for tests that start workers of their own.
+# On a queue that the stack's worker does not serve: for tests that start their own workers.
 
 
 class AsideHold(Hold):
@@ -129,7 +129,7 @@ class AsideQuick(Task):
 
 
 class AsidePatient(Task):
-    """Work until told to stop; the second attempt has nothing left to do."""
+    """Work until it is interrupted; the second attempt returns at once."""
 
     name = "aside_patient"
     queue = "aside"
@@ -146,7 +146,7 @@ class AsidePatient(Task):
 
 
 class AddUser(Task):
-    """Add a user unless there is one, and count them all."""
+    """Add the user if it does not exist, and count all users."""
 
     name = "add_user"
     inputs = {"name": StringParameter()}
@@ -167,7 +167,7 @@ class AsyncAddUser(AddUser):
 
 
 class Rollback(Task):
-    """Add a user, and think better of it."""
+    """Add a user, and roll back."""
 
     name = "rollback"
     inputs = {"name": StringParameter()}
@@ -182,7 +182,7 @@ class Rollback(Task):
 
 
 class WhoAmI(Task):
-    """Say for whom it runs."""
+    """Return the name of the run's user."""
 
     name = "who_am_i"
     outputs = {"user": StringParameter(required=False)}

@@ -1,4 +1,4 @@
-"""A queue that is a list, for tests of what is queued and when."""
+"""Backends without a server: a queue that is a list, and one that always fails."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -15,7 +15,7 @@ class Job(NamedTuple):
 
 
 class ListBackend(Backend):
-    """Nobody works on it: what was queued stays in `jobs`."""
+    """Keeps what was queued in `jobs`; no worker takes it."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
@@ -29,7 +29,7 @@ class ListBackend(Backend):
 
 
 class AwayBackend(Backend):
-    """Nothing can be queued."""
+    """Fails whenever a run is queued."""
 
     def enqueue(self, uuid: UUID, *, queue: str, run_at: datetime | None = None) -> None:
-        raise ConnectionError("nobody there")
+        raise ConnectionError("no connection")

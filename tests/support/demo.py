@@ -10,12 +10,12 @@ from typing import Self
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-START_LIMIT = 40.0  # seconds until it serves; a machine with other things to do takes ten
-STOP_LIMIT = 30.0  # seconds until the last process is gone; its own limit for each is 12
+START_LIMIT = 40.0  # seconds until it serves; a busy machine takes ten
+STOP_LIMIT = 30.0  # seconds until the last process has ended; the demo's own limit is 12 for each
 
 
 class Demo:
-    """The demo on a port of the system's choice, with a folder of its own."""
+    """The demo, on a port that the system chooses, with its own folder."""
 
     def __init__(self, directory: Path, *arguments: str) -> None:
         self.directory = directory
@@ -31,7 +31,7 @@ class Demo:
             self.stop()
 
     def start(self) -> None:
-        """Start it, and wait until it says where."""
+        """Start the demo, and wait until it prints its address."""
         self.spawn()
         self.url: str = wait_for(self.announced_url, START_LIMIT)
 
@@ -47,22 +47,22 @@ class Demo:
         return found and found[0]
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
-        """Signal it, and return how it ended."""
+        """Signal the demo, and return its exit code."""
         self.process.send_signal(number)
         return self.wait()
 
     def wait(self) -> int:
-        """Wait until it has ended, and return how."""
+        """Wait until the demo has ended, and return its exit code."""
         return self.process.wait(STOP_LIMIT)
 
     @property
     def text(self) -> str:
-        """All that it has said."""
+        """Everything that the demo has printed."""
         return self.output.read_text()
 
 
 def refused(*arguments: str) -> str:
-    """Run the demo with arguments that it cannot start with, and return what it says; its exit code has to be 1."""
+    """Run the demo with arguments that it refuses, and return what it prints; its exit code has to be 1."""
     result = subprocess.run(
         [sys.executable, "-m", "demo", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=40, check=False
     )
@@ -72,7 +72,7 @@ def refused(*arguments: str) -> str:
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """The command lines of the processes that a process started, and those of theirs, by process id."""
+    """The command lines of all descendants of a process, by process id."""
     children: dict[int, list[int]] = {}
     commands = {}
     listing = subprocess.run(["ps", "-Awwo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)  # noqa: S607

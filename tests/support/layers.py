@@ -1,4 +1,4 @@
-"""Channel layers that fail as real ones do, on top of Channels' own layer in memory."""
+"""Channel layers that fail as real ones do, based on the in-memory layer of Channels."""
 
 import asyncio
 import random
@@ -13,7 +13,7 @@ class LossyLayer(InMemoryChannelLayer):
     def __init__(self, loss: float = 0.0, late: float = 0.0, seed: int = 0, **options: Any) -> None:
         super().__init__(**options)
         self.loss, self.late = loss, late
-        self.random = random.Random(seed)  # noqa: S311 - a test has to fail the same way twice
+        self.random = random.Random(seed)  # noqa: S311 - seeded, so that a failure can be repeated
         self.held_up: list[tuple[str, dict[str, Any]]] = []
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
@@ -28,7 +28,7 @@ class LossyLayer(InMemoryChannelLayer):
 
 
 class SlowLayer(InMemoryChannelLayer):
-    """Takes its time, as a layer over a network does."""
+    """Takes a moment for each change of a group, as a layer over a network does."""
 
     async def group_add(self, group: str, channel: str) -> None:
         await asyncio.sleep(0.001)
@@ -40,7 +40,7 @@ class SlowLayer(InMemoryChannelLayer):
 
 
 class AwayLayer(InMemoryChannelLayer):
-    """Refuses everything, and breaks what waits in it, while `away` is set."""
+    """Raises on every call while `away` is set, also from a `receive` that waits."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -55,24 +55,24 @@ class AwayLayer(InMemoryChannelLayer):
         self.away = False
         self._breaking = asyncio.Event()
 
-    def _there(self) -> None:
+    def _check(self) -> None:
         if self.away:
             raise ConnectionError("the layer is away")
 
     async def new_channel(self, prefix: str = "specific.") -> str:
-        self._there()
+        self._check()
         return await super().new_channel(prefix)
 
     async def group_add(self, group: str, channel: str) -> None:
-        self._there()
+        self._check()
         await super().group_add(group, channel)
 
     async def group_discard(self, group: str, channel: str) -> None:
-        self._there()
+        self._check()
         await super().group_discard(group, channel)
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        self._there()
+        self._check()
         await super().group_send(group, message)
 
     async def receive(self, channel: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class AwayLayer(InMemoryChannelLayer):
         breaking = asyncio.ensure_future(self._breaking.wait())
         try:
             await asyncio.wait({receiving, breaking}, return_when=asyncio.FIRST_COMPLETED)
-            self._there()
+            self._check()
             return await receiving
         finally:
             receiving.cancel()

@@ -1,18 +1,18 @@
-"""Processes that a test knows by their ids alone."""
+"""Processes of which a test knows only the id."""
 
 from contextlib import suppress
 from pathlib import Path
 
 
 def is_there(pid: int) -> bool:
-    """Whether the process runs, or could: a zombie has ended."""
+    """Whether the process has not ended; a zombie has."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return state(pid) != "Z"
     return False
 
 
 def zombies_of(parent: int) -> list[int]:
-    """The processes that have ended and that their parent has not asked about."""
+    """The children that have ended and whose exit code the parent has not read."""
     return [pid for pid in children_of(parent) if state(pid) == "Z"]
 
 

@@ -1,4 +1,4 @@
-"""A name that leads to one server, and later to another: a TCP port whose new connections go elsewhere."""
+"""A TCP port that leads to one server, and later to another: as a name after a failover."""
 
 import socket
 import threading
@@ -9,7 +9,7 @@ CHUNK = 65536
 
 
 class Relay:
-    """Passes on what comes and goes. `lead_to` is for the connections that are made from then on; the others stay."""
+    """Passes connections on to a server. `lead_to` changes the server of new connections; the old ones stay."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -41,7 +41,7 @@ class Relay:
 
 
 def pass_on(source: socket.socket, sink: socket.socket) -> None:
-    """Until one of the two ends; then both do."""
+    """Pass everything on until one of the two ends; then end both."""
     with suppress(OSError):
         while data := source.recv(CHUNK):
             sink.sendall(data)

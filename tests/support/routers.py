@@ -1,10 +1,10 @@
-"""Database routers, as projects have them."""
+"""Database routers like those of projects."""
 
 from typing import Any
 
 
 class To:
-    """All models are in the database of that alias."""
+    """Puts all models into the database with that alias."""
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
@@ -16,7 +16,7 @@ class To:
 
 
 class Replica(To):
-    """What is written to one database is read from another, which may lag behind."""
+    """Writes to one database and reads from another, which may lag behind."""
 
     def __init__(self, alias: str, primary: str) -> None:
         super().__init__(alias)

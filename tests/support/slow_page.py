@@ -1,11 +1,11 @@
-"""A web server on an open socket that takes its time for each answer: `python -m tests.support.slow_page --fd=N …`."""
+"""A web server on an open socket that is slow to answer: `python -m tests.support.slow_page --fd=N …`."""
 
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import socket
 
-TAKES = 0.5  # seconds: a page that is rendered for the first time, behind those of others
+TAKES = 0.5  # seconds for each answer: as a page that is rendered for the first time, behind others
 
 
 class Page(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""A WebSocket client that speaks JSON, and never waits without a limit."""
+"""A WebSocket client for JSON frames, with a limit for each wait."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ class Socket:
             return json.loads(await self.connection.recv())
 
     async def receive_until(self, kind: str) -> list[dict[str, Any]]:
-        """The frames up to the first of that type, which is the last of them."""
+        """The frames up to the first one of that type, which is included."""
         frames = [await self.receive()]
         while frames[-1]["type"] != kind:
             frames.append(await self.receive())

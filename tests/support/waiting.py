@@ -1,4 +1,4 @@
-"""Waiting for a state, with a limit: what tests do in place of sleeping."""
+"""Wait for a state, with a limit: tests do this instead of sleeping."""
 
 import asyncio
 import time
@@ -7,12 +7,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-LIMIT = 20.0  # seconds; a machine that is busy with other things gets there all the same
+LIMIT = 20.0  # seconds; enough for a busy machine
 INTERVAL = 0.01  # seconds between two looks
 
 
 def wait_for(look: Callable[[], T | None], limit: float = LIMIT) -> T:
-    """Call `look` until what it returns is true, and return that; fail after `limit` seconds."""
+    """Call `look` until its result is true, and return the result; fail after `limit` seconds."""
     deadline = time.monotonic() + limit
     while not (found := look()):
         if time.monotonic() > deadline:
@@ -22,7 +22,7 @@ def wait_for(look: Callable[[], T | None], limit: float = LIMIT) -> T:
 
 
 async def until(look: Callable[[], T | None], limit: float = LIMIT) -> T:
-    """As `wait_for`, on an event loop."""
+    """The same as `wait_for`, on an event loop."""
     async with asyncio.timeout(limit):
         while not (found := look()):  # noqa: ASYNC110 - it may happen in another process, which sets no Event
             await asyncio.sleep(INTERVAL)

@@ -1,4 +1,4 @@
-"""What unit tests use in place of servers: a queue that is a list, and Channels' own layer in memory."""
+"""What unit tests use instead of servers: a queue that is a list, and the in-memory layer of Channels."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ import pytest
 from taskapi.backends import get_backend
 from tests.support.backends import ListBackend
 
-LARGE = {"capacity": 100_000}  # what is over it would be dropped, in silence
+LARGE = {"capacity": 100_000}  # the layer drops messages beyond it, and does not say so
 
 
 @pytest.fixture
 def queue(settings: Any) -> ListBackend:
-    """The queue of the test, in which jobs stay."""
+    """A queue in which all jobs stay."""
     settings.TASK_API_BACKEND = "tests.support.backends.ListBackend"
     backend = get_backend()
     assert isinstance(backend, ListBackend)
@@ -21,5 +21,5 @@ def queue(settings: Any) -> ListBackend:
 
 @pytest.fixture
 def memory_layer(settings: Any) -> None:
-    """Events travel within this process."""
+    """Send events within this process."""
     settings.CHANNEL_LAYERS = {"taskapi": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": LARGE}}

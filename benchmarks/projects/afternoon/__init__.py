@@ -1,1 +1,1 @@
-"""Channels and stock arq, put together in an afternoon from their documentation: a row a job, a group a job."""
+"""Channels and plain arq, put together in an afternoon from their documentation: a row and a group for each job."""

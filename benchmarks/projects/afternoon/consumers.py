@@ -14,7 +14,7 @@ def redis_settings() -> RedisSettings:
 
 
 class JobConsumer(AsyncJsonWebsocketConsumer):
-    """Starts jobs, and passes on what their groups hear."""
+    """Starts jobs, and passes on the messages of their groups."""
 
     pool: ArqRedis | None = None  # one for the process
 

@@ -1,4 +1,4 @@
-"""From the moment before arq is given the job, after the row is saved, to the first line of the task."""
+"""The time from just before arq gets the job, after the row is saved, to the first line of the task."""
 
 import asyncio
 import time

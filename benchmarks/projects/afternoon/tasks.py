@@ -1,4 +1,4 @@
-"""Tasks are plain functions, so that they can use the ORM; the first argument is what they report to."""
+"""Tasks are plain functions, so that they can use the ORM; they report to their first argument."""
 
 from benchmarks.projects import pacing, stamps
 
@@ -8,12 +8,12 @@ def add(report, numbers):
 
 
 def pace(report, calls):
-    """Count to `calls` by single calls, and say how long the loop took."""
+    """Count to `calls` by single calls, and return how long the loop took."""
     return pacing.seconds_for(calls, report.progress)
 
 
 def tell(report, gate, seconds, progress, messages):
-    """Make progress at a steady pace; it has no messages."""
+    """Make progress at a steady pace; this stack has no messages."""
     opened = pacing.opened(gate)
     for _ in pacing.ticks(seconds, progress):
         report.progress(pacing.since(opened))

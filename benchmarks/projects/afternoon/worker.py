@@ -20,7 +20,7 @@ async def tell(job, **data):
 
 
 class Report:
-    """What a task reports to: the row, and whoever follows it."""
+    """Where a task reports to: the row, and the group of its followers."""
 
     def __init__(self, job):
         self.job = job

@@ -1,4 +1,4 @@
-"""From the moment before Celery is given the task to its first line."""
+"""The time from just before Celery gets the task to its first line."""
 
 import time
 

@@ -1,4 +1,4 @@
-import celery_progress.websockets.tasks  # noqa: F401 - tells followers of a task's end, as its example project does
+import celery_progress.websockets.tasks  # noqa: F401 - it tells followers the end of a task
 from celery import shared_task
 from celery_progress.websockets.backend import WebSocketProgressRecorder
 
@@ -12,14 +12,14 @@ def sum_(numbers):
 
 @shared_task(bind=True)
 def pace(self, calls):
-    """Count to `calls` by single calls, and say how long the loop took."""
+    """Count to `calls` by single calls, and return how long the loop took."""
     recorder = WebSocketProgressRecorder(self)
     return pacing.seconds_for(calls, lambda number: recorder.set_progress(number, calls))
 
 
 @shared_task(bind=True)
 def tell(self, gate, seconds, progress, messages):
-    """Make progress at a steady pace; it has no messages."""
+    """Make progress at a steady pace; this stack has no messages."""
     recorder = WebSocketProgressRecorder(self)
     opened = pacing.opened(gate)
     for _ in pacing.ticks(seconds, progress):

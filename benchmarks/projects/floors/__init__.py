@@ -1,1 +1,1 @@
-"""What no stack on these parts can be faster than: a consumer that echoes, an arq job that does nothing."""
+"""The limits of every stack on these parts: a consumer that echoes, an arq job that does nothing."""

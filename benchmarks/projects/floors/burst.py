@@ -1,4 +1,4 @@
-"""Jobs that do nothing: queued all at once, and counted until the last is done. Prints the figures as JSON."""
+"""Queue many jobs at once that do nothing, wait for the last, and print the figures as JSON."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ async def main(jobs: int) -> None:
     pool = await create_pool(WorkerSettings.redis_settings)
     begun = time.perf_counter()
     await asyncio.gather(*(pool.enqueue_job("nothing") for _ in range(jobs)))
-    while await pool.zcard(default_queue_name):  # noqa: ASYNC110 - a job leaves it when it is done
+    while await pool.zcard(default_queue_name):  # noqa: ASYNC110 - a finished job leaves the queue
         await asyncio.sleep(LOOK)
     print(json.dumps({"rate": jobs / (time.perf_counter() - begun), "ended": 1.0, "runs": jobs}))
 

@@ -1,4 +1,4 @@
-"""A method that stores a number, called in a loop. Prints the figures as JSON."""
+"""Call a method in a loop that stores a number, and print the figures as JSON."""
 
 import json
 import sys

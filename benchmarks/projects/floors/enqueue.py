@@ -1,4 +1,4 @@
-"""From the moment before something is pushed to a list to the moment at which a process that blocks on it has it."""
+"""The time from just before a push to a list until a process that blocks on the list has the item."""
 
 import subprocess
 import sys

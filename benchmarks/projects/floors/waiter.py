@@ -1,4 +1,4 @@
-"""A process that blocks on a list, and leaves a stamp for what it is handed: no worker can begin sooner."""
+"""Block on a list, and leave a stamp for each item: no worker can begin sooner."""
 
 from benchmarks.projects import stamps
 

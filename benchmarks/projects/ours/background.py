@@ -13,7 +13,7 @@ class Sum(Task):
 
 
 class Pace(Task):
-    """Count to `calls` by single calls, and say how long the loop took."""
+    """Count to `calls` by single calls, and return how long the loop took."""
 
     name = "pace"
     inputs = {"calls": IntParameter()}
@@ -35,7 +35,7 @@ class Compute(Task):
 
 
 class Tell(Task):
-    """Make progress and say messages at a steady pace; each says how long after the gate's opening."""
+    """Make progress and add messages at a steady pace; each tells the time since the gate opened."""
 
     name = "tell"
     inputs = {
@@ -56,7 +56,7 @@ class Tell(Task):
 
 
 class Stamp(Task):
-    """Leave the moment at which it began."""
+    """Write the moment of its first line to Redis."""
 
     name = "stamp"
 
@@ -65,7 +65,7 @@ class Stamp(Task):
 
 
 class Say(Task):
-    """Say the numbers up to `count`."""
+    """Add the numbers up to `count` as messages."""
 
     name = "say"
     inputs = {"count": IntParameter()}

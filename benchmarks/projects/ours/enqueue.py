@@ -1,4 +1,4 @@
-"""From the moment before the job is queued, after the commit, to the first line of `run`."""
+"""The time from just before the job is queued, after the commit, to the first line of `run`."""
 
 import time
 
@@ -16,7 +16,7 @@ from benchmarks.projects.ours.background import Stamp  # noqa: E402
 def enqueue() -> float:
     moments = []
     with transaction.atomic():
-        transaction.on_commit(lambda: moments.append(time.time()))  # called before the one that queues
+        transaction.on_commit(lambda: moments.append(time.time()))  # called before the callback that queues
         Stamp.start()
     return moments[0]
 

@@ -1,4 +1,4 @@
-"""Fills the table with that many finished runs: a thousand by the ORM, and the rest as their copies."""
+"""Fill the table with so many finished runs: a thousand by the ORM, the others as copies of them."""
 
 import json
 import sys
@@ -38,7 +38,7 @@ def main(runs: int) -> None:
     columns = [field.column for field in meta.concrete_fields if field.column not in ("id", "uuid")]
     names = ", ".join(f'"{column}"' for column in columns)
     copy = (
-        f'INSERT INTO {meta.db_table} ("uuid", {names}) '  # noqa: S608 - names of columns, and none given
+        f'INSERT INTO {meta.db_table} ("uuid", {names}) '  # noqa: S608 - only names of columns
         f"SELECT {NEW_UUID[connection.vendor]}, {names} FROM {meta.db_table} LIMIT %s"
     )
     with connection.cursor() as cursor:

@@ -14,7 +14,7 @@ class Sum(Task):
 
 
 class Pace(Task):
-    """Count to `calls` by single calls, and say how long the loop took."""
+    """Count to `calls` by single calls, and return how long the loop took."""
 
     name = "pace"
     inputs = {"calls": IntParameter()}
@@ -36,7 +36,7 @@ class Compute(Task):
 
 
 class Stamp(Task):
-    """Leave the moment at which it began."""
+    """Write the moment of its first line to Redis."""
 
     name = "stamp"
 

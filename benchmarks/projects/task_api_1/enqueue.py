@@ -1,4 +1,4 @@
-"""From the moment before Celery is given the task, after the row is saved, to the first line of `run`."""
+"""The time from just before Celery gets the task, after the row is saved, to the first line of `run`."""
 
 import time
 

@@ -1,1 +1,1 @@
-"""A small site: one page that follows runs with the JavaScript client and keeps a record of all that it is told."""
+"""A small site: its page follows runs with the JavaScript client, and records each call of it."""

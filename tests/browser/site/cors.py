@@ -8,7 +8,7 @@ ALLOWED = "Accept, Content-Type, Authorization, X-CSRFToken, Idempotency-Key"
 
 
 def cors(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """For whoever asks below `/cors/`, from any origin."""
+    """Allow requests below `/cors/` from any origin."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if not request.path.startswith("/cors/"):

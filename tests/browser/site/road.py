@@ -1,4 +1,4 @@
-"""The site's URLs, and views to log in and out, to show the CSRF token, and to be asked from another origin."""
+"""The site's URLs, with views for login, logout, the CSRF token, and requests from another origin."""
 
 import re
 
@@ -11,7 +11,7 @@ from tests.browser.site import urls
 
 
 def log_in(request: HttpRequest, name: str) -> HttpResponse:
-    """In a tab of its own, or by fetch."""
+    """Log in, from another tab or by fetch."""
     user, _ = get_user_model().objects.get_or_create(username=name)
     login(request, user, "django.contrib.auth.backends.ModelBackend")
     return HttpResponse(name)
@@ -23,7 +23,7 @@ def log_out(request: HttpRequest) -> HttpResponse:
 
 
 def with_token(request: HttpRequest, place: str) -> HttpResponse:
-    """The page, with the CSRF token where a script can find it, or nowhere."""
+    """The page, with the CSRF token in one of several places, or nowhere."""
     places = {
         "meta": f'<meta name="csrf-token" content="{get_token(request)}">',
         "form": f'<form><input type="hidden" name="csrfmiddlewaretoken" value="{get_token(request)}"></form>',

@@ -1,4 +1,4 @@
-"""The site's settings, with what stands on the road to it: logins, CSRF without a cookie, other origins."""
+"""The site's settings, with logins, CSRF without a readable cookie, and other origins."""
 
 import os
 

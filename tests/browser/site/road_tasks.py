@@ -1,11 +1,11 @@
-"""A task whose inputs, messages and outputs fit into no frame."""
+"""A task whose inputs, messages and outputs are too large for a frame."""
 
 from taskapi.params import IntParameter, StringParameter
 from taskapi.tasks import Task
 
 
 class Large(Task):
-    """Say and return so much."""
+    """Add and return texts of these lengths."""
 
     name = "large"
     inputs = {

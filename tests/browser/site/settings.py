@@ -1,4 +1,4 @@
-"""The tests' project, with the page, and with tasks that last until a test lets them end."""
+"""The tests' project, with the page, and with tasks that run until a test lets them end."""
 
 from tests.project.settings import *  # noqa: F403
 

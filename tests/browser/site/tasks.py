@@ -1,4 +1,4 @@
-"""Tasks that last until a test lets them end, and say much meanwhile."""
+"""Tasks that run until a test lets them end, and add messages meanwhile."""
 
 import asyncio
 import time
@@ -8,11 +8,11 @@ from taskapi.exceptions import TaskError
 from taskapi.params import FloatParameter, IntParameter, StringParameter
 from taskapi.tasks import Task
 
-PATIENCE = 120.0  # seconds after which a task gives its gate up, so that it does not outlive its test by much
+PATIENCE = 120.0  # seconds that a task waits for its gate, so that it does not outlive its test by much
 
 
 class Talk(Task):
-    """Say number after number until the gate, a file, is there."""
+    """Add number after number as a message, until the gate, a file, exists."""
 
     name = "talk"
     inputs = {"gate": StringParameter(), "pause": FloatParameter(default=0.1)}  # seconds between two numbers
@@ -24,7 +24,7 @@ class Talk(Task):
         number = 0
         while not Path(gate).exists():
             if time.monotonic() > deadline:
-                raise TaskError("Nobody opened the gate.")
+                raise TaskError(f"Nobody opened the gate {gate} within {PATIENCE:.0f} s.")
             number += 1
             self.add_message(number)
             self.set_progress(number)
@@ -50,14 +50,14 @@ class AsyncTalk(Talk):
 
 
 class Unserved(Talk):
-    """Wait for ever, on a queue from which no worker takes runs."""
+    """Stay pending: no worker serves its queue."""
 
     name = "unserved"
     queue = "nobody"
 
 
 class Mark(Task):
-    """Add a line to a file: how often it was executed can be seen when no page is left to hear of it."""
+    """Add a line to a file, so that a test can count executions without a page."""
 
     name = "mark"
     inputs = {"file": StringParameter(), "ballast": StringParameter(default="", max_length=1_000_000)}
@@ -68,7 +68,7 @@ class Mark(Task):
 
 
 class Chatter(Task):
-    """Say much at once."""
+    """Add many messages at once."""
 
     name = "chatter"
     inputs = {"count": IntParameter()}

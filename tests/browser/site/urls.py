@@ -1,4 +1,4 @@
-"""The page, the JavaScript client as it is built, and the API."""
+"""The page, the committed build of the JavaScript client, and the API."""
 
 from pathlib import Path
 
@@ -16,6 +16,6 @@ def page(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("", page),
     path("elsewhere", page),
-    path("static/<path:path>", serve, {"insecure": True}),  # a test's server is nobody else's
+    path("static/<path:path>", serve, {"insecure": True}),  # insecure, but only tests use this server
     path("", include("taskapi.urls")),
 ]

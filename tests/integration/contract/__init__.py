@@ -1,1 +1,1 @@
-"""The public contract, checked from outside: by clients that know only what is promised to them."""
+"""The public contract, checked by clients that use only what it promises."""

@@ -1,4 +1,4 @@
-"""The servers that the contract is checked on: a project for everybody, and the same one for members only."""
+"""The servers that the contract is checked on: an open project, and the same one with a login required."""
 
 import sys
 from base64 import b64encode
@@ -20,7 +20,7 @@ def basic(name: str) -> dict[str, str]:
     return {"Authorization": "Basic " + b64encode(f"{name}:{PASSWORD}".encode()).decode()}
 
 
-# By user, the header that says who one is; None for nobody.
+# The header of each user; None: without credentials.
 BASIC: dict[str | None, dict[str, str]] = {name: basic(name) for name in ("ann", "bob", "staff")}
 BASIC[None] = {}
 
@@ -67,7 +67,7 @@ class ContractStack(Stack):
         return f"ws://127.0.0.1:{self.members_port}/tasks/ws/"
 
     def login(self, name: str) -> dict[str, str]:
-        """The cookies of a browser in which that user has logged in, in the one form that has them both."""
+        """The cookies of a browser after that user's login: the session and the CSRF token."""
         with self.client() as browser:
             browser.get("/admin/login/")
             form = {"username": name, "password": PASSWORD, "csrfmiddlewaretoken": browser.cookies["csrftoken"]}

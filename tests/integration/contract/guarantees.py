@@ -1,4 +1,4 @@
-"""What holds for whatever a subscriber receives (section 4 of the contract), checked on a list of frames."""
+"""Checks of the frames that a subscriber received (section 4 of the contract)."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ REPRESENTATION = {
     "attempt", "seq", "cancel_requested", "created", "started", "finished",
 }  # fmt: skip
 
-EVENTS = {  # the fields of each, beside `type`, `uuid`, `attempt` and `seq`
+EVENTS = {  # the fields of each event, beside `type`, `uuid`, `attempt` and `seq`
     "status": {"status"},
     "target": {"target"},
     "progress": {"progress", "target"},
@@ -44,7 +44,7 @@ def _check_seq(run: dict[str, Any], events: list[dict[str, Any]]) -> None:
 
 def _check_messages(run: dict[str, Any], events: list[dict[str, Any]]) -> None:
     indexes = [event["index"] for event in events if event["type"] == "message"]
-    assert indexes == list(range(run["message_count"], events[-1]["task"]["message_count"])), "without a gap"
+    assert indexes == list(range(run["message_count"], events[-1]["task"]["message_count"])), "the indexes have no gap"
 
 
 def _check_progress(run: dict[str, Any], events: list[dict[str, Any]]) -> None:
@@ -55,7 +55,7 @@ def _check_progress(run: dict[str, Any], events: list[dict[str, Any]]) -> None:
 
 
 def _check_end(events: list[dict[str, Any]]) -> None:
-    assert [event["type"] for event in events].index("finished") == len(events) - 1, "one `finished`, the last"
+    assert [event["type"] for event in events].index("finished") == len(events) - 1, "one `finished`, the last event"
     last = events[-1]
     assert set(last["task"]) == REPRESENTATION - {"messages", "inputs"}
     assert last["status"] == last["task"]["status"]

@@ -1,4 +1,4 @@
-"""The same project with a login required, as the 1.x documentation does it."""
+"""The same project with a login required, in the way of the 1.x documentation."""
 
 from tests.integration.contract.settings import *  # noqa: F403
 

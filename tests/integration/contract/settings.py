@@ -1,4 +1,4 @@
-"""The test project with tasks, logins and limits that show each promise of the contract."""
+"""The test project, with tasks, logins and limits for each promise of the contract."""
 
 from tests.project.settings import *  # noqa: F403
 

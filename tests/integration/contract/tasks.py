@@ -1,4 +1,4 @@
-"""Tasks that do what tasks are not meant to do, and the rest of what they are."""
+"""Tasks that misbehave, and tasks for the rest of the contract."""
 
 import asyncio
 import math
@@ -22,7 +22,7 @@ from taskapi.params import (
 )
 from taskapi.tasks import Task
 
-# One of each kind of JSON value, and those that databases and encoders stumble over.
+# One JSON value of each kind, and values that are hard for databases and encoders.
 EVERYTHING = [
     None, True, False, 0, -1, 1.5, 1e300, 2**53, 2**70, "", "text", "null", "\0", "a\0b", "\u2028\u2029", "é€😀",
     "\ud83d", '"\\/', "x" * 100_000, [], {}, [[], {}], {"": None}, {"a\0b": 1, "b": [1, {"c": "\0"}], "a": 2},
@@ -30,7 +30,7 @@ EVERYTHING = [
 
 
 class Unspeakable(Exception):
-    """Not even its text can be had."""
+    """Raises even if its text is asked for."""
 
     def __str__(self):
         raise RuntimeError("no words")
@@ -61,7 +61,7 @@ class SayEverything(Task):
 
 
 class Nest(Task):
-    """Say a list of so many levels."""
+    """Add a list of so many levels as a message."""
 
     name = "nest"
     inputs = {"levels": IntParameter()}
@@ -71,7 +71,7 @@ class Nest(Task):
 
 
 class Fussy(Task):
-    """A task that cannot even be made."""
+    """Raise in the constructor."""
 
     name = "fussy"
 
@@ -99,7 +99,7 @@ class AsyncReturn(Return):
 
 
 class ReturnOdd(Task):
-    """Return what JSON has no form for."""
+    """Return values that JSON cannot hold."""
 
     name = "return_odd"
     inputs = {"kind": StringParameter()}
@@ -117,7 +117,7 @@ class ReturnOdd(Task):
         }[kind]
 
 
-def misbehave(kind):  # noqa: PLR0912 - one branch for each way to misbehave
+def misbehave(kind):  # noqa: PLR0912 - a branch for each way to misbehave
     match kind:
         case "runtime_error":
             raise RuntimeError("the password is swordfish")
@@ -169,7 +169,7 @@ class AsyncRaise(Raise):
 
 
 class Progress(Task):
-    """Set the progress to each of the values."""
+    """Set the progress to each of these values."""
 
     name = "progress"
     inputs = {"target": IntParameter(required=False), "values": ListParameter(NumberParameter())}
@@ -182,7 +182,7 @@ class Progress(Task):
 
 
 class HalfWay(Task):
-    """Come half way, and be quiet until the test opens the gate."""
+    """Get half way, then say nothing until the test opens the gate."""
 
     name = "half_way"
     inputs = {"gate": StringParameter()}
@@ -196,7 +196,7 @@ class HalfWay(Task):
 
 
 class Patient(Task):
-    """Work until told to stop."""
+    """Work until it is interrupted."""
 
     name = "patient"
     timeout = 60
@@ -205,7 +205,7 @@ class Patient(Task):
         self.add_message("begun")
         while True:
             self.inc_progress()
-            time.sleep(0.001)  # and let others work
+            time.sleep(0.001)  # let other threads work
 
 
 class Track(Task):
@@ -229,7 +229,7 @@ class AsyncTrack(Track):
 
 
 class UseDatabase(Task):
-    """Write and read rows, in a transaction, between two pieces of progress."""
+    """Write and read rows in a transaction, between two progress calls."""
 
     name = "use_database"
     inputs = {"name": StringParameter()}
@@ -264,7 +264,7 @@ class WhoAmI(Task):
 
 
 class Members(Task):
-    """A task with a permission of its own, in a project that lets everybody in."""
+    """A task with its own permission, in a project that allows everybody."""
 
     name = "members"
     permission_classes = [IsAuthenticated]
@@ -286,7 +286,7 @@ class OncePerDay(Task):
 
 
 class Large(Task):
-    """Say so many lines, then a message of so many characters, and return a text of so many."""
+    """Add so many lines as messages, then one of `said` characters; return a text of so many characters."""
 
     name = "large"
     inputs = {"lines": IntParameter(default=0), "message": IntParameter(default=0), "outputs": IntParameter(default=0)}

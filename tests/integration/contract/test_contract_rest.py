@@ -1,4 +1,4 @@
-"""Section 3 of the contract: the REST calls, and section 6 as far as they are concerned."""
+"""Section 3 of the contract: the REST calls, with what section 6 says of them."""
 
 import json
 import uuid
@@ -24,7 +24,7 @@ def start(rest, task, inputs=None, **options):
 
 
 def run(rest, task, inputs=None, **options):
-    """Run it to its end; the representation."""
+    """Run the task; the representation of its finished run."""
     location = start(rest, task, inputs, **options).headers["Location"]
 
     def ended():

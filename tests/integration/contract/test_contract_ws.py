@@ -18,13 +18,13 @@ SUM = {"task": "sum", "inputs": {"numbers": [1, 2]}}
 
 
 async def run(socket, task, inputs=None, **fields):
-    """Run it to its end; the frames, from `accepted` to `finished`."""
+    """Run the task; the frames, from `accepted` to `finished`."""
     await socket.send(type="run", ref="r", task=task, inputs=inputs or {}, **fields)
     return await socket.receive_until("finished")
 
 
 async def ask(socket, **frame):
-    """Send the frame, and return the next one that comes."""
+    """Send the frame, and return the next frame of the server."""
     await socket.send(**frame)
     return await socket.receive()
 
@@ -80,7 +80,7 @@ async def test_wrong_credentials_are_refused_in_the_handshake(stack):
     assert await status_of_refusal(stack.ws_url, additional_headers={"Authorization": "Basic eDp5"}) == 403
 
 
-# Frames that are none
+# Invalid frames
 
 UUID = "00000000-0000-4000-8000-000000000000"
 
@@ -194,17 +194,17 @@ async def test_a_refusal_says_what_rest_would_have_answered(ws_connect, rest, bo
     answer = response.json()
     async with ws_connect() as socket:
         error = await ask(socket, type="run", ref="r", **body)
-    status = {"status": 401} if response.status_code == 401 else {}  # the others follow from the code
+    status = {"status": 401} if response.status_code == 401 else {}  # other statuses follow from the code
     assert error == {"type": "error", "ref": "r", "code": code, "detail": answer.get("detail", answer), **status}
 
 
-# What is too large for a frame
+# Too large for a frame
 
-MOST = 2**20  # bytes, as daphne's and as the default of TASK_API_LIMITS
+MOST = 2**20  # bytes: the limit of daphne, and the default of TASK_API_LIMITS
 
 
 async def receive_bounded(socket):
-    """The frames up to `finished`, none of which is larger than it may be."""
+    """The frames up to `finished`, checked to be no larger than MOST."""
     frames = []
     while not frames or frames[-1]["type"] != "finished":
         text = await asyncio.wait_for(socket.connection.recv(), 20)
@@ -260,7 +260,7 @@ async def test_a_run_with_large_inputs_is_followed_over_the_socket_though_it_was
         await socket.send(type="subscribe", ref="r", uuid=uuid)
         frames = await receive_bounded(socket)
     assert frames[0]["task"]["omitted"] == ["inputs"]
-    assert not {"inputs", "omitted"} & set(frames[-1]["task"])  # an end has none, whatever their size
+    assert not {"inputs", "omitted"} & set(frames[-1]["task"])  # `finished` has no inputs, whatever their size
     assert rest.get(f"/tasks/{uuid}/").json()["inputs"] == body["inputs"]
 
 
@@ -366,7 +366,7 @@ async def test_what_is_asked_for_at_once_is_answered_each_by_itself(ws_connect):
 async def test_what_is_asked_for_before_a_page_leaves_is_started(ws_connect, gate):
     async with ws_connect() as socket:
         await socket.send(type="run", ref="r", task="hold", inputs={"gate": gate.path})
-    await asyncio.wait_for(asyncio.to_thread(gate.open), 20)  # the task has come here
+    await asyncio.wait_for(asyncio.to_thread(gate.open), 20)  # the task waits at the gate
 
 
 @pytest.mark.parametrize("task", ["count", "async_count"])
@@ -528,7 +528,7 @@ async def test_a_run_that_was_quiet_is_followed_to_its_end(ws_connect, rest, gat
         await early.send(type="run", ref="r", task="half_way", inputs={"gate": gate.path})
         heard = await early.receive_until("progress")
         path = f"/tasks/{heard[0]['task']['uuid']}/"
-        await asyncio.to_thread(wait_for, lambda: rest.get(path).json()["progress"])  # it is in the row by now
+        await asyncio.to_thread(wait_for, lambda: rest.get(path).json()["progress"])  # it is in the row now
         snapshot = await ask(late, type="subscribe", ref="s", uuid=heard[0]["task"]["uuid"])
         gate.open()
         heard += await early.receive_until("finished")
@@ -570,8 +570,8 @@ async def test_a_running_task_is_cancelled_when_it_notices(ws_connect, gate, tas
         frames += await socket.receive_until("cancelling")
         cancelling = frames.pop()
         if inputs:
-            gate.open()  # a thread waits at it
-        if frames[-1]["type"] != "finished":  # an async task may notice before the request is answered
+            gate.open()  # a thread waits for it
+        if frames[-1]["type"] != "finished":  # an async task may end before the request is answered
             frames += await socket.receive_until("finished")
         again = await ask(socket, type="cancel", ref="c", uuid=run_uuid)
     check_stream(frames)
@@ -645,7 +645,7 @@ async def test_the_same_key_of_another_caller_or_task_is_another_run(ws_connect)
 
 
 async def held_by_ann(stack, gate):
-    """The uuid of a run of ann's that waits at the gate."""
+    """The uuid of a run of ann's that waits for the gate."""
     with stack.client() as client:
         body = {"task": "hold", "inputs": {"gate": gate.path}}
         return client.post("/tasks/", json=body, headers=BASIC["ann"]).json()["uuid"]
@@ -715,11 +715,11 @@ async def test_a_throttle_is_asked_once_a_run_and_not_when_one_is_read(ws_connec
     assert (error["type"], error["code"]) == ("error", "throttled")
 
 
-# Who is at the other end by now
+# The caller of an open socket
 
 
 async def closing_code(socket):
-    """The code with which the server closes the socket, whatever it sends before."""
+    """The code with which the server closes the socket; frames before it are ignored."""
     async with asyncio.timeout(20):
         with suppress(ConnectionClosed):
             async for _ in socket.connection:
