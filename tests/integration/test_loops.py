@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from taskapi import events
-from taskapi.backends.arq import WorkerQueue
+from taskapi.backends.arq import ArqQueue
 from taskapi.events.subscriptions import Subscription, get_hub
 from taskapi.protocol import Report
 from taskapi.store.database import in_database
@@ -36,7 +36,7 @@ async def use_everything() -> None:
     await asyncio.sleep(0)
     hearing.cancel()
     await asyncio.wait({hearing})
-    queue = WorkerQueue(["default"])
+    queue = ArqQueue(["default"])
     await queue.promote()
     await queue.take(0.01)
     await queue.close()

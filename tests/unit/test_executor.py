@@ -23,9 +23,8 @@ from taskapi.params import BooleanParameter, DictParameter, FloatParameter, IntP
 from taskapi.protocol import first_seq
 from taskapi.tasks import Task
 from taskapi.tasks.progress import Speaker
-from taskapi.workers import call as work
-from taskapi.workers import executor as execution
-from taskapi.workers.executor import Executor, Interruption
+from taskapi.workers.call import Interruption
+from taskapi.workers.executor import Executor
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("memory_layer", "queue")]
@@ -873,7 +872,7 @@ async def test_a_task_that_blocks_the_loop_past_its_timeout_is_told_of_afterward
 
 @pytest.mark.parametrize("run", [run_until_interrupted, wait_for_ever], ids=["sync", "async"])
 async def test_a_task_that_stops_is_nothing_to_tell_of(bench, caplog, monkeypatch, run):
-    monkeypatch.setattr(execution, "NOTICE", 1.5)  # more than a busy machine takes
+    monkeypatch.setattr("taskapi.workers.attempt.NOTICE", 1.5)  # more than a busy machine takes
     info = await bench.run(make(run, timeout=0.05))
     assert info.error["code"] == "timeout"
     await asyncio.sleep(1.7)  # longer than a task may take to stop
@@ -946,7 +945,7 @@ async def test_a_run_that_returns_its_work_undone_has_failed(bench, caplog, run,
     assert (info.status, info.error["code"]) == ("failed", "invalid_outputs")
     if outputs and run.__name__ == "<lambda>" and "generator" in what:
         return  # it is an output, though no integer
-    assert f"`run` returned {what} that nobody" in info.error["message"]
+    assert f"`run` returned {what} that was not" in info.error["message"]
     assert f"Task made failed in run {info.uuid}" in caplog.text
 
 
@@ -1321,7 +1320,7 @@ async def test_a_run_whose_words_were_lost_does_not_succeed(bench, monkeypatch, 
 
 
 async def test_an_outcome_that_cannot_be_recorded_is_a_failure(bench, monkeypatch):
-    monkeypatch.setattr(work, "_succeed", lambda task, result: execution.Outcome("succeeded", {1: object()}))
+    monkeypatch.setattr("taskapi.workers.call._succeed", lambda *args: runs.Outcome("succeeded", {1: object()}))
     info = await bench.run(make(sync_run(lambda self: 1)))
     assert (info.status, info.error["code"]) == ("failed", "exception")
     assert kinds(bench.listener.events())[-1] == "finished"

@@ -13,8 +13,9 @@ from django.utils import timezone
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
-from taskapi.workers.executor import Executor, Interruption
-from taskapi.workers.isolation import parent as outside
+from taskapi.workers.call import Interruption
+from taskapi.workers.executor import Executor
+from taskapi.workers.isolation import parent
 from tests.support.processes import is_there
 from tests.support.waiting import until
 
@@ -117,7 +118,7 @@ async def test_a_timeout_counts_from_the_tasks_first_line_and_not_from_the_start
 
 
 async def test_a_process_that_takes_long_to_end_keeps_nobody_waiting(settings, monkeypatch):
-    monkeypatch.setattr(outside, "LAST_WORDS", 600)
+    monkeypatch.setattr(parent, "KILL_AFTER", 600)
     settings.TASK_API_BACKGROUND_TASKS = [*settings.TASK_API_BACKGROUND_TASKS, Quick]
     executor = Executor(1)
     first = await execute(executor, "alone_lingers")
@@ -192,7 +193,7 @@ async def test_a_process_that_cannot_be_started_is_a_failure(executor, monkeypat
     def start(process):
         raise BlockingIOError("no more processes")
 
-    monkeypatch.setattr(outside.fresh.Process, "start", start)
+    monkeypatch.setattr(parent.fresh.Process, "start", start)
     info = await execute(executor, "alone")
     assert (info.status, info.error["code"]) == ("failed", "exception")
     assert "no more processes" in info.traceback
