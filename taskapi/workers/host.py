@@ -94,7 +94,8 @@ class Host:
     def execute(self, uuid: UUID) -> Coroutine[Any, Any, bool]:
         """Take the run up, run its task and record how it ended; False if another has it, or it is left to others.
 
-        Raises UnknownRun if there is no row of the run here.
+        Raises UnknownRun if there is no row of the run here. A caller never cancels this: it cancels the run, or stops
+        the host.
         """
         return self._executor.execute(uuid)
 

@@ -14,6 +14,7 @@ from taskapi.protocol import Report
 from taskapi.store.database import in_database
 from taskapi.store.ledger import WorkerLedger, get_ledger
 from taskapi.store.loops import of_loop
+from taskapi.workers.host import Host
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -40,6 +41,9 @@ async def use_everything() -> None:
     await queue.promote()
     await queue.take(0.01)
     await queue.close()
+    async with Host(queues=["default"]) as host:
+        await asyncio.sleep(0)
+    await asyncio.to_thread(host._leases.join)
     ledger = WorkerLedger()
     assert await ledger.write(lambda: 2) == 2
     await ledger.close()

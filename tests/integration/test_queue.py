@@ -70,7 +70,7 @@ def soon(**delta: float) -> Any:
 
 
 def contents(client: redis.Redis) -> dict[bytes, Any]:
-    """Everything in Redis but the moments: those are near those of the other one."""
+    """Everything in Redis except times, which differ a little."""
     found: dict[bytes, Any] = {}
     for key in client.scan_iter():
         if client.type(key) == b"zset":
@@ -81,7 +81,7 @@ def contents(client: redis.Redis) -> dict[bytes, Any]:
 
 
 async def test_a_job_is_what_arqs_own_enqueue_job_writes(backend, client, arq):
-    """Should a new arq lay its queue out in another way, this says so."""
+    """The test fails if a new arq lays out its queue in another way."""
     uuid, queue = uuid4(), queue_key("default")
     await arq.enqueue_job("run_task", uuid.hex, _job_id=uuid.hex, _queue_name=queue)
     theirs, their_score = contents(client), client.zscore(queue, uuid.hex)
@@ -216,7 +216,7 @@ async def test_a_job_wakes_one_of_two_waiting_workers(backend, client, worker):
     first = await asyncio.to_thread(enqueue, backend)
     (woken,), waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     assert woken.result() == first
-    await blocked(client, 1)  # the other one has not so much as stirred
+    await blocked(client, 1)  # the other one was not woken
     second = await asyncio.to_thread(enqueue, backend)
     assert await waiting.pop() == second
     await other.close()
@@ -265,7 +265,7 @@ async def test_what_is_set_aside_is_for_workers_of_another_version(backend, clie
     uuid = uuid4()
     await asyncio.to_thread(backend.set_aside, uuid, queue="default")
     assert await waiting == uuid
-    await blocked(client, 1)  # the one of this version has not so much as stirred
+    await blocked(client, 1)  # the one of this version was not woken
     assert await asyncio.to_thread(enqueue, backend) == await waiting_here
 
 
@@ -485,7 +485,7 @@ async def test_nor_does_one_stay_that_was_set_aside(backend, client, of_version)
     assert list(client.scan_iter("arq:job:*")) == []
 
 
-# What else there is
+# Other
 
 
 def test_the_runs_that_have_no_job_are_found(backend):

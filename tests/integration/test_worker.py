@@ -156,7 +156,7 @@ async def test_a_waiting_worker_is_woken_and_does_not_poll(project, valkey, monk
             assert await info.aresult(timeout=20) == {"n": 0}
             commands = client.info("stats")["total_commands_processed"] - before
             worker.stop()
-            await Quick.astart()  # what wakes it, so that the test does not wait for the hour
+            await Quick.astart()  # it wakes the worker, so that the test does not wait for an hour
     assert commands < 20
 
 
@@ -265,7 +265,7 @@ async def listening() -> None:
 
 @in_process
 async def test_a_run_that_is_cancelled_stops_at_once(patient, valkey, monkeypatch):
-    monkeypatch.setattr(leases, "RENEW_INTERVAL", 3600)  # so that it is the event that tells
+    monkeypatch.setattr(leases, "RENEW_INTERVAL", 3600)  # so that only the event can tell
     async with at_work():
         await listening()
         started = [await Waiting.astart(), await patient.astart()]
@@ -410,7 +410,7 @@ async def test_lost_workers_are_noticed_while_redis_is_away(project, valkey, mon
     monkeypatch.setattr(upkeep, "requeue", requeue)
     lost = {"task": "quick", "status": "running", "attempt": 3, "worker": "gone"}
     async with at_work():
-        for _ in range(2):  # one after the other: a sweep that could not queue anything is no reason to be patient
+        for _ in range(2):  # one after the other: a sweep that could not queue anything must not delay the next
             info = await TaskInfo.objects.acreate(**lost, renewed=timezone.now() - 2 * runs.LEASE)
             async with asyncio.timeout(runs.LEASE.total_seconds() / 2):
                 await becomes(info, lambda info: info.is_final)
@@ -533,7 +533,7 @@ async def test_a_chore_that_fails_begins_again(project, valkey, monkeypatch, cap
 
 
 @in_process
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # which it is
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the error that ends it
 async def test_a_worker_whose_leases_nobody_renews_hands_back_its_runs_and_ends(project, valkey, monkeypatch, caplog):
     monkeypatch.setattr(leases, "RENEW_INTERVAL", 0.02)
     monkeypatch.setattr(host, "WATCH_INTERVAL", 0.02)
@@ -669,7 +669,7 @@ async def test_a_worker_waits_for_redis_and_goes_on(project, tmp_path, caplog, m
 
 @in_process
 async def test_a_worker_counts_what_it_has_executed(project, valkey, caplog):
-    """And not the job of a run that has ended, nor one without a run, nor one that it has left to others."""
+    """It does not count jobs of runs that have ended, that it has no row of, or that it left to others."""
     ended = await TaskInfo.objects.acreate(task="quick", status="succeeded")
     unfit = await TaskInfo.objects.acreate(task="quick", inputs={"n": "x"})
     unknown = await TaskInfo.objects.acreate(task="unknown")
@@ -742,7 +742,7 @@ def test_sync_tasks_run_at_once(rest, aside, tmp_path):
     aside("--concurrency", "4")
     locations = [start(rest, "aside_hold", gate=gate.path) for gate in gates]
     for location in locations:
-        seen(rest, location, status="running", messages=["held"])  # all four, before a single gate is opened
+        seen(rest, location, status="running", messages=["held"])  # all four, before any gate is opened
     for gate, location in zip(reversed(gates), reversed(locations), strict=True):
         gate.open()
         seen(rest, location, status="succeeded", messages=["held", "let go"])
@@ -778,7 +778,7 @@ def test_what_does_not_end_within_the_grace_time_is_done_by_another_worker(rest,
     assert run["messages"] == ["attempt 1", "attempt 2"]
 
 
-@only_sqlite  # it waits for the last words of a task that has none
+@only_sqlite  # it waits until the time to clean up is over
 def test_a_worker_ends_though_a_task_does_not_notice(rest, aside, gate):
     first = aside("--grace", "0")
     location = start(rest, "aside_hold", gate=gate.path)
@@ -832,7 +832,7 @@ FORKS = ["pool", "pool_that_is_left", "terminate", "interrupt", "executor", "sub
 
 
 @pytest.mark.parametrize("task", ["fork", "async_fork", "alone_fork"])
-@pytest.mark.parametrize("stack", ["postgres"], indirect=True)  # whose connections have a session to lose
+@pytest.mark.parametrize("stack", ["postgres"], indirect=True)  # a shared connection would end its session
 def test_what_a_task_forks_ends_when_it_is_told_and_harms_nobody(rest, aside, task):
     worker = aside()
     how = FORKS[:3] if task == "alone_fork" else 2 * FORKS
@@ -941,7 +941,7 @@ def test_a_process_that_was_killed_is_replaced(rest, aside, gate):
 def test_a_process_that_ended_as_if_it_were_told_to_is_replaced(aside):
     worker = aside("--processes", "2")
     first, _ = children(worker, 2)
-    os.kill(first, signal.SIGTERM)  # nobody has asked its parent
+    os.kill(first, signal.SIGTERM)  # its supervisor was not told
     worker.wait_for_output(f"Worker {first} ended with 0; starting another")
     children(worker, 3)
 

@@ -93,7 +93,7 @@ def test_runs_that_are_queued_together_while_redis_is_away_are_a_line_in_the_log
 
 
 def test_a_redis_that_refuses_is_tried_each_time():
-    """It costs nothing, and it may be there again."""
+    """A try costs nothing, and Redis may be up again."""
     for _ in range(2):
         with pytest.raises(QueueUnavailable, match="Redis is not there"):
             get_backend().enqueue(uuid4(), queue="default")

@@ -1,4 +1,4 @@
-"""What a task's own code runs in: nothing of it is there for the next run, and nobody waits for its threads."""
+"""What a task's own code runs in: the next run finds nothing of it, and nothing waits for its threads."""
 
 import asyncio
 import decimal
@@ -222,7 +222,7 @@ TRACES = {"traces": ListParameter(StringParameter())}
 
 
 class Leaving(IntParameter):
-    """A parameter that leaves traces where it is converted."""
+    """A parameter whose conversion leaves traces in its thread."""
 
     def to_python(self, value):
         leave_traces()

@@ -154,7 +154,7 @@ class Sealed(IntParameter):
 
 
 class Exhausted(Sealed):
-    error = StopIteration  # which asyncio does not take from a thread
+    error = StopIteration  # asyncio does not accept it from a thread
 
 
 @both
@@ -479,7 +479,7 @@ async def test_reports_say_what_was_before_them(bench, flavour):
 
 @both
 async def test_the_first_report_of_a_later_attempt_shows_a_gap_to_whoever_knows_the_earlier_one_alone(bench, flavour):
-    """Its last words may have gone unheard: they are in the row."""
+    """Its last report may have been lost; the row has it."""
     await bench.run(make(flavour(talk), outputs=ONE), attempt=1, seq=first_seq(1) + 9)
     first, *_ = bench.listener.reports()
     assert first.since > first_seq(1) + 9
@@ -883,7 +883,7 @@ async def test_a_task_that_stops_is_nothing_to_tell_of(bench, caplog, monkeypatc
 
 
 def wrapped(function):
-    """As a decorator of a project that thinks of sync functions alone."""
+    """A decorator of a project that was written for sync functions only."""
 
     @wraps(function)
     def wrapper(*args, **kwargs):
@@ -941,7 +941,7 @@ UNDONE = [
 @pytest.mark.parametrize(("run", "what"), UNDONE)
 async def test_a_run_that_returns_its_work_undone_has_failed(bench, caplog, run, what, outputs):
     info = await bench.run(make(run, outputs=outputs))
-    gc.collect()  # what is never awaited says so when it is collected
+    gc.collect()  # a coroutine that was never awaited warns when it is collected
     assert (info.status, info.error["code"]) == ("failed", "invalid_outputs")
     if outputs and run.__name__ == "<lambda>" and "generator" in what:
         return  # it is an output, though no integer
@@ -1086,7 +1086,7 @@ async def test_a_task_that_does_not_notice_is_abandoned_and_its_end_goes_nowhere
 
 
 async def test_a_zombie_writes_nothing_and_stops(bench):
-    """Another worker has taken the run up: what the first attempt still says goes nowhere."""
+    """Another worker has taken the run up: what the first attempt still says is dropped."""
     async with held(bench) as info:
         await TaskInfo.objects.aupdate(attempt=2)
     await info.arefresh_from_db()
@@ -1243,7 +1243,7 @@ async def test_attempts_that_were_handed_back_make_no_wait_longer_and_take_no_tr
 
 
 async def test_a_layer_that_is_away_does_not_concern_the_run(bench, settings, caplog):
-    settings.CHANNEL_LAYERS = {}  # ours, at an address where nothing listens
+    settings.CHANNEL_LAYERS = {}  # the default layer, at an address where nothing listens
     info = await TaskInfo.objects.acreate(task="made")
     settings.TASK_API_BACKGROUND_TASKS = [make(sync_run(talk), outputs=ONE)]
     await bench.executor.execute(info.uuid)

@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import re
 import signal
 import sys
 import threading
@@ -159,14 +160,14 @@ async def test_a_host_that_stops_hands_back_what_it_executes():
     assert (info.status, info.handed_back, info.worker) == ("pending", 1, "")
 
 
-async def test_a_host_that_executes_nothing_leaves_nothing_behind():
+async def test_a_host_that_is_idle_when_it_stops_leaves_nothing_behind():
     before = {task.get_name() for task in asyncio.all_tasks()}
     host = Host(queues=["default"])
     host.start()
     await execute_both(host)
     assert await host.stop() is True
     await until(lambda: {task.get_name() for task in asyncio.all_tasks()} == before)
-    await until(lambda: not host._leases.is_alive() or host._leases._stopping.is_set())
+    await until(lambda: not host._leases.is_alive())
 
 
 @pytest.mark.parametrize("queues", [[], ["default"]])
@@ -224,11 +225,10 @@ EXECUTES = [*PACKAGE.glob("workers/**/*.py"), *PACKAGE.glob("management/commands
 
 @pytest.mark.parametrize("file", EXECUTES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_nothing_that_executes_names_a_queue(file):
-    """Not in code: names, imports and strings that are no docstrings."""
+    """In its code; comments and docstrings may."""
     tree = ast.parse(file.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             node.value.value = None
     found = ast.unparse(tree).lower()
-    assert "redis" not in found
-    assert "arq" not in found.replace("parquet", "")
+    assert not re.search(r"redis|\barq", found)

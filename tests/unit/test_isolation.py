@@ -265,7 +265,7 @@ async def test_a_run_that_begins_while_its_worker_ends_is_handed_back(executor, 
     assert (info.status, info.attempt, info.error) == ("pending", 1, None)
 
 
-# A run whose worker was lost: it may be what ended it
+# A run whose worker was lost: its task may have ended the worker
 
 
 async def test_a_run_that_has_lost_a_worker_runs_in_a_process_of_its_own(executor):
@@ -277,7 +277,7 @@ async def test_a_run_that_has_lost_a_worker_runs_in_a_process_of_its_own(executo
 
 
 async def test_a_task_that_a_new_process_does_not_know_runs_here(executor, settings):
-    """Its settings are those of the module; in this process, somebody has added to them."""
+    """It has the settings of the module; a test has added to those of this process."""
     here = type("Here", (Task,), {"name": "here", "outputs": {"pid": IntParameter()}, "run": lambda self: os.getpid()})
     settings.TASK_API_BACKGROUND_TASKS = [here]
     info = await execute(executor, "here", attempt=1, lost=1)
