@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Executor:
-    """Executes runs, at most `concurrency` at once, on the running event loop."""
+    """Executes runs on the running event loop; its caller gives it at most `concurrency` at once."""
 
     def __init__(self, concurrency: int, worker: str | None = None) -> None:
         self.worker = worker or uuid4().hex  # the name under which it holds its runs

@@ -18,7 +18,6 @@ from taskapi.exceptions import UnknownRun
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
-from taskapi.workers import host as hosts
 from taskapi.workers import leases, upkeep
 from taskapi.workers.host import Host
 from tests.support.waiting import until
@@ -172,7 +171,7 @@ async def test_a_host_that_is_idle_when_it_stops_leaves_nothing_behind():
 
 @pytest.mark.parametrize("queues", [[], ["default"]])
 async def test_a_host_queues_again_what_waits_in_the_queues_that_it_was_given(queue, monkeypatch, queues):
-    monkeypatch.setattr(hosts, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr("taskapi.workers.host.SWEEP_INTERVAL", 0.02)
     monkeypatch.setattr(upkeep, "SWEEP_AGE", timedelta(0))
     info = await TaskInfo.objects.acreate(task="double", inputs={"n": 1})
     other = await TaskInfo.objects.acreate(task="double", inputs={"n": 1}, queue="other")
@@ -192,7 +191,7 @@ async def test_a_host_queues_again_what_waits_in_the_queues_that_it_was_given(qu
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the thread ends with an error
 async def test_a_host_that_can_do_its_work_no_more_says_so_once(monkeypatch):
     monkeypatch.setattr(leases, "RENEW_INTERVAL", 0.02)
-    monkeypatch.setattr(hosts, "WATCH_INTERVAL", 0.02)
+    monkeypatch.setattr("taskapi.workers.host.WATCH_INTERVAL", 0.02)
 
     def end_the_thread(*args):
         raise SystemExit
