@@ -1333,5 +1333,5 @@ async def test_an_executor_that_is_closed_ends_its_threads(settings):
     bench = Bench(settings)
     await bench.run(make(sync_run(lambda self: 1)))
     await bench.executor.close()
-    ours = ("taskapi-task", "taskapi-ledger")
+    ours = ("taskapi-task_", "taskapi-ledger")  # not those of runs of earlier tests, "taskapi-task-own_0" say
     await until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith(ours)])
