@@ -5,10 +5,10 @@ from functools import cache
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
-from taskapi.backends.base import Backend
+from taskapi.backends.base import Backend, QueueUnavailable, WorkerQueue
 from taskapi.conf import settings
 
-__all__ = ["Backend", "get_backend"]
+__all__ = ["Backend", "QueueUnavailable", "WorkerQueue", "get_backend"]
 
 
 @cache

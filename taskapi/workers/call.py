@@ -1,6 +1,6 @@
-"""A task's own code in one attempt: how it is called, how it is stopped, and what becomes of it.
+"""A task's own code in one attempt: how it is called, how it is stopped, and which outcome it has.
 
-Nothing here reads or writes the run's row, so it is the same in a worker and in a process of its own
+Nothing here reads or writes the run's row, so it is the same in a worker and in a process for one run
 (taskapi.workers.isolation).
 """
 
@@ -50,15 +50,18 @@ class Interruption(Enum):
     CANCELLED = "cancelled"  # somebody asked for it
     TIMEOUT = "timeout"  # the task's own
     HANDED_BACK = "handed back"  # its worker stops
-    LOST = "lost"  # its lease is, so that another worker has the run
+    LOST = "lost"  # its lease was lost: another worker may have the run
 
 
 class Unfit(Exception):
-    """The recorded inputs are none for the task as it is declared here: another version has accepted them."""
+    """The recorded inputs do not fit the task as it is declared here: another version has accepted them."""
 
 
 def refusal(info: TaskInfo) -> Outcome | None:
-    """With which outcome a run ends that nobody executes, if this process cannot; None if it can, by all names."""
+    """None if this process can execute the run, by the names of its task and inputs.
+
+    Else the outcome with which the run ends if no worker can execute it.
+    """
     try:
         task = get_task(info.task)
     except UnknownTask:
@@ -72,7 +75,7 @@ def unfit(why: str) -> Outcome:
 
 
 class TaskCall:
-    """The work of one attempt. What the task says goes to `speaker`."""
+    """Calls the task of one attempt. What the task says goes to `speaker`."""
 
     def __init__(self, info: TaskInfo, speaker: Speaker) -> None:
         self.info = info
@@ -89,8 +92,8 @@ class TaskCall:
         self._retry_on = definition.retry_on
         self._retry_delay = timedelta(seconds=definition.retry_delay) * 2 ** (self.info.tries - 1)
         task = definition()
-        task.info = copy(self.info)  # the attempt goes by its own, whatever the task does to this one
-        task._speaker = self.speaker  # noqa: SLF001 - hidden from the subclasses that users write, not from here
+        task.info = copy(self.info)  # the task may change its copy: the attempt has its own
+        task._speaker = self.speaker  # noqa: SLF001 - private for the tasks that users write, not for this package
         return task
 
     def interrupt(self, why: Interruption) -> None:
@@ -100,22 +103,22 @@ class TaskCall:
             self._stop()
 
     def on_interrupt(self, stop: Callable[[], object]) -> None:
-        """How the task is stopped from now on."""
+        """Stop the task by this function from now on."""
         self._stop = stop
         if self.interruption is not None:
             stop()
 
     def ended(self) -> None:
-        """There is nothing to be stopped any more."""
+        """The task has ended: there is nothing to stop."""
         self._stop = lambda: None
 
     def exit(self, error: BaseException) -> None:
-        """End the task: something that it has started has raised SystemExit, say."""
+        """End the task, because something that it has started has raised SystemExit, say."""
         if self._exited is None:
             self._exited = error
             self._stop()
 
-    # How an attempt ends. BaseException: a task's own code ends here, whatever it raises (`sys.exit()` too).
+    # BaseException: whatever a task's own code raises ends here (`sys.exit()` too).
 
     def run(self, task: Task) -> Outcome:
         """Call a sync `run`, in a thread where it may take its time."""
@@ -131,9 +134,9 @@ class TaskCall:
     async def arun(
         self, task: Task, threads: ThreadPoolExecutor | None = None, context: Context | None = None
     ) -> Outcome:
-        """Await an async `run`, in the context. Conversions go to a thread, and have it too: a long list takes a while.
+        """Await an async `run`, in the context. Its values are converted in a thread, since a long list takes a while.
 
-        A thread of `threads` calls nothing but them: asgiref has it remember this loop.
+        `threads` must do nothing else: asgiref makes its threads remember this loop.
         """
         loop = asyncio.get_running_loop()
 
@@ -159,7 +162,7 @@ class TaskCall:
         self.ended()
         if self._exited is not None:
             return self.fail(self._exited)
-        # cancelled: before it began, so that nothing inside it could catch that
+        # it is cancelled only if that happened before it began, so that nothing inside could catch it
         return self.fail(asyncio.CancelledError()) if running.cancelled() else running.result()
 
     def fail(self, error: BaseException) -> Outcome:
@@ -170,7 +173,7 @@ class TaskCall:
                     return runs.CANCELLED
                 case Interruption.TIMEOUT:
                     return Outcome.failed(ErrorCode.TIMEOUT, "The task took longer than it may.")
-                case Interruption.HANDED_BACK | Interruption.LOST:  # of one that is lost, nothing is written
+                case Interruption.HANDED_BACK | Interruption.LOST:  # nothing is written of a lost one
                     return runs.HANDED_BACK
         if isinstance(error, Unfit):
             return Outcome(Status.PENDING, error=unfit(str(error)).error, refused=True)
@@ -181,16 +184,16 @@ class TaskCall:
         return Outcome.failed(ErrorCode.TASK_ERROR, str(error)) if told else self.stumble(error)
 
     def stumble(self, error: BaseException) -> Outcome:
-        """The outcome after an error that nobody foresaw: its text is for staff, unless DEBUG is on."""
+        """The outcome after an unexpected error: its text is for staff, unless DEBUG is on."""
         logger.error("Task %s failed in run %s.", self.info.task, self.info.uuid, exc_info=error)
-        # these, unlike str(error), survive an exception that cannot be printed
+        # unlike str(error), these functions work for an exception that cannot be printed
         text = "".join(traceback.format_exception_only(error)).strip() if settings.DEBUG else "The task failed."
         return Outcome.failed(ErrorCode.EXCEPTION, text, "".join(traceback.format_exception(error)))
 
 
 @contextmanager
 def _forks_end_here() -> Iterator[None]:
-    """A child that `run` has forked by hand, and that comes back out of it, ends as a program would."""
+    """End a child that `run` has forked by hand and that returns from `run`, as a program would end."""
     process, status = os.getpid(), 1
     try:
         yield
@@ -199,19 +202,19 @@ def _forks_end_here() -> Iterator[None]:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
         raise
     finally:
-        if os.getpid() != process:  # it has this thread alone, which would wait for the next run for ever
+        if os.getpid() != process:  # the child has only this thread, which would wait for the next run for ever
             os._exit(status)
 
 
 def with_connections(function: Callable[[], T], run: object = None) -> T:
     """Call `function`, for the run of this uuid, as Django calls a view: stale connections are closed before and after.
 
-    Nothing that it has done to a connection outlasts it.
+    What it has changed on a connection is undone.
     """
     close_old_connections()
     try:
         return function()
-    except StopIteration as error:  # which a future does not take
+    except StopIteration as error:  # a future does not accept it
         raise RuntimeError(f"It raised {error!r}.") from error
     finally:
         tidy_connections(run)
@@ -225,23 +228,23 @@ def _parse(task: Task) -> dict[str, Any]:
 
 
 def _unawaited(task: Task, result: Any) -> Outcome | None:
-    """The outcome of a `run` that returned only what would do the work, and that nobody has made do it."""
+    """The outcome of a `run` that returned an object that would do the work but has not been awaited or iterated."""
     if inspect.iscoroutine(result) and result.cr_frame is not None:
-        what = "a coroutine that nobody has awaited"
+        what = "a coroutine that was not awaited"
         remedy = "Write `async def` for `run` and for each decorator around it, and `await` what they call"
         result.close()
     elif inspect.isgenerator(result) and _is_generator(task, result):
-        what = "a generator that nobody has begun with"
-        remedy = "Leave out `yield`, and tell what there is to tell by `self.add_message()`"
+        what = "a generator that was not iterated"
+        remedy = "Leave out `yield`, and send messages by `self.add_message()`"
         result.close()
     elif inspect.isasyncgen(result) and result.ag_frame is not None:
-        what = "an async generator that nobody has run to its end"
-        remedy = "Leave out `yield`, and tell what there is to tell by `self.add_message()`"
+        what = "an async generator that was not iterated to its end"
+        remedy = "Leave out `yield`, and send messages by `self.add_message()`"
     elif isinstance(result, asyncio.Future) and not result.done():
-        what = "a future that nobody has waited for"
+        what = "a future that was not awaited"
         remedy = "`await` it in `run`"
     elif inspect.isawaitable(result) and not isinstance(result, (asyncio.Future, Coroutine)):
-        what = "an awaitable that nobody has awaited"
+        what = "an awaitable that was not awaited"
         remedy = "Write `async def run`, and `await` it there"
     else:
         return None
@@ -251,13 +254,13 @@ def _unawaited(task: Task, result: Any) -> Outcome | None:
 
 
 def _is_generator(task: Task, result: Any) -> bool:
-    """Whether nobody has begun with the generator, and nobody will: one that is an output is iterated."""
+    """Whether the generator was not begun, and will not be: one that is an output is iterated later."""
     begun = inspect.getgeneratorstate(result) != inspect.GEN_CREATED
     return not begun and (not task.outputs or inspect.isgeneratorfunction(inspect.unwrap(task.run)))
 
 
 def _succeed(task: Task, result: Any) -> Outcome:
-    """The outcome of a `run` that returned: its outputs as JSON, where they are what the task declares."""
+    """The outcome of a `run` that returned: its outputs as JSON, if they are what the task declares."""
     spec = task.outputs
     if not spec:
         return Outcome(Status.SUCCEEDED, {})

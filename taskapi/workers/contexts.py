@@ -1,8 +1,8 @@
-"""What a task's own code runs in: a context of its own, and threads that are nobody else's.
+"""What a task's own code runs in: a context and threads of its own.
 
-A worker's loop has one default executor, and asgiref one thread for the whole process. asyncio looks up hosts in the
-first, and users call `asyncio.to_thread`, `sync_to_async` and the async ORM: so a worker would wait for its tasks, and
-they for one another. Here each run has what it needs of both, made when it is first used.
+A loop has one default executor, and asgiref has one thread for the whole process. asyncio looks up host names in the
+first; tasks use both by `asyncio.to_thread`, `sync_to_async` and the async ORM. So a worker would wait for its tasks,
+and they for one another. Here each run has its own of both, made when it is first used.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from taskapi.tasks.current import current_run
 P = ParamSpec("P")
 T = TypeVar("T")
 
-WORKERS_THREADS = 32  # at most, for what a worker does in threads of its loop: most of it looks up hosts
-LONG_WAIT = 1.0  # seconds for which a run waits for another before anybody asks whether it can ever begin
+WORKERS_THREADS = 32  # at most, for calls of the loop that belong to no run: mostly it looks up host names
+LONG_WAIT = 1.0  # seconds for which a run waits for another before the executor asks whether that can ever begin
 
 
 def current() -> RunContext | None:
-    """The run whose code calls this; None outside of a worker."""
+    """The run whose code calls this; None outside of a run."""
     run: Any = current_run.get()  # only RunContext sets it
     return run  # type: ignore[no-any-return]
 
 
 class RunContext:
-    """Where one attempt's code runs: a copy of `pristine`, which no other run has changed, and threads of its own."""
+    """Where the code of one attempt runs: a copy of the context `pristine`, and threads of its own."""
 
     def __init__(self, run: object, pristine: contextvars.Context) -> None:
         self.run = run  # its uuid, for the log
         self.context = pristine.copy()
         self.on_exit: Callable[[BaseException], object] = lambda error: None  # see `exited`
-        self.on_wait: Callable[[], object] = lambda: None  # called while it waits long for another run
-        self._awaited: list[tuple[Any, float]] = []  # runs whose result it waits for, and since when
+        self.on_wait: Callable[[], object] = lambda: None  # called if it waits long for another run
+        self._awaited: list[tuple[Any, float]] = []  # the runs whose results it waits for, and since when
         self._sensitive = ThreadSensitiveContext()
         self._threads: ThreadPoolExecutor | None = None
         self.context.run(self._enter)
@@ -51,11 +51,11 @@ class RunContext:
     def _enter(self) -> None:
         current_run.set(self)
         SyncToAsync.thread_sensitive_context.set(self._sensitive)
-        decimal.setcontext(decimal.getcontext().copy())  # a copy of the context would still share this one
+        decimal.setcontext(decimal.getcontext().copy())  # a copied context still shares its decimal context
 
     @property
     def threads(self) -> ThreadPoolExecutor:
-        """For `asyncio.to_thread` and its like, as many as asyncio itself would have."""
+        """For `asyncio.to_thread` and the like; as many as asyncio itself would have."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(thread_name_prefix="taskapi-task-own")
         return self._threads
@@ -63,10 +63,10 @@ class RunContext:
     def end(self) -> None:
         """Let go of the threads, without waiting for what still runs in them.
 
-        What the task has left behind on the loop may go on: it is given new ones.
+        What the task has left behind on the loop may go on, and gets new threads.
         """
-        del self.context  # which knows this: a circle, and it may hold much
-        self._threads = None  # they end when nothing is left to do for an executor that is gone
+        del self.context  # it refers to this object: a cycle, which may hold much memory
+        self._threads = None  # they end when their executor is gone and nothing is left to do
         sensitive = SyncToAsync.context_to_thread_executor.pop(self._sensitive, None)
         if sensitive is not None:
             with suppress(RuntimeError):  # the interpreter ends
@@ -76,10 +76,10 @@ class RunContext:
         tidy_connections(self.run)
         connections.close_all()
 
-    # What the code of the run says to whoever executes it
+    # What the code of the run says to its executor
 
     def exited(self, error: BaseException) -> None:
-        """Something that the run has started has raised what ends a process: it ends the run."""
+        """End the run: something that it has started has raised SystemExit or KeyboardInterrupt."""
         self.on_exit(error)
 
     @contextmanager
@@ -93,15 +93,15 @@ class RunContext:
 
     @property
     def waits_for(self) -> list[Any]:
-        """The runs for whose result it has waited for long."""
+        """The runs for whose results it has waited for long."""
         return [info for info, since in list(self._awaited) if time.monotonic() - since >= LONG_WAIT]
 
 
-# The worker's loop
+# The event loop
 
 
 def prepare(loop: asyncio.AbstractEventLoop) -> None:
-    """Make the loop one that runs of tasks share with the worker's own duties."""
+    """Make the loop safe for the code of runs: it gets a task factory and a default executor, and keeps them."""
     usual: Any = loop.get_task_factory()
     if not isinstance(usual, _TaskFactory):
         loop.set_task_factory(_TaskFactory(usual))
@@ -109,19 +109,19 @@ def prepare(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def run_of(error: BaseException) -> RunContext | None:
-    """The run whose callback has raised what ended its loop; None where it cannot be told."""
+    """The run whose callback raised the error that stopped the loop; None if that cannot be found."""
     traceback = error.__traceback__
     while traceback is not None:
         handle = traceback.tb_frame.f_locals.get("self")
         if isinstance(handle, asyncio.Handle):
-            run: RunContext | None = handle._context.get(current_run)  # type: ignore[attr-defined]  # noqa: SLF001 - nobody else knows
+            run: RunContext | None = handle._context.get(current_run)  # type: ignore[attr-defined]  # noqa: SLF001 - nothing else knows it
             return run
         traceback = traceback.tb_next
     return None
 
 
 class _DefaultExecutor(ThreadPoolExecutor):
-    """The default executor of a worker's loop: what a run asks for goes to the run's own threads."""
+    """The default executor of the loop: calls from the code of a run go to the run's own threads."""
 
     def __init__(self) -> None:
         super().__init__(WORKERS_THREADS, thread_name_prefix="taskapi-worker")
@@ -133,7 +133,7 @@ class _DefaultExecutor(ThreadPoolExecutor):
         return run.threads.submit(_call, lambda: tidy_connections(run.run), fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Never wait: asyncio would, for ever on Python 3.11, for a host name that nobody resolves."""
+        """Never wait: on Python 3.11, asyncio would wait for ever for a host name that does not resolve."""
         super().shutdown(wait=False, cancel_futures=True)
 
 
@@ -145,9 +145,9 @@ def _call(afterwards: Callable[[], object], fn: Callable[P, T], /, *args: P.args
 
 
 class _TaskFactory:
-    """Makes tasks of asyncio; one that a run starts cannot end the loop.
+    """Makes tasks of asyncio; a task that a run starts cannot end the loop.
 
-    asyncio passes SystemExit and KeyboardInterrupt of any task on to whoever runs the loop, which is the worker.
+    asyncio raises SystemExit and KeyboardInterrupt of any task out of the loop, and so ends the worker.
     """
 
     def __init__(self, usual: Callable[..., Any] | None) -> None:
@@ -156,7 +156,7 @@ class _TaskFactory:
     def __call__(
         self,
         loop: asyncio.AbstractEventLoop,
-        coro: Any,  # a coroutine; typeshed still knows generators that are one
+        coro: Any,  # a coroutine; typeshed also allows generators
         **options: Any,
     ) -> asyncio.Future[Any]:
         context = options.get("context")
@@ -169,13 +169,13 @@ class _TaskFactory:
 
 
 class ChildExited(BaseException):
-    """What a task of asyncio raises in place of SystemExit or KeyboardInterrupt."""
+    """Raised by a task of asyncio in place of SystemExit or KeyboardInterrupt."""
 
 
 class _Guarded(Coroutine[Any, Any, T]):
-    """A coroutine as it is, save for what it may not raise.
+    """A coroutine that raises ChildExited in place of SystemExit and KeyboardInterrupt.
 
-    No `async def` around it: one that is cancelled before it begins would leave the inner one un-awaited.
+    Not an `async def` around it: if that were cancelled before it begins, the inner one would never be awaited.
     """
 
     def __init__(self, coro: Coroutine[Any, Any, T], run: RunContext) -> None:
@@ -201,7 +201,7 @@ class _Guarded(Coroutine[Any, Any, T]):
         return self._coro.__await__()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._coro, name)  # what debuggers, and asyncio's `repr`, ask a coroutine
+        return getattr(self._coro, name)  # debuggers, and asyncio's `repr`, read attributes of a coroutine
 
     def _exit(self, error: BaseException) -> BaseException:
         self._run.exited(error)

@@ -1,8 +1,7 @@
 """Runs one task: from a run's uuid to its recorded outcome.
 
-An Executor belongs to one event loop. Async tasks run on that loop, sync ones in threads of their own or, if
-they ask for it, in processes of their own. Rows are written on the ledger's thread, so that none of them
-waits for another.
+An Executor belongs to one event loop. Async tasks run on that loop, sync ones in threads. A task that asks for it runs
+in a process of its own. Rows are written on the ledger's thread, so that tasks and rows do not wait for one another.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import asyncio
 import contextvars
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from uuid import UUID, uuid4
 
@@ -32,50 +32,71 @@ logger = logging.getLogger(__name__)
 
 
 class Executor:
-    """Executes runs, at most `concurrency` at once, on the running event loop."""
+    """Executes runs on the running event loop; its caller gives it at most `concurrency` at once."""
 
     def __init__(self, concurrency: int, worker: str | None = None) -> None:
-        self.worker = worker or uuid4().hex  # by which the runs that it holds are known
+        self.worker = worker or uuid4().hex  # the name under which it holds its runs
         self.attempts: dict[Execution, Attempt] = {}
+        self._under_way = 0  # calls of `execute`: some of them have no attempt yet
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._ending: Interruption | None = None
         self._loop = asyncio.get_running_loop()
         self._ledger = WorkerLedger()
         self._concurrency = concurrency
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="taskapi-task")
-        self._converting = ThreadPoolExecutor(concurrency, thread_name_prefix="taskapi-values")  # of async tasks
+        self._converting = ThreadPoolExecutor(concurrency, thread_name_prefix="taskapi-values")  # for async tasks
         self._pristine = contextvars.copy_context()
-        self._all_wait = False  # the log has said so
+        self._all_wait = False  # all runs wait for others, and the log says so
         prepare(self._loop)
 
     async def execute(self, uuid: UUID) -> bool:
-        """Take the run up, run its task and record how it ended; False where somebody else has it.
+        """Take the run up, run its task and record how it ended; False if another has it, or it is left to others.
 
-        Raises UnknownRun where there is no such run.
+        Raises UnknownRun if there is no row of the run here.
         """
-        info = await self._ledger.write(partial(runs.begin, uuid, self.worker, refusal))
-        if info is None:
-            if not await self._ledger.write(partial(runs.is_recorded, uuid)):
-                raise UnknownRun(uuid)
-            logger.debug("Run %s is not pending; nothing to do.", uuid)
-            return False
-        attempt = self.attempts[uuid, info.attempt] = Attempt(info, self._ledger)
-        if self._ending is not None:  # it was on its way when all were interrupted
-            attempt.interrupt(self._ending)
+        self._under_way += 1
+        self._idle.clear()
         try:
-            outcome = await self._outcome(attempt)
-            await attempt.finish(outcome)
-            return not outcome.refused
+            info = await self._ledger.write(partial(runs.begin, uuid, self.worker, refusal))
+            if info is None:
+                if not await self._ledger.write(partial(runs.is_recorded, uuid)):
+                    raise UnknownRun(uuid)
+                logger.debug("Run %s is not pending; nothing to do.", uuid)
+                return False
+            attempt = self.attempts[uuid, info.attempt] = Attempt(info, self._ledger)
+            if self._ending is not None:  # it was about to begin when all were interrupted
+                attempt.interrupt(self._ending)
+            try:
+                outcome = await self._outcome(attempt)
+                await attempt.finish(outcome)
+                return not outcome.refused
+            finally:
+                del self.attempts[uuid, info.attempt]
         finally:
-            del self.attempts[uuid, info.attempt]
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is executed, nor about to be."""
+        return not self._under_way
+
+    async def wait_until_idle(self, seconds: float) -> None:
+        """Wait until nothing is executed, or for so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
 
     def interrupt_all(self, why: Interruption) -> None:
-        """Stop all tasks, and those that are about to begin."""
+        """Stop all tasks, also those that are about to begin."""
         self._ending = why
         for attempt in list(self.attempts.values()):
             attempt.interrupt(why)
 
     async def close(self) -> None:
-        """Close threads and connections. A thread whose task does not end is left behind."""
+        """Close threads and connections. A thread is left behind if its task does not end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._converting.shutdown(wait=False, cancel_futures=True)
         await self._ledger.close()
@@ -85,7 +106,7 @@ class Executor:
             return await self._run(attempt)
         except asyncio.CancelledError:  # the loop is closed
             raise
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is no reason to end the worker
+        except BaseException as error:  # noqa: BLE001 - no error of a run may end the worker
             return attempt.call.stumble(error)
         finally:
             attempt.stopped()
@@ -103,11 +124,12 @@ class Executor:
             attempt.limit(definition.timeout)
         if definition.isolation == "process":
             return await Isolated(call).run()
-        if call.info.lost:  # it may be what ended its worker: so it has no neighbours any more that it could harm
+        if call.info.lost:  # the task may have ended its worker: in a process of its own it harms no other run
             outcome = await Isolated(call).run()
             if not outcome.is_unknown_task:
                 return outcome
-            call.on_interrupt(call.speaker.interrupt)  # a new process has other settings, or newer code: so, here
+            # The new process has other settings or newer code, and does not know the task: it runs here.
+            call.on_interrupt(call.speaker.interrupt)
         return await self._run_here(attempt, definition)
 
     async def _run_here(self, attempt: Attempt, definition: type[Task]) -> Outcome:
@@ -127,7 +149,7 @@ class Executor:
         return await self._loop.run_in_executor(self._threads, with_connections, run, call.info.uuid)
 
     def _look_at_waits(self) -> None:
-        """Say it where no slot is left for the runs that all others wait for; called from any thread."""
+        """Warn if all slots are taken by runs that wait for runs without a slot; called from any thread."""
         attempts = list(self.attempts.values())
         queues = {attempt.info.queue for attempt in attempts}
         waits = [run.waits_for for attempt in attempts if (run := attempt.surroundings) is not None]
@@ -142,8 +164,8 @@ class Executor:
             self._all_wait = True
             logger.warning(
                 "All %d runs that this worker can execute at once wait for the result of another run, such as %s (task "
-                "%r), which waits for one of them to end. Give the tasks that others wait for a `queue` of their own, "
-                "with a worker of its own, or give this worker more `--concurrency`.",
+                "%r), which cannot begin before one of them ends. Give tasks that others wait for their own `queue` "
+                "and worker, or give this worker more `--concurrency`.",
                 self._concurrency,
                 stuck[0].uuid,
                 stuck[0].task,

@@ -1,4 +1,4 @@
-"""What the processes that run tasks have in common: how they are made, what they say, how they end."""
+"""What the processes that run tasks have in common: how they are made, where they log, how they end."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from typing import Any, NoReturn
 
 from django.db import connections
 
-#: A fresh interpreter for each: nothing is shared with the parent, its threads least of all, and every platform has it.
+#: A fresh interpreter for each: it shares nothing with the parent, and every platform has it.
 fresh = multiprocessing.get_context("spawn")
 
-#: Seconds in which a process ends whose work is done; longer than the process of a run has for its own end.
-MOMENT = 2.5
+#: Seconds for a process to end whose work is done; more than isolation.parent.KILL_AFTER.
+EXIT_LIMIT = 2.5
 
-#: What a worker handles in its own way, and how a process is born with it.
+#: The signals that a worker handles in its own way, and their handlers in a new process.
 SIGNALS: dict[signal.Signals, Any] = {
     signal.SIGTERM: signal.SIG_DFL,
     signal.SIGINT: signal.default_int_handler,
     signal.SIGUSR1: signal.SIG_DFL,
 }
-_inherited: list[Any] = []  # connections of a parent, kept from being closed
+_inherited: list[Any] = []  # connections of the parent, which must not be closed here
 
 
 def log_to_terminal() -> None:
-    """Say what the process does, in a project whose LOGGING says nothing of it."""
+    """Log what the process does to the terminal, if the project's LOGGING does not configure it."""
     package = logging.getLogger("taskapi")
     if not package.hasHandlers():
         handler = logging.StreamHandler()
@@ -40,7 +40,7 @@ def log_to_terminal() -> None:
 
 
 def leave(status: int = 0) -> NoReturn:
-    """End the process at once: Python would wait for a thread that never ends, as long as that takes."""
+    """End the process at once: Python would wait for threads that never end."""
     for child in multiprocessing.active_children():  # as Python's own exit does
         if child.daemon:
             child.terminate()
@@ -49,14 +49,14 @@ def leave(status: int = 0) -> NoReturn:
 
 
 def end_in_a_moment(has_ended: Callable[[], bool] = lambda: True) -> None:
-    """Have the process end although a thread of a task goes on; what `atexit` knows has its time all the same.
+    """End the process in EXIT_LIMIT although a thread of a task goes on; until then, `atexit` handlers can run.
 
-    Python waits at its exit for each thread and each child that is no daemon, and asyncio, as it closes a loop, for
-    what a task has left there. `has_ended` says whether that is over.
+    At its exit, Python waits for each thread and each child that is not a daemon. When asyncio closes a loop, it waits
+    for what tasks have left on it; `has_ended` says whether that is over.
     """
 
     def watch() -> None:
-        time.sleep(MOMENT)
+        time.sleep(EXIT_LIMIT)
         main = threading.main_thread()
         threads = [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
         if threads or multiprocessing.active_children() or not has_ended():
@@ -67,14 +67,14 @@ def end_in_a_moment(has_ended: Callable[[], bool] = lambda: True) -> None:
 
 @cache
 def free_forked_children() -> None:
-    """From now on, whatever this process forks begins as a program does.
+    """From now on, a process that is forked from this one begins as a program does.
 
-    A child would inherit asyncio's handlers, which do nothing there, and its wake-up descriptor: a signal to the
-    child would reach the parent. And it would share the sockets of its parent's connections to databases.
+    Otherwise it would inherit asyncio's signal handlers, which do nothing there, and its wake-up descriptor, so that a
+    signal to the child would reach the parent. It would also share the sockets of the parent's database connections.
     """
     blocked = threading.local()
 
-    def before() -> None:  # a signal that comes before the child is free waits until it is
+    def before() -> None:  # a signal that comes now waits until the child has its own handlers
         blocked.before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def after() -> None:

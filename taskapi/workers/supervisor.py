@@ -16,19 +16,19 @@ from uuid import uuid4
 from django.db import connections
 
 from taskapi.workers import upkeep
-from taskapi.workers.child import work
 from taskapi.workers.processes import fresh
+from taskapi.workers.supervised import main
 
 logger = logging.getLogger(__name__)
 
-RESTART_PAUSE = 1.0  # seconds: a process that cannot start must not keep the machine busy
-LOOK_INTERVAL = 0.2  # seconds between two looks at the children: one that a task forked may hold a sentinel open
-LAST_WORDS = 5.0  # seconds for what a dead worker held to be released before the parent ends
+RESTART_PAUSE = 1.0  # seconds between two tries: a process that cannot start must not keep the machine busy
+LOOK_INTERVAL = 0.2  # seconds between two looks at the children: a process that a task forked may hold a sentinel open
+RELEASE_LIMIT = 5.0  # seconds for which the parent waits, before it ends, until the runs of dead workers are freed
 
 
 class _Child(NamedTuple):
     process: BaseProcess
-    identity: str  # by which the runs that it holds are known
+    identity: str  # the name under which it holds its runs
 
 
 class Supervisor:
@@ -43,7 +43,7 @@ class Supervisor:
         self._stopping = False
 
     def run(self) -> None:
-        """Return when every worker has ended: after SIGTERM or SIGINT, or of itself where they work in a burst."""
+        """Run until every worker has ended: after SIGTERM or SIGINT or, in a burst, by themselves."""
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(signum, self._stop)
         self._due = [time.monotonic()] * self.processes
@@ -55,15 +55,15 @@ class Supervisor:
             for child in [child for child in self._children if child.process.exitcode is not None]:
                 self._children.remove(child)
                 self._bury(child)
-        deadline = time.monotonic() + LAST_WORDS
+        deadline = time.monotonic() + RELEASE_LIMIT
         for release in self._releases:
             release.join(max(0.0, deadline - time.monotonic()))
 
     def _bury(self, child: _Child) -> None:
-        """Free what a worker held that has ended; start another one, unless it was to end."""
+        """Free the runs of a worker that has ended; start another one, unless it was told to end."""
         code = child.process.exitcode
         if code == 0 and (self._stopping or self.options.get("burst")):
-            return  # it was to end, and has handed back its runs itself
+            return  # it was told to end, and has handed back its runs itself
         release = Thread(target=_release, args=(child.identity,), daemon=True)  # the database may be away
         release.start()
         self._releases = [*(other for other in self._releases if other.is_alive()), release]
@@ -81,19 +81,19 @@ class Supervisor:
 
     def _start(self) -> None:
         identity = uuid4().hex
-        process = fresh.Process(target=work, args=(self.options | {"identity": identity},), name="taskworker")
+        process = fresh.Process(target=main, args=(self.options | {"identity": identity},), name="taskworker")
         try:
             process.start()
-        except OSError as error:  # no memory, say: the others are no worse for it
+        except OSError as error:  # no memory, say: the other workers go on
             logger.error("A worker could not be started: %r; next try in %g s.", error, RESTART_PAUSE)
             self._due.append(time.monotonic() + RESTART_PAUSE)
             return
         self._children.append(_Child(process, identity))
-        if self._stopping:  # the signal came in between
+        if self._stopping:  # the signal came while it was started
             _tell(process, signal.SIGTERM)
 
     def _stop(self, signum: int, frame: object) -> None:
-        """Let the workers finish; on SIGUSR1 or a second Ctrl-C, without giving running tasks more time."""
+        """Tell the workers to finish; on SIGUSR1 or a second Ctrl-C, to give running tasks no more time."""
         hurry = signum == signal.SIGUSR1 or (self._stopping and signum == signal.SIGINT)
         self._stopping = True
         for child in self._children:
@@ -101,11 +101,14 @@ class Supervisor:
 
 
 def _release(identity: str) -> None:
-    """Free the runs of a dead worker now, in place of when its leases run out: the least that can be lost is time."""
+    """Free the runs of a dead worker before their leases run out."""
     try:
         upkeep.release(identity)
     except Exception as error:  # noqa: BLE001 - the database is away, say
-        logger.warning("The runs of a lost worker could not be freed (%r); they are when their leases run out.", error)
+        logger.warning(
+            "The runs of a dead worker could not be freed (%r); other workers take them when their leases run out.",
+            error,
+        )
     finally:
         connections.close_all()
 

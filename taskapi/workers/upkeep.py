@@ -1,7 +1,7 @@
-"""What keeps runs going without anybody asking: leases, the sweep, and the deletion of what has expired.
+"""What keeps runs going by itself: leases, sweeps, and the deletion of expired runs.
 
-All of it is safe with many workers doing it at once, and lost work is found by the row alone: Redis may have
-been emptied. Times are compared on the database's clock, so that the clocks of hosts do not matter.
+Many workers may do all of it at once. Lost runs are found by their rows alone, so that the queue may lose everything.
+Times are compared by the database's clock, so that the clocks of machines do not matter.
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ logger = logging.getLogger(__name__)
 
 SWEEP_AGE = timedelta(seconds=5)  # a pending run this old should have a job
 SWEEP_ROWS = 5000  # looked at in one sweep
-SWEEP_AHEAD = timedelta(hours=1)  # a run that is not due for longer is looked at later
-RENEW_TRIES, RENEW_PAUSE = 5, 0.1  # seconds; a row that is locked for longer is renewed with the next
+SWEEP_AHEAD = timedelta(hours=1)  # a run that is due later than this is looked at later
+RENEW_TRIES, RENEW_PAUSE = 5, 0.1  # seconds; a row that is locked for longer waits for the next renewal
 PRUNE_ROWS = 500  # deleted in one transaction
-PRUNE_PAGES = 10  # of so many, at most, in one sweep
-REFUSED_FOR = 3600.0  # seconds for which a run that cannot be deleted is not tried again, nor another one named
+PRUNE_PAGES = 10  # of so many rows, at most, in one sweep
+REFUSED_FOR = 3600.0  # seconds until a run that cannot be deleted is tried again, and until the log names another
 RELEASE_TRIES, RELEASE_PAUSE = 3, 0.3  # seconds between two looks at the runs of a worker that has just died
-PRUNE_LIMIT = 60.0  # seconds without an answer: they may have a million messages
+PRUNE_LIMIT = 60.0  # seconds without an answer: the runs may have a million messages
 
 
-class Held(NamedTuple):
-    """The attempts that a worker holds, and those among them that somebody asked to stop."""
+class Renewal(NamedTuple):
+    """What a renewal of leases found."""
 
-    executions: set[Execution]
-    cancelled: set[Execution]
+    held: set[Execution]  # attempts whose lease was renewed
+    cancelled: set[Execution]  # those among them that somebody asked to stop
 
 
 @watching()
-def renew(worker: str, executing: Iterable[Execution]) -> Held:
+def renew(worker: str, executing: Iterable[Execution]) -> Renewal:
     """Renew the leases of the attempts that the worker executes."""
     mine = TaskInfo.rows().filter(_any_of(executing), status=Status.RUNNING.value, worker=worker).order_by()
     if connections[mine.db].features.has_select_for_update_skip_locked:
         _renew_around_locks(mine)
-    else:  # SQLite locks no rows, and refuses a transaction that reads before it writes where somebody else has written
+    else:  # SQLite locks no rows, and refuses a transaction that reads before it writes if another has written
         mine.update(renewed=NOW)
     rows = [((uuid, n), cancelled) for uuid, n, cancelled in mine.values_list("uuid", "attempt", "cancel_requested")]
-    return Held({execution for execution, _ in rows}, {execution for execution, cancelled in rows if cancelled})
+    return Renewal({execution for execution, _ in rows}, {execution for execution, cancelled in rows if cancelled})
 
 
 def _any_of(executing: Iterable[Execution]) -> Q:
-    """The rows of these attempts: not those of another attempt of the same run."""
+    """The rows of these attempts; a row that is at another attempt of its run is not among them."""
     by_attempt = defaultdict(list)
     for uuid, attempt in executing:
         by_attempt[attempt].append(uuid)
@@ -69,10 +69,10 @@ def _any_of(executing: Iterable[Execution]) -> Q:
 
 
 def _renew_around_locks(mine: QuerySet[TaskInfo]) -> None:
-    """Renew rows, and those that are locked when they are free.
+    """Renew rows, and locked rows once they are free.
 
-    The ledger locks the rows that it writes in an order of its own: who waited for one of them and held another would
-    be a deadlock.
+    The ledger locks the rows that it writes in an order of its own: a transaction that held one of them and waited for
+    another would be a deadlock.
     """
     renewed: set[int] = set()
     for _ in range(RENEW_TRIES):
@@ -87,9 +87,9 @@ def _renew_around_locks(mine: QuerySet[TaskInfo]) -> None:
 
 @watching()
 def take_back(worker: str | None = None) -> list[TaskInfo]:
-    """Free the runs whose worker has not renewed its lease; they wait for another, or have had their last attempt.
+    """Free the runs whose lease has run out: each is pending again, or fails if it has had its last attempt.
 
-    Or those of `worker`, which is known to be dead: they need not wait for its lease to run out.
+    With `worker`, free the runs of that worker, which is known to be dead, before their leases run out.
     """
     lost = Q(renewed__lt=NOW - LEASE) if worker is None else Q(worker=worker)
     expired = lost & Q(status=Status.RUNNING.value)
@@ -101,7 +101,7 @@ def take_back(worker: str | None = None) -> list[TaskInfo]:
             raise
         except Exception:
             logger.exception("The lost run with the id %d could not be taken back; the next sweep tries again.", pk)
-            continue  # whatever it is about this row, others wait behind it
+            continue  # whatever is wrong with this row, other rows wait behind it
         if info is not None:
             logger.warning("Run %s lost its worker in attempt %d; it is %s.", info.uuid, info.attempt, info.status)
             taken.append(info)
@@ -110,11 +110,11 @@ def take_back(worker: str | None = None) -> list[TaskInfo]:
 
 def _take_back(expired: Q, pk: int) -> TaskInfo | None:
     with workers_transaction(router.db_for_write(TaskInfo)):
-        # A worker that froze inside a transaction has its rows locked: that must not keep the others waiting.
+        # A worker that froze inside a transaction keeps its rows locked: other rows must not wait for these.
         info = _lock(TaskInfo.rows().filter(expired, pk=pk)).first()
         if info is None:
             return None
-        # Where rows cannot be locked, it may have been renewed meanwhile: so it is disowned first.
+        # If the database cannot lock rows, the lease may have been renewed meanwhile: so the row is disowned first.
         disowned = TaskInfo.rows().filter(expired, pk=pk).update(worker="")
         return info if disowned and end(info, WORKER_LOST) else None
 
@@ -122,7 +122,7 @@ def _take_back(expired: Q, pk: int) -> TaskInfo | None:
 def release(worker: str) -> None:
     """Free the runs of a worker that is known to be dead, and tell their followers.
 
-    More than once: the database may still be at work on the last that the worker asked of it.
+    It looks several times: the database may still execute the last statement of the worker.
     """
     for _ in range(RELEASE_TRIES):
         for info in take_back(worker):
@@ -137,16 +137,16 @@ def _lock(rows: QuerySet[TaskInfo]) -> QuerySet[TaskInfo]:
 
 @watching()
 def requeue(queues: Iterable[str], after: int = 0) -> int:
-    """Queue pending runs again that have no job: Redis was away when they were committed, or has lost them.
+    """Queue pending runs again that have no job: the queue was away when they were committed, or has lost the jobs.
 
-    Looks at a page of rows past the id `after`, and returns where the next page begins.
+    Looks at a page of rows past the id `after`, and returns the id after which the next page begins.
     """
     backend = get_backend()
     pending = TaskInfo.rows().filter(status=Status.PENDING.value, id__gt=after, queue__in=queues)
-    # A run of the future is one of a server whose clock is ahead: nobody knows how old it is.
+    # A run that was created in the future comes from a server whose clock is ahead: its age is unknown.
     young = Q(created__range=(CLOCK - SWEEP_AGE, CLOCK + EARLY))
     soon = pending.exclude(young).exclude(run_at__gt=CLOCK + SWEEP_AHEAD)
-    # Not the rows: their inputs may be large, and what is read here is read again in a few seconds.
+    # Not whole rows: their inputs may be large, and this is read every few seconds.
     page = list(soon.order_by("id").values_list("id", "uuid", "queue", "run_at")[:SWEEP_ROWS])
     by_queue = defaultdict(list)
     for _, uuid, queue, run_at in page:
@@ -163,27 +163,27 @@ def requeue(queues: Iterable[str], after: int = 0) -> int:
 class Pruner:
     """Deletes finished runs that have expired, with their messages, a page at a time, the oldest first.
 
-    What cannot be deleted is left out: a row of the project protects it, say, or a signal handler raises. The pages
-    behind it get their turn all the same, and it is tried again after REFUSED_FOR.
+    A run that cannot be deleted is left out: a row of the project protects it, say, or a signal handler raises. The
+    next pages are deleted all the same, and the run is tried again after REFUSED_FOR.
     """
 
     def __init__(self) -> None:
         self.deleted = 0
-        self.left: dict[int, float] = {}  # runs that cannot be deleted, by id; when they are tried again
-        self._last: Any = None  # of the page before: when it expired, and its id
+        self.left: dict[int, float] = {}  # by the id of a run that cannot be deleted: when it is tried again
+        self._last: Any = None  # of the last run of the page before: when it expired, and its id
         self._silent_until = 0.0
 
     @watching(PRUNE_LIMIT)
     def page(self) -> bool:
-        """Delete what can be deleted of the next page; False where it was the last one, and the next is the first."""
+        """Delete what can be deleted of the next page; False if it was the last one, and the next is the first."""
         unfinished = [status.value for status in Status if status not in FINAL]
-        # Not "those that have ended": SQLite would look through all of them.
+        # Not `status__in=FINAL`: SQLite would look through all finished runs.
         expired = TaskInfo.rows().filter(expires__lt=CLOCK).exclude(status__in=unfinished)
         if self._last is not None:
             moment, pk = self._last
             expired = expired.filter(Q(expires__gt=moment) | Q(pk__gt=pk), expires__gte=moment)
         page = list(expired.order_by("expires", "id").values_list("expires", "pk")[:PRUNE_ROWS])
-        # Before anything can fail: whatever becomes of this page, the next one is that behind it.
+        # Before anything can fail: the next page is the one behind this, whatever happens to this one.
         self._last = page[-1] if len(page) == PRUNE_ROWS else None
         now = time.monotonic()
         self.left = {pk: again for pk, again in self.left.items() if again > now}
@@ -191,7 +191,7 @@ class Pruner:
         return self._last is not None
 
     def _delete(self, ids: list[int]) -> None:
-        """Delete these runs; where one of them refuses, by halves, until it is alone."""
+        """Delete these runs. If that fails, try each half, until the run that cannot be deleted is alone."""
         if not ids:
             return
         try:
@@ -212,17 +212,17 @@ class Pruner:
         if now >= self._silent_until:
             self._silent_until = now + REFUSED_FOR
             logger.warning(
-                "The run with the id %d has expired, but cannot be deleted: %r. It is left out, as are all others of "
-                "which that is true; they are tried again, and named here, once an hour.",
+                "The run with the id %d has expired, but cannot be deleted: %r. Such runs are left out. They are tried "
+                "again once an hour, and then one of them is named here.",
                 pk,
                 error,
             )
 
 
 def _delete(found: list[int]) -> int:
-    """Delete those of these runs that nobody has locked, or none; how many that were."""
+    """Delete those of these runs that are not locked, or none of them if one fails; how many were deleted."""
     with workers_transaction(router.db_for_write(TaskInfo)):
-        # What somebody has locked, a project's long transaction say, is deleted another time.
+        # A row that is locked, by a long transaction of the project say, is deleted another time.
         ids = list(_lock(TaskInfo.rows().filter(pk__in=found).order_by()).values_list("pk", flat=True))
         TaskMessage.objects.filter(run__in=ids).delete()
         _, deleted = TaskInfo.rows().filter(pk__in=ids).delete()
@@ -230,7 +230,7 @@ def _delete(found: list[int]) -> int:
 
 
 def _is_away(error: Exception) -> bool:
-    """Whether that was the database, and not what it was asked to do. SQLite's lock is the whole database's."""
+    """Whether the database is away, as opposed to refusing this statement. SQLite's lock counts as away."""
     if not isinstance(error, (OperationalError, InterfaceError)):
         return False
     connection = connections[router.db_for_write(TaskInfo)]
@@ -238,14 +238,14 @@ def _is_away(error: Exception) -> bool:
 
 
 def prune() -> int:
-    """Delete the first page of finished runs that have expired; how many that were."""
+    """Delete the first page of finished runs that have expired; how many were deleted."""
     pruner = Pruner()
     pruner.page()
     return pruner.deleted
 
 
 def prune_pages(pruner: Pruner | None = None) -> int:
-    """The pruner's next pages: at most PRUNE_PAGES, each with a pause as long as it took, for others' writes."""
+    """Delete at most PRUNE_PAGES pages; how many runs were deleted. After each page, others get as long to write."""
     pruner = pruner or Pruner()
     before = pruner.deleted
     for _ in range(PRUNE_PAGES):

@@ -24,9 +24,8 @@ from taskapi.protocol.states import ErrorCode
 from taskapi.runs.refusals import CODES
 from taskapi.store import ledger
 from taskapi.tasks import Task
-from taskapi.workers import leases, upkeep
-from taskapi.workers import worker as engine
-from taskapi.workers.isolation import parent as outside
+from taskapi.workers import host, leases, upkeep
+from taskapi.workers.isolation import parent
 from tests.docs.pages import PAGES, ROOT, prose, text_of
 
 PACKAGE = Path(taskapi.__file__).parent
@@ -236,7 +235,7 @@ ABSENT: dict[str, Callable[[], bool]] = {
     "there are no server-sent events and no uploads": lambda: not re.search("events|uploads", routes()),
     "there is no Celery backend yet": lambda: is_no_module("taskapi.backends.celery"),
     "is the only one so far": lambda: (
-        {file.stem for file in (PACKAGE / "backends").glob("[!_]*.py")} == {"arq", "base", "redis"}
+        {path.stem for path in (PACKAGE / "backends").glob("[!_]*")} == {"arq", "base", "redis"}
     ),
     "An accepted request is not yet the end": lambda: True,  # of a cancel request: tests/faults/test_cancel.py
     "there is no gap between state and stream": lambda: True,  # tests/unit/test_subscriptions.py
@@ -283,18 +282,18 @@ WORDS = {2: "two", 3: "three", 5: "five", 10: "ten"}
 NUMBERS = (
     ("docs/tasks.md", "a lease of {} seconds", runs.LEASE),
     ("docs/tasks.md", "within some {} seconds if Redis is away", leases.RENEW_INTERVAL),
-    ("docs/tasks.md", "has {} seconds to clean up", outside.LAST_WORDS),
-    ("docs/deployment.md", "waits {} seconds more", engine.LAST_WORDS),
+    ("docs/tasks.md", "has {} seconds to clean up", parent.KILL_AFTER),
+    ("docs/deployment.md", "waits {} seconds more", host.CLEANUP_TIME),
     ("docs/deployment.md", "every {} seconds it is offered", runs.UNKNOWN_PAUSE),
     ("docs/deployment.md", "has taken it for {} minutes", runs.UNKNOWN_LIMIT / 60),
     ("docs/deployment.md", "up to {} minutes for each write", ledger.GIVE_UP / 60),
-    ("docs/deployment.md", "every {} seconds, up to", engine.SWEEP_INTERVAL),
+    ("docs/deployment.md", "every {} seconds, up to", host.SWEEP_INTERVAL),
     ("docs/deployment.md", "seconds, up to {}.", upkeep.PRUNE_ROWS * upkeep.PRUNE_PAGES),
     ("docs/protocol.md", "follow, every {} seconds", hub.WATCH_INTERVAL),
     ("docs/protocol.md", "a string of at most {} characters", protocol.REF_LENGTH),
     ("docs/glossary.md", "for {} seconds, renewed every", runs.LEASE),
     ("docs/glossary.md", "renewed every {}", leases.RENEW_INTERVAL),
-    ("docs/glossary.md", "every {} seconds: take back, requeue, prune", engine.SWEEP_INTERVAL),
+    ("docs/glossary.md", "every {} seconds: take back, requeue, prune", host.SWEEP_INTERVAL),
     ("docs/parameters.md", "ends at {} lists and dicts", protocol.MAX_DEPTH),
     ("docs/parameters.md", "After {} sentences about one value", values.MAX_SENTENCES),
     ("docs/settings.md", "with a busy timeout under {} seconds", BUSY_TIMEOUT),

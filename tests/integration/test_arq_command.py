@@ -19,7 +19,7 @@ from tests.support.waiting import wait_for
 
 COMMAND = [sys.executable, "-m", "arq", "taskapi.worker.WorkerSettings"]
 PASSWORD = "se@cret/ü%:1"  # what has to be percent-encoded in an address
-SECONDS = 40.0  # in which the command has to say something, on a machine that has other things to do
+SECONDS = 40.0  # for the command to print something, on a busy machine
 
 
 @pytest.fixture

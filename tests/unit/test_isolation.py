@@ -13,8 +13,9 @@ from django.utils import timezone
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
-from taskapi.workers.executor import Executor, Interruption
-from taskapi.workers.isolation import parent as outside
+from taskapi.workers.call import Interruption
+from taskapi.workers.executor import Executor
+from taskapi.workers.isolation import parent
 from tests.support.processes import is_there
 from tests.support.waiting import until
 
@@ -117,7 +118,7 @@ async def test_a_timeout_counts_from_the_tasks_first_line_and_not_from_the_start
 
 
 async def test_a_process_that_takes_long_to_end_keeps_nobody_waiting(settings, monkeypatch):
-    monkeypatch.setattr(outside, "LAST_WORDS", 600)
+    monkeypatch.setattr(parent, "KILL_AFTER", 600)
     settings.TASK_API_BACKGROUND_TASKS = [*settings.TASK_API_BACKGROUND_TASKS, Quick]
     executor = Executor(1)
     first = await execute(executor, "alone_lingers")
@@ -192,7 +193,7 @@ async def test_a_process_that_cannot_be_started_is_a_failure(executor, monkeypat
     def start(process):
         raise BlockingIOError("no more processes")
 
-    monkeypatch.setattr(outside.fresh.Process, "start", start)
+    monkeypatch.setattr(parent.fresh.Process, "start", start)
     info = await execute(executor, "alone")
     assert (info.status, info.error["code"]) == ("failed", "exception")
     assert "no more processes" in info.traceback
@@ -264,7 +265,7 @@ async def test_a_run_that_begins_while_its_worker_ends_is_handed_back(executor, 
     assert (info.status, info.attempt, info.error) == ("pending", 1, None)
 
 
-# A run whose worker was lost: it may be what ended it
+# A run whose worker was lost: its task may have ended the worker
 
 
 async def test_a_run_that_has_lost_a_worker_runs_in_a_process_of_its_own(executor):
@@ -276,7 +277,7 @@ async def test_a_run_that_has_lost_a_worker_runs_in_a_process_of_its_own(executo
 
 
 async def test_a_task_that_a_new_process_does_not_know_runs_here(executor, settings):
-    """Its settings are those of the module; in this process, somebody has added to them."""
+    """It has the settings of the module; a test has added to those of this process."""
     here = type("Here", (Task,), {"name": "here", "outputs": {"pid": IntParameter()}, "run": lambda self: os.getpid()})
     settings.TASK_API_BACKGROUND_TASKS = [here]
     info = await execute(executor, "here", attempt=1, lost=1)

@@ -10,7 +10,7 @@ from taskapi import runs
 from taskapi.models import TaskInfo
 from taskapi.workers import leases
 from taskapi.workers.leases import LeaseKeeper
-from taskapi.workers.upkeep import Held
+from taskapi.workers.upkeep import Renewal
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -49,7 +49,7 @@ def test_it_tells_which_runs_there_were_and_which_are_held(keeper):
     mine, theirs, gone = held("mine"), held("theirs"), (uuid4(), 1)
     keeper.executing = {mine, theirs, gone}
     keeper.thread.start()
-    assert keeper.told.get(timeout=10) == ({mine, theirs, gone}, Held({mine}, set()))
+    assert keeper.told.get(timeout=10) == ({mine, theirs, gone}, Renewal({mine}, set()))
 
 
 def test_it_goes_on_for_as_long_as_it_is_not_stopped(keeper):
@@ -71,9 +71,9 @@ def test_a_run_that_begins_while_leases_are_renewed_is_not_taken_for_lost(keeper
     keeper.executing = {held("mine")}
     keeper.thread.start()
     executing, found = keeper.told.get(timeout=10)
-    assert executing <= found.executions
+    assert executing <= found.held
     executing, found = keeper.told.get(timeout=10)
-    assert begun in executing <= found.executions
+    assert begun in executing <= found.held
 
 
 def test_where_nothing_is_executed_nothing_is_asked(keeper, monkeypatch):
@@ -124,7 +124,7 @@ def test_its_connection_is_kept_while_it_works_and_closed_when_it_ends(keeper, m
     def renew(*args):
         connection.ensure_connection()
         used.append(connection.connection)
-        return Held(set(), set())
+        return Renewal(set(), set())
 
     monkeypatch.setattr(leases, "renew", renew)
     keeper.executing = {(uuid4(), 1)}

@@ -102,7 +102,7 @@ async def test_every_client_asks_the_sentinels_for_the_master():
             ("two", 2),
             ("three", 26379),
         ]
-        # the password is the master's, and none of the sentinels' business
+        # the password is for the master, not for the sentinels
         assert all(options.get("password") is None for options in sentinels)
     await client.aclose()
 

@@ -68,7 +68,7 @@ def test_an_attempt_renews_no_lease_of_a_later_one_of_its_run_and_is_told_of_non
 
 
 def test_leases_are_renewed_by_a_statement_that_does_not_read_first():
-    """As Django opens it, SQLite refuses to write in a transaction that has read, once somebody else has written."""
+    """In Django's default mode, SQLite refuses a write in a transaction that has read, if another has written since."""
     info = held()
     with CaptureQueriesContext(connection) as captured:
         upkeep.renew("mine", {(info.uuid, 1)})
@@ -76,7 +76,7 @@ def test_leases_are_renewed_by_a_statement_that_does_not_read_first():
 
 
 def test_a_worker_renews_nothing_that_it_does_not_execute():
-    """Its process may hold a run that it has lost sight of: nobody would ever take that up again."""
+    """Its process may hold a run that it does not know of: no worker would take that up again."""
     forgotten, theirs = held(since=LONG_AGO), held("theirs", since=LONG_AGO)
     before = [row(forgotten), row(theirs)]
     upkeep.renew("mine", {(theirs.uuid, 1)})
@@ -138,7 +138,7 @@ def test_a_run_whose_lease_is_good_is_left_alone(queue, since):
 
 @pytest.mark.parametrize("status", [status for status in Status if status != Status.RUNNING])
 def test_only_what_runs_can_lose_its_worker(queue, status):
-    """A pending run has been looked at, too, by a worker that does not know its task."""
+    """A worker that did not know the task of a pending run has set `renewed` in its row."""
     TaskInfo.objects.create(task="any", status=status, renewed=timezone.now() - LONG_AGO)
     assert upkeep.take_back() == []
 
@@ -158,7 +158,7 @@ def test_a_lease_that_is_renewed_in_the_last_moment_is_good(queue, monkeypatch):
 
 
 def test_a_lease_that_is_renewed_after_the_look_and_before_the_write_is_good(queue):
-    """As on SQLite, where the look locks nothing."""
+    """As on SQLite, where reading the rows locks nothing."""
     info = held(since=LONG_AGO)
     renewing = iter([TaskInfo.objects.filter(pk=info.pk)])
 
@@ -175,7 +175,7 @@ def test_a_lease_that_is_renewed_after_the_look_and_before_the_write_is_good(que
 
 
 def test_a_lost_run_goes_on_above_all_that_its_attempt_has_said_even_while_it_is_taken_back(queue):
-    """Who is cut off from nothing but its lease may still write, between the look and the write of a sweep."""
+    """A worker that could not renew its lease may still write, between the read and the write of a sweep."""
     info = held(since=LONG_AGO)
     last_words = iter([info.seq + 400])
 
@@ -486,7 +486,7 @@ def test_the_command_ends_and_says_how_many_are_left(monkeypatch, capsys):
     assert capsys.readouterr().out == "Deleted 2 runs.\n3 more have expired, but could not be deleted.\n"
 
 
-# The host's clock is wrong, and the database's decides
+# The machine's clock is wrong, and the database's decides
 
 
 @pytest.mark.parametrize("wrong", [timedelta(days=-400), timedelta(days=400)])
@@ -519,7 +519,7 @@ def test_a_lost_job_of_a_server_whose_clock_is_ahead_is_found_at_once(queue):
     ],
 )
 def test_mysqls_clock_knows_no_time_zone_of_the_session(zone, clock):
-    """Which Django does not set: there, its own clock jumps when summer time ends."""
+    """Django does not set the time zone of MySQL, whose own clock jumps when summer time ends."""
 
     class MySQL:  # no driver for it is installed here
         timezone_name = zone

@@ -8,11 +8,12 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from taskapi.backends import get_backend
-from taskapi.backends.arq import ArqBackend
+from taskapi.conf import DEFAULT_BACKEND, settings
 from taskapi.tasks import Task
+from taskapi.workers.host import DEFAULT_CONCURRENCY
 from taskapi.workers.processes import log_to_terminal
 from taskapi.workers.supervisor import Supervisor
-from taskapi.workers.worker import DEFAULT_CONCURRENCY, DEFAULT_GRACE, Worker
+from taskapi.workers.worker import DEFAULT_GRACE, Worker
 
 
 def _positive(value: str) -> int:
@@ -54,10 +55,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         log_to_terminal()
-        if not isinstance(get_backend(), ArqBackend):
+        if not get_backend().has_worker_queue:
             raise CommandError(
-                "TASK_API_BACKEND does not use this worker. Start the worker of the backend that it names, or "
-                "set it to 'taskapi.backends.arq.ArqBackend'."
+                f"TASK_API_BACKEND is {settings.backend!r}, which does not use this worker. Start the worker of that "
+                f"backend, or set TASK_API_BACKEND to one that has a `worker_queue`, such as {DEFAULT_BACKEND!r}."
             )
         worker = {
             "queues": options["queues"] or [Task.queue],

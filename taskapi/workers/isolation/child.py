@@ -1,4 +1,4 @@
-"""The process's side: executes one run, and says over the connection how it goes and how it ends."""
+"""The process's side: executes one run, and sends what its task says, and its outcome, to the worker."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from taskapi.workers.call import TaskCall, with_connections
 from taskapi.workers.isolation.entry import BEGUN
 from taskapi.workers.processes import log_to_terminal
 
-PAUSE = 0.01  # seconds between two collections of what the task says; its worker reports once an interval
+SEND_INTERVAL = 0.01  # seconds between two looks at what the task says; the worker reports less often
 
 
 def execute(connection: Connection, info: TaskInfo) -> None:
-    """Run the task here, in the main thread, and send its outcome as the last word."""
+    """Run the task here, in the main thread, and send its outcome last."""
     log_to_terminal()
     relay = Relay(connection, info)
     call = TaskCall(info, relay.speaker)
@@ -42,7 +42,7 @@ def execute(connection: Connection, info: TaskInfo) -> None:
     else:
         if iscoroutinefunction(task.run):
 
-            async def run() -> None:  # whatever else it has left on the loop is waited for after its last word
+            async def run() -> None:  # the outcome is sent before asyncio waits for what the task left on the loop
                 relay.end(await call.arun(task))
 
             asyncio.run(run())
@@ -51,7 +51,7 @@ def execute(connection: Connection, info: TaskInfo) -> None:
 
 
 def _hear(connection: Connection, call: TaskCall) -> None:
-    """Stop the task when the worker says so; end with all that it has started when the worker is gone."""
+    """Stop the task when the worker says so; if the worker is gone, kill this process and all that it started."""
     try:
         while True:
             call.interrupt(connection.recv())
@@ -60,7 +60,7 @@ def _hear(connection: Connection, call: TaskCall) -> None:
 
 
 class Relay(threading.Thread):
-    """Sends what the task says, as it says it."""
+    """Sends to the worker what the task says."""
 
     def __init__(self, connection: Connection, info: TaskInfo) -> None:
         super().__init__(name="taskapi-relay", daemon=True)
@@ -75,7 +75,7 @@ class Relay(threading.Thread):
             self._woken.clear()
             with self._sending:
                 self._connection.send(self.speaker.collect())
-            time.sleep(PAUSE)
+            time.sleep(SEND_INTERVAL)
 
     def begin(self) -> None:
         """Say that the task's first line is about to run."""
@@ -83,7 +83,7 @@ class Relay(threading.Thread):
             self._connection.send(BEGUN)
 
     def end(self, outcome: Outcome) -> None:
-        """Send the last words and the outcome."""
+        """Send what is left to say, and the outcome."""
         sys.stdout.flush()
         with self._sending:
             self._connection.send(self.speaker.collect())

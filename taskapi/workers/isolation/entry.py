@@ -13,30 +13,30 @@ import django
 
 from taskapi.workers.processes import free_forked_children
 
-BEGUN = "begun"  # what the process says when the task's first line is about to run
+BEGUN = "begun"  # sent when the task's first line is about to run
 PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
 
 
 def main(connection: Connection, info: bytes, worker: int) -> None:
     """Execute the pickled run for the worker with this process id, which is at the other end of the connection."""
-    # A group of its own: Ctrl-C in the worker's terminal is not meant for it, and what it starts is killed with it.
+    # A process group of its own: it does not get Ctrl-C of the terminal, and what it starts is killed with it.
     os.setpgid(0, 0)
-    # A service manager that stops a worker signals all of its processes. This one ends when its worker says so.
+    # A service manager that stops a worker signals all of its processes. This one waits for its worker's word.
     signal.signal(signal.SIGTERM, lambda signum, frame: None)
     free_forked_children()
     _end_with(worker)
     django.setup()
     from taskapi.workers.isolation.child import execute  # needs the apps
 
-    execute(connection, pickle.loads(info))  # noqa: S301 - its worker's own words
+    execute(connection, pickle.loads(info))  # noqa: S301 - it comes from its worker
 
 
 def _end_with(worker: int) -> None:
-    """Let the kernel end this process with its worker, also while a task holds the interpreter and nothing else runs.
+    """Let the kernel end this process with its worker, also while a task holds the interpreter.
 
-    Elsewhere than on Linux it ends when it hears that the connection is closed.
+    On other systems than Linux it ends when it notices that the connection is closed.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != worker:  # it is gone already
+        if os.getppid() != worker:  # the worker is gone already
             os._exit(1)

@@ -1,4 +1,4 @@
-"""The worker's side: starts the process of a run, hears what it says, and ends it."""
+"""The worker's side: starts the process of a run, receives what it says, and ends it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from taskapi.workers.processes import fresh
 
 logger = logging.getLogger(__name__)
 
-LAST_WORDS = 2.0  # seconds: for a task that was told to stop, and for a process that has said its outcome
-LOOK_INTERVAL = 0.2  # seconds between two looks at a silent process: one that it forked may hold its pipe open
+KILL_AFTER = 2.0  # seconds after which a process is killed that was told to stop, or has sent its outcome
+LOOK_INTERVAL = 0.2  # seconds between two looks at a silent process: a process that it forked may hold its pipe open
 
 
 class Isolated:
@@ -34,7 +34,7 @@ class Isolated:
         )
 
     async def run(self) -> Outcome:
-        """Execute it to its outcome. A thread of its own looks after the process, to the end of that."""
+        """Execute the run and return its outcome. A thread looks after the process until it has ended."""
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Outcome] = loop.create_future()
         timers: list[asyncio.TimerHandle] = []
@@ -42,7 +42,7 @@ class Isolated:
         def stop() -> None:
             with suppress(OSError):  # it has ended meanwhile
                 self._ours.send(self._call.interruption)
-            timers.append(loop.call_later(LAST_WORDS, self._kill))
+            timers.append(loop.call_later(KILL_AFTER, self._kill))
 
         def tell(said: Outcome) -> None:
             loop.call_soon_threadsafe(outcome.set_result, said)
@@ -57,7 +57,7 @@ class Isolated:
                 timer.cancel()
 
     def _look_after(self, tell: Callable[[Outcome], None]) -> None:
-        """Start the process, tell how it ended, and leave nothing of it behind."""
+        """Start the process, tell its outcome, and leave nothing of it behind."""
         try:
             self._process.start()
             self._theirs.close()
@@ -66,13 +66,13 @@ class Isolated:
             outcome = self._call.stumble(error)
         if outcome is not None:
             tell(outcome)
-            self._end(LAST_WORDS)  # at its exit, log handlers and others send what they have kept
+            self._end(KILL_AFTER)  # at its exit, log handlers and others send what they have buffered
         else:
             self._end(0)
             tell(self._lost())
 
     def _listen(self) -> Outcome | None:
-        """Pass on what the task says, until its outcome; None where it ends without one."""
+        """Pass on what the task says until its outcome comes; None if the process ends without one."""
         while True:
             ended = self._process.exitcode is not None
             if self._ours.poll(0 if ended else LOOK_INTERVAL):
@@ -90,15 +90,15 @@ class Isolated:
                 return None
 
     def _lost(self) -> Outcome:
-        """The outcome of a process that had none: it was stopped, or went away as a worker may."""
+        """The outcome of a run whose process sent none: it was stopped, or died."""
         if self._call.interruption is not None:
             return self._call.fail(Interrupted())
         info = self._call.info
-        logger.error("The process of run %s ended with %s.", info.uuid, self._process.exitcode)
+        logger.error("The process of run %s ended with %s, without an outcome.", info.uuid, self._process.exitcode)
         return PROCESS_LOST
 
     def _end(self, seconds: float) -> None:
-        """Let the process end by itself for so long."""
+        """Wait so long for the process to end by itself; then kill it."""
         if self._process.pid is not None:
             self._process.join(seconds)
             self._kill()
@@ -110,4 +110,4 @@ class Isolated:
         if self._process.pid is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.kill()  # where it has no group of its own yet
+            self._process.kill()  # it may have no group of its own yet

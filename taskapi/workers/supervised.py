@@ -1,4 +1,4 @@
-"""Where a worker process of several begins: in a fresh interpreter, which has loaded no app yet."""
+"""Where a worker process under a supervisor begins: in a fresh interpreter, which has loaded no app yet."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import django
 from taskapi.workers.processes import log_to_terminal
 
 
-def work(options: dict[str, Any]) -> None:
-    """Work until the parent says otherwise."""
-    # Ctrl-C reaches every process of a terminal, and it is the parent's to pass on what it means.
+def main(options: dict[str, Any]) -> None:
+    """Work until the supervisor ends, or says so."""
+    # Ctrl-C reaches every process of a terminal: the supervisor gets it, and tells its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     django.setup()
     from taskapi.workers.worker import Worker  # needs the apps
@@ -26,7 +26,7 @@ def work(options: dict[str, Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    """Stop as on SIGTERM when the parent is gone, however it went: nobody would stop this process any more."""
+    """Stop as on SIGTERM when the supervisor is gone: nobody else would stop this process."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
