@@ -60,6 +60,19 @@ def test_a_setting_is_followed_while_it_is_overridden(setting, name, value, read
     assert getattr(taskapi_settings, name) == before
 
 
+@pytest.mark.parametrize("name", ["EVENT_INTERVAL", "LIMITS", "REDIS_PREFIX"])
+def test_a_setting_that_is_kept_can_be_overridden_and_deleted(name):
+    read = {"EVENT_INTERVAL": "event_interval", "LIMITS": "sent_frame_bytes", "REDIS_PREFIX": "redis_prefix"}[name]
+    kept = getattr(taskapi_settings, read)
+    value = {"EVENT_INTERVAL": 9, "LIMITS": {"sent_frame_bytes": 9000}, "REDIS_PREFIX": "other"}[name]
+    with override_settings(**{f"TASK_API_{name}": value}):
+        assert getattr(taskapi_settings, read) != kept
+        delattr(django_settings, f"TASK_API_{name}")
+        with_default = getattr(taskapi_settings, read)
+    assert with_default in (0.05, 1024 * 1024, "taskapi")
+    assert getattr(taskapi_settings, read) == kept
+
+
 @pytest.mark.parametrize(
     ("name", "read", "rest"),
     [
