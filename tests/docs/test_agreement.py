@@ -238,7 +238,7 @@ ABSENT: dict[str, Callable[[], bool]] = {
         {path.stem for path in (PACKAGE / "backends").glob("[!_]*")} == {"arq", "base", "redis"}
     ),
     "An accepted request is not yet the end": lambda: True,  # of a cancel request: tests/faults/test_cancel.py
-    "there is no gap between state and stream": lambda: True,  # tests/unit/test_subscriptions.py
+    "there is no gap between state and stream": lambda: True,  # tests/unit/test_subscription.py
 }
 
 

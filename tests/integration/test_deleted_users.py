@@ -31,7 +31,7 @@ class Add(Task):
 
 
 class FoundThenDeleted(BaseAuthentication):
-    """Finds the user, whose row is then deleted by another process: no signal is sent here."""
+    """Finds the user; then another process deletes the row, so no signal is sent here."""
 
     def authenticate(self, request: Request) -> tuple[User, None]:
         user = User.objects.get(username="ada")
@@ -91,7 +91,7 @@ def test_over_rest_the_user_is_not_authenticated(settings, authentication, heade
 
 
 async def answers(*frames: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a socket answers to these frames, which come at once."""
+    """The answers of a socket to these frames, which are sent at once."""
     scope = {"type": "websocket", "path": "/tasks/ws/", "headers": []}
     received = [{"type": "websocket.receive", "text": json.dumps(frame)} for frame in frames]
     messages = iter([{"type": "websocket.connect"}, *received, {"type": "websocket.disconnect"}])
@@ -131,7 +131,7 @@ async def test_the_runs_of_others_that_share_its_transaction_are_recorded(kind, 
     drafts = [runs.draft(Add, {"a": 1}, user=user) for user in (bob, ada, None)]
     await in_database(delete, ada)
     writes = [ledger.write(function) for function in (int, *(partial(runs.save, draft) for draft in drafts))]
-    _, *saved = await asyncio.gather(*writes, return_exceptions=True)  # `int` goes alone, and the others wait for it
+    _, *saved = await asyncio.gather(*writes, return_exceptions=True)  # while `int` is written alone, the others wait
     await ledger.close()
     recorded, refused, anonymous = saved
     assert recorded.info.user == bob

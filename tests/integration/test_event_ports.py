@@ -7,8 +7,7 @@ from uuid import uuid4
 import pytest
 
 from taskapi import events
-from taskapi.events import channel_layer, using
-from taskapi.events import hub as hubs
+from taskapi.events import channel_layer, hub, using
 from taskapi.events.channel_layer import ChannelLayerEvents
 from taskapi.events.following import Following
 from taskapi.events.in_process import InProcessEvents
@@ -23,8 +22,8 @@ from tests.support.waiting import LIMIT, until
 
 @pytest.fixture(params=[InProcessEvents, ChannelLayerEvents])
 async def port(request, settings):
-    """The events of this process."""
-    settings.CHANNEL_LAYERS = {}  # the layer of a project that configures none
+    """The implementation of the port that this process uses."""
+    settings.CHANNEL_LAYERS = {}  # as in a project that configures no layer
     is_layer = request.param is ChannelLayerEvents
     if is_layer:
         request.getfixturevalue("valkey")
@@ -129,7 +128,7 @@ async def test_all_listeners_hear_which_attempt_is_to_stop(port):
     hearing = [asyncio.ensure_future(anext(listener)) for listener in listeners]
 
     async def tell():
-        while not all(heard.done() for heard in hearing):  # what is told before they listen is lost
+        while not all(heard.done() for heard in hearing):  # before they listen, what is sent is lost
             await asyncio.to_thread(events.tell_workers, uuid, 3)
             await asyncio.sleep(0.01)
 
@@ -140,7 +139,7 @@ async def test_all_listeners_hear_which_attempt_is_to_stop(port):
         await listener.aclose()
 
 
-# Whatever is lost, repeated or late
+# Reports that are lost, repeated or late
 
 
 class Talk(Task):
@@ -171,7 +170,7 @@ FAULTS = [
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("faults", FAULTS, ids=str)
 async def test_a_follower_gets_everything_once_and_in_order_and_one_end(port, settings, monkeypatch, faults):
-    monkeypatch.setattr(hubs, "WATCH_INTERVAL", 0.02)
+    monkeypatch.setattr(hub, "WATCH_INTERVAL", 0.02)
     settings.TASK_API_BACKEND = "tests.support.backends.ListBackend"
     settings.TASK_API_BACKGROUND_TASKS = [Talk]
     settings.TASK_API_EVENT_INTERVAL = 0.002

@@ -14,7 +14,7 @@ from taskapi.models import TaskInfo
 from taskapi.protocol import Report
 from tests.support.waiting import until
 
-EXPIRY = 4  # seconds, in the place of a day
+EXPIRY = 4  # seconds, instead of a day
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def core_layer(valkey, settings):
 
 
 async def outlives_its_expiry(client: redis.Redis, group: str) -> None:
-    """Wait until the group was joined again so late that the first time would have expired."""
+    """Wait until the group was joined again, and the first membership would have expired."""
 
     def joined_at() -> float:
         ((_, moment),) = client.zrange(f"asgi:group:{group}", 0, -1, withscores=True) or [(None, 0)]

@@ -2,7 +2,7 @@
 
 The statements that the product executes are judged, with their parameters. The database's plan (EXPLAIN) must not read
 a table or an index from end to end, and the statement must not read many rows. The plan alone is not enough: if a range
-of ids is filtered, or an index is searched for all finished runs, the plan says "search", and it is a scan in effect.
+of ids is filtered, or an index is searched for all finished runs, the plan says "search", but the work is a scan.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,12 +29,12 @@ from taskapi.tasks.registry import get_task
 from taskapi.workers import upkeep
 from tests.support.databases import Databases
 
-RUNS = 30_000  # that have ended; PostgreSQL prefers to scan a table of a few pages
-TEMPLATES = 1_000  # of them are made by the ORM, and the others are their copies
-MESSAGES = 3  # of each run
-FEW = 20  # runs that wait, that are executed, that have expired, and that a user has
-MOST_ROWS = RUNS // 10  # that a statement may read: a page of the admin is 100
-MOST_STEPS = RUNS  # that it may take on SQLite's virtual machine: several a row
+RUNS = 30_000  # finished runs; PostgreSQL prefers to scan a table of a few pages
+TEMPLATES = 1_000  # finished runs that the ORM makes; the others are copies of them
+MESSAGES = 3  # messages of each run
+FEW = 20  # runs of each kind: those that wait, are executed, have expired, are a user's
+MOST_ROWS = RUNS // 10  # rows that a statement may read; a page of the admin is 100
+MOST_STEPS = RUNS  # steps that it may take on SQLite's virtual machine; a row takes several
 
 OURS = "taskapi_"
 NEW_UUID = {"sqlite": "lower(hex(randomblob(16)))", "postgresql": "gen_random_uuid()"}
@@ -60,7 +60,7 @@ class Watch:
     def __call__(self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
         if sql.startswith(("SELECT", "UPDATE", "DELETE")) and OURS in sql:
             judge = {"sqlite": judge_on_sqlite, "postgresql": judge_on_postgres}[self.connection.vendor]
-            with closing(self.connection.create_cursor()) as cursor:  # the driver's, which nobody watches
+            with closing(self.connection.create_cursor()) as cursor:  # the driver's own cursor, which is not watched
                 cursor.execute("SAVEPOINT watch")
                 self.verdicts.append(judge(cursor, sql, params))
                 cursor.execute("ROLLBACK TO SAVEPOINT watch")
@@ -75,7 +75,7 @@ class Watch:
 def judge_on_sqlite(cursor: Any, sql: str, params: Any) -> Verdict:
     cursor.execute(f"EXPLAIN QUERY PLAN {sql}", params)
     plan = [line for *_, line in cursor.fetchall()]
-    page = " LIMIT " in sql and " WHERE " not in sql  # a part of an index, from one end of it
+    page = " LIMIT " in sql and " WHERE " not in sql  # it reads an index from one end, and stops
     faults = [line for line in plan if "TEMP B-TREE" in line or (line.startswith(f"SCAN {OURS}") and not page)]
     steps = steps_on_sqlite(cursor, sql, params)
     if steps > MOST_STEPS:
@@ -446,7 +446,7 @@ def test_the_admins_list(staff):
         assert staff.get("/admin/taskapi/taskinfo/").status_code == 200
 
 
-# The judgement finds what it should
+# Scans are found
 
 
 def looked_for_by_what_has_no_index():

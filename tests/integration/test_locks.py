@@ -22,7 +22,7 @@ from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import IntParameter
 from taskapi.protocol.states import Status
 from taskapi.runs import LEASE, Outcome
-from taskapi.store import ledger as ledgers
+from taskapi.store.database import in_database
 from taskapi.store.ledger import ServerLedger, WorkerLedger
 from taskapi.tasks import Task
 from taskapi.workers import upkeep
@@ -118,11 +118,11 @@ async def ledger(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     yield ledger
     await ledger.close()
     if request.param is ServerLedger:
-        await ledgers.in_database(connections.close_all)
+        await in_database(connections.close_all)
 
 
 async def test_who_writes_a_locked_run_keeps_no_neighbour_waiting(ledger, other):
-    infos = await ledgers.in_database(lambda: [begun() for _ in range(4)])
+    infos = await in_database(lambda: [begun() for _ in range(4)])
     with locked(other, "taskapi_taskinfo", infos[1].pk):
         writes = await begin_together(ledger, *(partial(runs.record, info, **said(info, "hello")) for info in infos))
         first, stuck, *others = writes
@@ -130,11 +130,11 @@ async def test_who_writes_a_locked_run_keeps_no_neighbour_waiting(ledger, other)
         assert await asyncio.wait_for(ledger.write(lambda: "goes on"), 30) == "goes on"
         assert not stuck.done()
     assert await asyncio.wait_for(stuck, 30) is True
-    assert await ledgers.in_database(TaskMessage.objects.count) == 4
+    assert await in_database(TaskMessage.objects.count) == 4
 
 
 async def test_several_locked_runs_keep_nobody_waiting_and_each_is_written_when_it_is_free(ledger, other):
-    infos = await ledgers.in_database(lambda: [begun() for _ in range(3)])
+    infos = await in_database(lambda: [begun() for _ in range(3)])
     with locked(other, "taskapi_taskinfo", infos[0].pk), locked(other, "taskapi_taskinfo", infos[1].pk):
         *stuck, free = await begin_together(ledger, *(partial(runs.record, info, **said(info)) for info in infos))
         assert await asyncio.wait_for(free, 30) is True
@@ -144,8 +144,8 @@ async def test_several_locked_runs_keep_nobody_waiting_and_each_is_written_when_
 
 async def test_a_new_run_of_a_locked_user_keeps_no_neighbour_waiting(ledger, other):
     """`User.objects.select_for_update()` locks out inserts that refer to the user."""
-    ada, bob = await ledgers.in_database(lambda: [User.objects.create(username=name) for name in ("ada", "bob")])
-    draft = await ledgers.in_database(lambda: [runs.draft(Sum, {}, user=user) for user in (ada, bob, None)])
+    ada, bob = await in_database(lambda: [User.objects.create(username=name) for name in ("ada", "bob")])
+    draft = await in_database(lambda: [runs.draft(Sum, {}, user=user) for user in (ada, bob, None)])
     with locked(other, "auth_user", ada.pk):
         stuck, *others = await begin_together(ledger, *(partial(runs.save, info) for info in draft))
         assert all(saved.created for saved in await asyncio.wait_for(asyncio.gather(*others), 30))
@@ -154,9 +154,9 @@ async def test_a_new_run_of_a_locked_user_keeps_no_neighbour_waiting(ledger, oth
 
 
 async def test_a_run_whose_idempotency_key_somebody_is_about_to_use_keeps_no_neighbour_waiting(ledger, other):
-    first = await ledgers.in_database(lambda: runs.submit(Sum, {}, idempotency_key="k").info)
-    draft = await ledgers.in_database(lambda: runs.draft(Sum, {}, idempotency_key="k2"))
-    plain = await ledgers.in_database(lambda: runs.draft(Sum, {}))
+    first = await in_database(lambda: runs.submit(Sum, {}, idempotency_key="k").info)
+    draft = await in_database(lambda: runs.draft(Sum, {}, idempotency_key="k2"))
+    plain = await in_database(lambda: runs.draft(Sum, {}))
     with other.transaction(force_rollback=True):
         other.execute("UPDATE taskapi_taskinfo SET idempotency = %s WHERE id = %s", [draft.idempotency, first.pk])
         stuck, free = await begin_together(ledger, partial(runs.save, draft), partial(runs.save, plain))
@@ -168,11 +168,11 @@ async def test_a_run_whose_idempotency_key_somebody_is_about_to_use_keeps_no_nei
 async def test_a_server_gives_up_what_stays_locked(other, monkeypatch):
     monkeypatch.setattr(ServerLedger, "patience_beside", 0.5)
     ledger = ServerLedger()
-    info = await ledgers.in_database(begun)
+    info = await in_database(begun)
     with locked(other, "taskapi_taskinfo", info.pk), pytest.raises(OperationalError, match="lock timeout"):
         await asyncio.wait_for(ledger.write(partial(runs.cancel, info)), 30)
     await until(lambda: not ledger._beside and ledger._spare is None)
-    await ledgers.in_database(connections.close_all)
+    await in_database(connections.close_all)
 
 
 # The sweep
@@ -200,7 +200,7 @@ def test_a_sweep_deletes_what_nobody_has_locked(other):
 
 @contextmanager
 def meanwhile(statement: str, function: Callable[[], Any], other: psycopg.Connection[Any]) -> Iterator[list[Any]]:
-    """After the first statement that begins so, another thread calls `function`, until it has ended or waits."""
+    """After the first statement that begins so, another thread calls `function`, which ends or waits for a lock."""
     came: list[Any] = []
     with ThreadPoolExecutor(1) as thread:
 
@@ -234,7 +234,7 @@ def test_who_is_deleted_while_his_run_talks_is_gone(other, what, statement):
         targets[what].delete()
     assert not TaskInfo.objects.exists()
     assert not TaskMessage.objects.exists()
-    assert not runs.record(info, **said(info, "late")), "its attempt is told that it has lost the run"
+    assert not runs.record(info, **said(info, "late")), "its attempt learns that it has lost the run"
 
 
 @pytest.mark.parametrize("statement", ['DELETE FROM "taskapi_taskmessage"', 'SELECT "taskapi_taskinfo"."id"'])
@@ -246,7 +246,7 @@ def test_who_is_deleted_while_he_starts_a_run_is_gone(other, statement):
     error = started[0].result()
     assert not TaskInfo.objects.exists()
     assert not User.objects.exists()
-    assert isinstance(error, IntegrityError) or error.created, "it came too late, or in time to be deleted"
+    assert isinstance(error, IntegrityError) or error.created, "its insert was refused, or its run was deleted, too"
 
 
 def test_a_run_that_ended_since_django_looked_is_deleted_too(other):

@@ -8,7 +8,7 @@ import pytest
 from tests.support.socket import open_socket
 
 MESSAGES, SIZE = 200, 500_000  # 100 MB in all
-ALLOWED = 40_000_000  # bytes by which daphne may grow meanwhile: some pages of messages, and what the allocator keeps
+ALLOWED = 40_000_000  # bytes by which daphne may grow: some pages of messages, and what the allocator keeps
 
 RECORD = f"""
 from taskapi.models import TaskInfo, TaskMessage
@@ -27,7 +27,7 @@ async def test_a_client_that_does_not_read_is_waited_for(stack):
         await slow.send(type="subscribe", ref="s", uuid=uuid)
         before = web.memory_info().rss
         most = before
-        for number in range(40):  # others are served meanwhile, for long enough to send all that there is
+        for number in range(40):  # meanwhile others are served, for long enough to send everything
             await other.send(type="run", ref=str(number), task="sum", inputs={"numbers": [number]})
             await other.receive_until("finished")
             most = max(most, web.memory_info().rss)

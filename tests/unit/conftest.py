@@ -7,12 +7,12 @@ import pytest
 from taskapi.backends import get_backend
 from tests.support.backends import ListBackend
 
-LARGE = {"capacity": 100_000}  # the layer drops messages beyond it, and does not say so
+LARGE = {"capacity": 100_000}  # a full layer drops messages, and raises nothing
 
 
 @pytest.fixture
 def queue(settings: Any) -> ListBackend:
-    """A queue in which all jobs stay."""
+    """A queue from which nobody takes jobs."""
     settings.TASK_API_BACKEND = "tests.support.backends.ListBackend"
     backend = get_backend()
     assert isinstance(backend, ListBackend)

@@ -104,7 +104,7 @@ class OwnOnly(BasePermission):
 
 
 class NoSuchThing(BasePermission):
-    """As DjangoObjectPermissions does: it hides that the run exists."""
+    """Hides that the run exists, as DjangoObjectPermissions does."""
 
     def has_object_permission(self, request, view, obj):
         raise Http404
@@ -303,7 +303,7 @@ def test_both_doors_give_the_same_verdicts_to_everybody(project, users, runs, au
     assert ws == rest
 
 
-# And those verdicts are right
+# The verdicts are right
 
 UNKNOWN, FORBIDDEN, HIDDEN = 401, 403, 404
 
@@ -401,7 +401,7 @@ def test_wrong_credentials_are_refused_in_the_handshake(users):
         Caller(Visitor(basic("ann", "wrong")).scope())
 
 
-# "Who are you?" and "gone"
+# Not authenticated, or not found
 
 
 @pytest.mark.parametrize("permissions", ["anybody", "members", "own runs", "raises 404"])

@@ -1,4 +1,4 @@
-"""The caller of a socket is judged again and again; if it is another one by now, its socket is closed."""
+"""The caller of a socket is checked again and again; if it has changed, the socket is closed."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ from tests.support.waiting import until
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("queue", "memory_layer")]
 
 PASSWORD = "secret"
-TOKENS = {}  # that the authentication below knows
+TOKENS = {}  # the user's name by token
 
 
 class Add(Task):
@@ -150,7 +150,7 @@ def test_who_is_not_who_he_was_is_found_out_whatever_keeps_the_sessions(engine, 
     change(client, ann, bob)
     assert not caller.revalidate()
     assert caller.is_over
-    assert not caller.revalidate(), "for good"
+    assert not caller.revalidate(), "it stays over"
 
 
 @pytest.mark.parametrize("change", [nothing, save, log_in_elsewhere])
@@ -176,7 +176,7 @@ def test_a_token_in_the_handshake_is_asked_for_again(project, ann):
     caller = Caller(scope_of(authorization="Token t"))
     ann.set_password("another")
     ann.save()
-    assert caller.revalidate(), "a token outlives a password, as in REST"
+    assert caller.revalidate(), "a token is valid after a change of the password, as in REST"
     del TOKENS["t"]
     assert not caller.revalidate()
 
@@ -187,7 +187,7 @@ def test_a_token_that_is_another_users_by_now_is_not_his(project, ann, bob):
     caller = Caller(scope_of(authorization="Token t"))
     TOKENS["t"] = "bob"
     assert not caller.revalidate()
-    assert caller._authentication.user == ann, "frames that came before are not served as the other user"
+    assert caller._authentication.user == ann, "earlier frames are not served as the other user"
 
 
 def test_a_user_may_be_saved_in_a_transaction_by_hand_while_it_has_a_socket(ann):
@@ -220,7 +220,7 @@ def test_nobody_with_a_session_changes_as_its_browser_logs_in(ann):
     assert caller.revalidate()
     User.objects.update(is_staff=True)
     client.post("/admin/login/?next=/", {"username": "ann", "password": PASSWORD})
-    caller.is_over = False  # as in another process, which got no signal
+    caller.is_over = False  # as in another process: it gets no signal
     assert not caller.revalidate()
 
 
@@ -241,7 +241,7 @@ def test_looking_neither_ends_the_session_of_a_browser_nor_gives_it_another_key(
     assert Session.objects.filter(session_key=before).exists()
     User.objects.update(password="changed")
     assert not caller.revalidate()
-    assert Session.objects.filter(session_key=before).exists(), "a page is told by its own next request"
+    assert Session.objects.filter(session_key=before).exists(), "the next request of the page ends it"
 
 
 @pytest.mark.parametrize("change", [log_out, log_in_as_another])

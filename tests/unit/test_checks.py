@@ -553,7 +553,7 @@ def test_the_remedy_for_a_postgresql_is_one(about_postgres):
 
 def test_a_postgresql_that_is_given_up_in_time_is_fine(about_postgres):
     assert about_postgres("db.example.com", connect_timeout=3, keepalives_idle=5) == []
-    assert about_postgres("/var/run/postgresql") == about_postgres("") == [], "a host of its own cannot go away"
+    assert about_postgres("/var/run/postgresql") == about_postgres("") == [], "needs no network"
 
 
 def test_a_slip_in_the_name_of_a_setting():

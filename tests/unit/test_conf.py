@@ -1,4 +1,4 @@
-"""Each setting is read when it is used: it has a default, and `override_settings` has its effect."""
+"""Each setting is read when it is used: it has a default, and `override_settings` works."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Parameters know for whom they convert while a worker executes a run, too."""
+"""When a worker executes a run, parameters know the run and its user."""
 
 from uuid import UUID
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 
 class Whose(Parameter):
-    """The user and the run for which it converts."""
+    """Converts every value to the user and the run of its context."""
 
     def to_python(self, value):
         return self.to_json(value)
@@ -52,7 +52,7 @@ async def test_inputs_and_outputs_are_converted_for_the_user_and_the_run(setting
     settings.TASK_API_BACKGROUND_TASKS = [task]
     user = await User.objects.acreate(username=name) if name else None
     info = await task.astart({"given": 1}, user=user)
-    assert info.inputs == {"given": [name, None]}, "there is no run yet"
+    assert info.inputs == {"given": [name, None]}, "no run exists yet"
     await execute(info.uuid)
     info = await TaskInfo.objects.aget()
     assert info.error is None

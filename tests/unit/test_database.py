@@ -1,4 +1,4 @@
-"""Connections of threads that live as long as their process, and the times after which they are given up."""
+"""Connections of threads that live as long as their process, and their time limits."""
 
 import threading
 from datetime import timedelta
@@ -60,18 +60,18 @@ async def test_its_connection_is_kept_from_one_call_to_the_next():
     assert await in_database(connected) is await in_database(connected)
 
 
-# The database was restarted, and the connection does not know it yet
+# The database was restarted, and the connection is dead
 
 
 @pytest.fixture
 async def restart():
-    """Does to the connection of its thread what a restart of the database does: it cannot be used again."""
+    """Break the connection of this thread, as a restart of the database does."""
 
     def restart():
         dead = connection.connection
         connections["default"].is_usable = lambda: connection.connection is not dead
 
-    await in_database(connected)  # it was there before the restart
+    await in_database(connected)  # it was opened before the restart
     yield restart
     await in_database(lambda: vars(connections["default"]).pop("is_usable", None))  # the thread outlives the test
 

@@ -135,7 +135,7 @@ def test_a_column_is_what_most_of_its_values_are(values, kind):
 
 
 def test_a_column_is_known_by_rows_of_the_whole_file():
-    numbers = ["x"] * 100 + ["1"] * 1900  # what stands at the top is not what the column holds
+    numbers = ["x"] * 100 + ["1"] * 1900  # the first values are not like the others
     assert column("a", *numbers)[0]["kind"] == "number"
 
 

@@ -31,7 +31,7 @@ def in_process():
 
 
 class Reader:
-    """One who follows runs; waits with each frame while `going` is not set."""
+    """Follows runs; while `going` is not set, it takes no frame."""
 
     def __init__(self):
         self.frames = []
@@ -150,7 +150,7 @@ async def test_a_run_is_expected_before_it_is_there():
     async with Following(reader.send) as following:
         expected = await following.expect(uuid4())
         info = await running(uuid=expected.uuid)
-        await say(info, "a")  # before anything was shown
+        await say(info, "a")  # before the first frame
         await following.start(expected, {"type": "accepted"}, await TaskInfo.objects.aget(message_count=1), after=1)
         await say(info, "b")
         await until(lambda: "message" in reader.kinds())
@@ -213,7 +213,7 @@ async def test_a_stream_takes_one_frame_after_the_other():
     info = await running()
 
     async def stream():
-        frames = asyncio.Queue(maxsize=1)  # one that is not read yet, and no more
+        frames = asyncio.Queue(maxsize=1)  # at most one frame waits
         async with Following(frames.put) as following:
             await following.follow(info.uuid, SNAPSHOT)
             while True:
@@ -246,7 +246,7 @@ async def test_a_reader_that_hears_more_than_it_takes_loses_the_rest(in_process,
     reports = [Report(seq, seq - 1, 0, False, []) for seq in range(5)]
     for report in reports:
         await events.publish(uuid, report)
-    await asyncio.sleep(0)  # a turn of the loop, in which they arrive
+    await asyncio.sleep(0)  # they arrive in this turn of the loop
     assert [await feed.receive() for _ in range(2)] == [(uuid, report) for report in reports[:2]]
     await events.publish(uuid, reports[4])
     assert await feed.receive() == (uuid, reports[4])

@@ -19,9 +19,8 @@ from taskapi import events, protocol
 from taskapi.conf import settings as taskapi_settings
 from taskapi.events import channel_layer, subscription
 from taskapi.events import hub as hubs
-from taskapi.events import messages as reading
 from taskapi.events.hub import Hub
-from taskapi.events.messages import read_messages
+from taskapi.events.messages import PAGE_BYTES, SHOWN, read_messages
 from taskapi.events.subscription import Subscription
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import LEAST_FRAME, Message, Report, byte_size, first_seq, fit, within
@@ -184,7 +183,7 @@ class Follower:
 
     async def start(self, after=0):
         info = await TaskInfo.objects.aget(uuid=self.subscription.uuid)
-        messages = await sync_to_async(read_messages)(info, after, reading.SHOWN)
+        messages = await sync_to_async(read_messages)(info, after, SHOWN)
         limit = taskapi_settings.sent_frame_bytes
         await self.subscription.start(info, protocol.snapshot({"type": "snapshot"}, info, after, messages, limit))
         return self
@@ -268,9 +267,9 @@ async def test_a_database_that_is_away_while_they_follow_costs_none_of_them(limi
 
 async def test_a_follower_of_a_run_that_is_deleted_meanwhile_is_told_so(limit, monkeypatch):
     info = await sync_to_async(recorded)(["x" * 900] * 40)
-    monkeypatch.setattr(subscription, "read_messages", lambda *args: [])  # deleted as the first frame was sent
+    monkeypatch.setattr(subscription, "read_messages", lambda *args: [])  # deleted while the first frame was sent
     follower = Follower(info)
-    messages = await sync_to_async(read_messages)(info, 0, reading.SHOWN)
+    messages = await sync_to_async(read_messages)(info, 0, SHOWN)
     first = protocol.snapshot({"type": "snapshot"}, info, 0, messages, LIMIT)
     await follower.subscription.start(info, first)
     await until(lambda: follower.subscription.ended)
@@ -301,7 +300,7 @@ async def test_a_million_messages_are_not_in_memory_at_once(limit, monkeypatch):
     follower = await Follower(info).start()
     await until(lambda: follower.subscription.ended)
     assert len(all_messages(follower.frames)) == 1000
-    assert max(sum(len(message.body) for message in page) for page in pages) <= reading.PAGE_BYTES
+    assert max(sum(len(message.body) for message in page) for page in pages) <= PAGE_BYTES
 
 
 # A follower that does not keep up (row 14)
@@ -401,7 +400,7 @@ async def test_what_does_not_fit_is_not_published_and_not_passed_on_whatever_oth
     subscription = Subscription(info.uuid, lambda text: None, lambda subscription: None)
     subscription.hear = heard.append
     hub._followers[info.uuid] = {subscription}
-    settings.TASK_API_LIMITS = {"sent_frame_bytes": 100_000}  # of the worker, which is another
+    settings.TASK_API_LIMITS = {"sent_frame_bytes": 100_000}  # the worker has another limit
     message = channel_layer.message_of(info.uuid, report)
     settings.TASK_API_LIMITS = {"sent_frame_bytes": limit}
     hub._take(*channel_layer.read(message))

@@ -1,4 +1,4 @@
-"""Many writes share a transaction, and none is harmed by another."""
+"""Many writes share a transaction, and none harms another."""
 
 import asyncio
 import sqlite3
@@ -59,13 +59,13 @@ class Gate:
 
 
 async def write_together(ledger, *functions, prepare=None):
-    """The results, or the errors, of writes that wait for one another."""
+    """The results, or the errors, of writes that wait at the same time."""
     gate = Gate(ledger)
     await gate.entered.wait()
     writes = []
     for function in functions:
         writes.append(asyncio.ensure_future(ledger.write(function, prepare=prepare)))
-        await asyncio.sleep(0)  # it is queued when its task first runs: one after the other, as tasks report
+        await asyncio.sleep(0)  # its task runs and queues it: the writes keep their order
     gate.opened.set()
     return await asyncio.gather(*writes, return_exceptions=True)
 
@@ -101,7 +101,7 @@ async def test_a_write_that_fails_does_no_harm_to_its_neighbours(ledger, caplog)
     assert [str(result) for result in results] == ["before", "no such run", "after"]
     assert isinstance(results[1], IntegrityError)
     assert await stored() == ["before", "after"]
-    assert caplog.text == "", "nor is the database to blame"
+    assert caplog.text == "", "it is not logged as an error of the database"
 
 
 async def test_a_write_gets_what_was_prepared_for_it_before_the_transaction(ledger):
@@ -154,7 +154,7 @@ async def test_an_error_that_no_future_takes_is_told_as_another_and_the_ledger_g
 async def test_the_first_write_is_on_its_way_before_the_loop_does_anything_else(ledger):
     began, seen = threading.Event(), []
     writing = asyncio.ensure_future(ledger.write(began.set))
-    asyncio.get_running_loop().call_soon(lambda: seen.append(began.wait(10)))  # which blocks it
+    asyncio.get_running_loop().call_soon(lambda: seen.append(began.wait(10)))  # this blocks the loop
     await writing
     assert seen == [True]
 
@@ -201,7 +201,7 @@ async def test_a_write_is_made_though_nobody_waits_for_it_any_more(ledger):
 
 
 async def test_what_was_written_alone_is_not_written_again_when_a_neighbour_is_tried_again(ledger):
-    """One neighbour fails, so that each is written alone; then the database is away for another one of them."""
+    """One write fails, so each is written alone; then the database is away for another one."""
     away = iter([OperationalError("away")])
     calls = []
 
@@ -377,7 +377,7 @@ async def test_closing_finishes_what_waits_however_many_transactions_that_takes(
     await gate.entered.wait()
     writing = [asyncio.ensure_future(ledger.write(lambda n=n: insert(str(n)))) for n in range(8)]
     closing = asyncio.ensure_future(ledger.close())
-    await asyncio.sleep(0)  # a turn of the loop: it waits
+    await asyncio.sleep(0)  # a turn of the loop: closing has begun, and waits
     gate.opened.set()
     async with asyncio.timeout(20):
         await closing

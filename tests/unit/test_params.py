@@ -132,7 +132,7 @@ def refusals(convert, *args):
 
 
 def brief(value):
-    """The id of a value that pytest could not write, or not in a line; None: pytest's own."""
+    """The id of a value that pytest cannot write, or not on one line. None means pytest's own id."""
     too_long = len(value) > 50 if isinstance(value, str) else isinstance(value, int) and abs(value) > LARGEST
     return "huge" if too_long else repr(value) if isinstance(value, Parameter) else None
 
@@ -377,7 +377,7 @@ def test_deep_nesting_is_a_sentence(parameter):
         assert all(len(sentence) < 200 for sentence in refusal(parameter.to_python, value))
         refusal(parameter.to_json, value)
     finally:
-        while value:  # freeing it at once would be deep, too
+        while value:  # Python would recurse as deeply to free it at once
             value = value.pop()
 
 
@@ -638,11 +638,11 @@ def test_a_custom_parameter_may_have_attributes_and_a_schema():
         parameter.low = 0
 
 
-# For whom it converts
+# The context of a conversion
 
 
 class OwnParameter(Parameter):
-    """Says for whom it converts, in both directions."""
+    """Adds the user of its context, in both directions."""
 
     def to_python(self, value):
         return (value, current_context().user)
@@ -652,7 +652,7 @@ class OwnParameter(Parameter):
 
 
 class Tags(ListParameter):
-    """A project's own list, which knows nothing of a context."""
+    """A project's own list, which does not use the context."""
 
     def to_python(self, value):
         return super().to_python(value.split(","))
@@ -886,7 +886,7 @@ def test_optional_outputs_may_be_null_in_the_schema():
 
 # What holds for every value
 
-# No deadline: a slow machine proves nothing wrong.
+# No deadline: a slow machine is not a failure.
 examples = settings(deadline=None, max_examples=50)
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -987,7 +987,7 @@ def test_decimals_do_not_depend_on_the_thread_s_context():
         assert parameter.to_json(parameter.to_python("123456.7891")) == "123456.7891"
 
 
-# Integers that JavaScript reads as others
+# Integers that JavaScript does not read exactly
 
 PAST = 2**53 + 1
 

@@ -1,4 +1,4 @@
-"""What a task says is stored at once and collected whole, whoever says it and when."""
+"""What a task says is stored at once and collected completely, in any thread and at any moment."""
 
 import datetime as dt
 import decimal
@@ -174,7 +174,7 @@ def test_a_message_that_is_nested_too_deeply_is_refused_where_it_is_said(speaker
 
 
 def collected_while(speaker, say):
-    """What is collected in this thread while `say` runs in another, up to what is left when it has ended."""
+    """All that this thread collects while `say` runs in another thread, and once more when it has ended."""
     with ThreadPoolExecutor(1) as pool:
         saying = pool.submit(say)
         collected = []
@@ -218,12 +218,12 @@ def test_what_is_said_during_a_collection_is_in_it_or_wakes_the_next():
         saying = pool.submit(count)
         last = None
         while last != 50_000:
-            assert waking.acquire(timeout=10), f"nobody said that it was more than {last}"
+            assert waking.acquire(timeout=10), f"no wake-up after {last}"
             last = speaker.collect().progress
         saying.result()
 
 
-SAID = {  # each call, its argument, and where it is in what was collected
+SAID = {  # each call, its argument, and whether that was collected
     "target": (Speaker.set_target, 7, lambda said: said.target == 7),
     "progress": (Speaker.set_progress, 7, lambda said: said.progress == 7),
     "increment": (Speaker.inc_progress, 7, lambda said: said.progress == 7),
@@ -233,9 +233,9 @@ each_said = pytest.mark.parametrize(("call", "value", "has_it"), SAID.values(), 
 
 
 def switched(number, other, function, *arguments):
-    """Call `function`, and `other` just before its line of that number, as when another thread gets its turn there.
+    """Call `function`, and just before its line of that number call `other`, as if threads were switched there.
 
-    Returns what it returns, and whether it has so many lines.
+    Returns the result of `function`, and whether it has executed so many lines.
     """
     lines = itertools.count()
     passed = []

@@ -1,4 +1,4 @@
-"""Parsing is total, numbers grow, and a representation has the keys of the contract."""
+"""Every text is parsed or refused, numbers grow, and a representation has the keys of the contract."""
 
 import json
 from datetime import UTC, datetime
@@ -175,9 +175,9 @@ def test_a_value_is_too_deep_past_the_limit_and_not_at_it(around):
 
 def test_an_attempts_numbers_are_past_all_of_the_one_before():
     assert protocol.first_seq(1) + protocol.SEQ_SPAN == protocol.first_seq(2)
-    # so many reports a second, of a message each, for an hour
+    # 2,000 reports a second, with one message each, for an hour
     assert 2_000 * 3_600 * (protocol.SEQ_STATE + 1) < protocol.SEQ_SPAN
-    # and JavaScript counts as far as attempts go
+    # JavaScript reads the numbers of a million attempts exactly
     assert protocol.first_seq(1_000_000) < protocol.SAFE_INTEGER
 
 

@@ -1,4 +1,4 @@
-"""A project whose router reads from a replica: what we read is read where it is written."""
+"""If a project's router reads from a replica, our reads still go to the primary."""
 
 import pytest
 from django.contrib import admin
@@ -28,7 +28,7 @@ class Sum(Task):
 
 @pytest.fixture(autouse=True)
 def databases(tmp_path, settings, django_db_blocker):
-    """One that is written to, and one that is read from, which nothing has reached yet."""
+    """A primary, and a replica that no write has reached yet."""
     for alias in (PRIMARY, REPLICA):
         name = {"NAME": str(tmp_path / f"{alias}.sqlite3")}
         connections.settings[alias] = connections.settings[DEFAULT_DB_ALIAS] | name

@@ -93,7 +93,7 @@ def test_a_run_is_recorded_with_its_inputs_in_the_form_that_they_are_stored_in(q
     stored = TaskInfo.objects.get()
     assert stored == info
     assert (stored.task, stored.queue, stored.user, stored.status) == ("add", "sums", ann, "pending")
-    assert stored.inputs == info.inputs == {"a": 1}, "without what a declaration adds"
+    assert stored.inputs == info.inputs == {"a": 1}, "defaults are not recorded"
 
 
 def test_python_values_are_taken_as_well_as_json(queue):
@@ -316,7 +316,7 @@ def unknown(info):
     return Outcome.failed(ErrorCode.UNKNOWN_TASK, f"No worker knows a task named {info.task!r}.")
 
 
-# The host's clock is wrong, and the database's decides
+# The host's clock is wrong; the database's clock decides
 
 
 WRONG = [timedelta(days=-400), timedelta(days=400)]
@@ -324,14 +324,14 @@ WRONG = [timedelta(days=-400), timedelta(days=400)]
 
 @pytest.fixture(params=WRONG, ids=["behind", "ahead"])
 def wrong(request, monkeypatch):
-    """The host's clock is so far from the database's, which on SQLite is the real one."""
+    """The error of the host's clock. The database's clock is right: SQLite reads the real one."""
     right = timezone.now
     monkeypatch.setattr("django.utils.timezone.now", lambda: right() + request.param)
     return request.param
 
 
 def by_the_database(moment, wrong):
-    """Whether the moment is about now, though the host says otherwise."""
+    """Whether the moment is about now by the database's clock."""
     return abs(moment - (timezone.now() - wrong)) < timedelta(minutes=5)
 
 
@@ -348,7 +348,7 @@ def test_a_delay_counts_from_the_databases_clock(queue, wrong, django_capture_on
     assert by_the_database(row(info)["run_at"], wrong)
     (job,) = queue.jobs
     waits = (job.run_at - timezone.now()).total_seconds()
-    assert 30 < waits <= 61, "the queue waits by the host's clock, for as long"
+    assert 30 < waits <= 61, "the queue waits for the same time by the host's clock"
 
 
 def test_a_pause_before_the_next_try_counts_from_the_databases_clock(queue, wrong):
@@ -392,7 +392,7 @@ def test_a_run_without_a_time_costs_no_statement_more(queue, django_assert_num_q
 
 
 def test_a_run_that_changes_each_time_that_it_is_to_be_changed_is_an_error_in_the_end(queue, monkeypatch):
-    """As under REPEATABLE READ on MySQL, where a transaction reads what was, and writes what is."""
+    """As under REPEATABLE READ on MySQL: a transaction reads the old row, and its write sees the current one."""
     held, waiting = begun(), submit().info
     monkeypatch.setattr(rows, "change", lambda *args: False)
     with pytest.raises(OperationalError, match=f"The run {held.uuid} had changed each of the 100 times"):
@@ -535,7 +535,7 @@ def test_a_report_without_messages_leaves_their_number():
     assert TaskInfo.objects.get().message_count == 1
 
 
-# Who has lost the run writes nothing: each is what somebody else did meanwhile.
+# An attempt that has lost its run writes nothing. Each of these changes takes the run away from it.
 LOST = {
     "taken over": {"attempt": 2},
     "handed back": {"status": "pending"},
@@ -653,7 +653,7 @@ def test_attempts_that_were_lost_with_their_worker_are_counted_by_themselves(que
 
 
 def test_a_run_that_was_inserted_by_the_version_before_has_nothing_behind_it():
-    """During a deploy its servers do not know the columns, and the database has them already."""
+    """During a deploy, servers of that version do not know the columns that the database already has."""
     fields = [field for field in TaskInfo._meta.concrete_fields if field.name not in ("id", "handed_back", "lost")]
     columns = ", ".join(f'"{field.column}"' for field in fields)
     info = TaskInfo(task="any")
@@ -719,7 +719,7 @@ def test_a_run_that_has_ended_is_not_queued(queue):
 
 @pytest.fixture
 def told(monkeypatch):
-    """Who was told of a cancellation: followers, or workers."""
+    """The messages about a cancellation, to followers and to workers."""
     told = []
     monkeypatch.setattr(events, "publish_from_thread", lambda uuid, report: told.append(("followers", uuid, report)))
     monkeypatch.setattr(events, "tell_workers", lambda *execution: told.append(("workers", *execution)))
@@ -739,7 +739,7 @@ def test_a_run_that_waits_is_cancelled_at_once(queue, told, attempt):
     assert (who, uuid) == ("followers", info.uuid)
     assert (report.finished, report.seq) == (True, stored.seq)
     assert report.events[0].text == protocol.finished_event(stored).text
-    # above all that was said, and below all that any attempt would say
+    # above the numbers that this attempt has used, and below those of the next
     assert first_seq(attempt) + 50 < stored.seq < first_seq(attempt + 1)
 
 

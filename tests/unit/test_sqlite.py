@@ -1,4 +1,4 @@
-"""SQLite with WAL, but without `transaction_mode = IMMEDIATE`: what we do beside a busy writer is not refused."""
+"""SQLite with WAL, but without `transaction_mode = IMMEDIATE`: our writes beside a busy writer are not refused."""
 
 import sqlite3
 import threading
@@ -39,7 +39,7 @@ def deferred(tmp_path, settings, django_db_blocker):
 
 @pytest.fixture
 def busy_writer(deferred):
-    """Somebody writes all the time, in short transactions."""
+    """Another connection writes all the time, in short transactions."""
     stopping = threading.Event()
 
     def write():

@@ -1,4 +1,4 @@
-"""The table of moves, and that the one function that makes moves keeps to it."""
+"""The table of moves; `move` makes these moves and no others."""
 
 from itertools import product
 
@@ -8,7 +8,7 @@ from taskapi.models import TaskInfo
 from taskapi.protocol.states import FINAL, MOVES, ErrorCode, Status
 from taskapi.runs.moves import move
 
-# Written out once more: a move that is added to the table by mistake is seen here.
+# The table, written a second time: a move that is added to MOVES by mistake fails here.
 LEGAL = {
     ("pending", "running"),
     ("pending", "failed"),

@@ -1,4 +1,4 @@
-"""What a developer writes: how it is started, described, and tried without a worker."""
+"""A task as a developer writes it: how it is started, described, and tested without a worker."""
 
 from datetime import timedelta
 from inspect import signature
@@ -38,7 +38,7 @@ class Sum(Task):
 
 
 class Listener:
-    """A task whose words the test collects."""
+    """A task, and a speaker from which the test collects what the task says."""
 
     def __init__(self):
         self.task = Sum()
@@ -104,7 +104,7 @@ def test_a_run_may_be_started_at_a_moment_and_under_a_key(queue):
 
 
 def test_the_keywords_of_every_start_are_typed():
-    """So that mypy tells a project of a wrong name."""
+    """With these types, mypy finds a wrong name in a project."""
     for function, options in ((Task.start, StartOptions), (runs.draft, runs.DraftOptions)):
         parameters = signature(function).parameters.values()
         assert options.__optional_keys__ == {given.name for given in parameters if given.kind is given.KEYWORD_ONLY}

@@ -126,7 +126,7 @@ def test_a_default_is_recorded_only_where_it_was_given_or_changed():
     assert recorded(changed()) == {"item": "pen"}
     assert recorded(changed(), amount=1) == {"item": "pen", "amount": 1}
     assert recorded(changed(amount=2)) == {"item": "pen", "amount": 2}
-    assert recorded(changed(anything=True)) == {"item": "pen", "anything": True}, "which Python takes for 1"
+    assert recorded(changed(anything=True)) == {"item": "pen", "anything": True}, "in Python, True equals the default 1"
     assert recorded(changed(note="hello")) == {"item": "pen", "note": "hello"}
 
 

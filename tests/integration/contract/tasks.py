@@ -286,7 +286,7 @@ class OncePerDay(Task):
 
 
 class Large(Task):
-    """Add so many lines as messages, then one of `said` characters; return a text of so many characters."""
+    """Add so many lines as messages, then one of `message` characters; return a text of `outputs` characters."""
 
     name = "large"
     inputs = {"lines": IntParameter(default=0), "message": IntParameter(default=0), "outputs": IntParameter(default=0)}

@@ -12,7 +12,7 @@ from taskapi.tasks import Task
 
 
 class Order(Task):
-    """Order something; `validate` looks into the database, and gives each order a number of its own."""
+    """Order something; `validate` queries the database, and gives each order its own number."""
 
     name = "order"
     inputs = {

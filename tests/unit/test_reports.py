@@ -1,4 +1,4 @@
-"""From two states of a run to the events between them: each once, in order, and as few as are needed."""
+"""`changes` gives the events between two states of a run: each once, in order, and no more than are needed."""
 
 import json
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ SAYS = {"status": "status", "target": "target", "progress": "progress", "message
 
 
 def told(before, after, messages=()):
-    """The events, each by its kind and by what it says."""
+    """The kind and the value of each event."""
     return [(frame["type"], frame[SAYS[frame["type"]]]) for frame in read(changes(before, after, messages))]
 
 
@@ -59,7 +59,7 @@ BEGINNING = ("status", "running")
         (TALKING, DONE, [("progress", 9), ("finished", "succeeded")]),
         (HANDED_BACK, state(TWO - 1, 1, "cancelled", target=9, progress=3), [("finished", "cancelled")]),
         (DONE, DONE, []),
-        # one that knows the number of a state, and nothing more
+        # only the number of the first state is known
         (State(RUN, -1), PENDING, [("status", "pending")]),
         (State(RUN, ONE + 4), TALKING, [("target", 9), ("progress", 3)]),
         (State(RUN, ONE + 8), TALKING, [("progress", 3)]),
@@ -109,7 +109,7 @@ def test_a_report_is_what_lies_between_two_states():
     assert not Report.between(BEGUN, TALKING, 0).finished
 
 
-# Whatever happened in between
+# Any history
 
 
 class Moment(NamedTuple):
@@ -121,7 +121,7 @@ class Moment(NamedTuple):
 
 @st.composite
 def histories(draw):
-    """The moments of a run, as attempts write them: each may say messages, a target and a progress."""
+    """The moments of a run, as attempts write them: each may add messages, and set a target and a progress."""
     moments = [Moment(state(0, 0, "pending"), [])]
     messages: list[Message] = []
     for attempt in range(1, draw(st.integers(1, 3)) + 1):
@@ -142,7 +142,7 @@ def histories(draw):
 
 
 def say(draw, messages, seq, attempt):
-    """Add messages, and give the number of the report."""
+    """Add messages, and return the number of the report."""
     for _ in range(draw(st.integers(0, 2))):
         seq += 1
         messages.append(Message(len(messages), attempt, seq, f"message {len(messages)}"))
@@ -150,7 +150,7 @@ def say(draw, messages, seq, attempt):
 
 
 class Client:
-    """What somebody knows of a run: from a snapshot, and then from events."""
+    """What a client knows of a run, first from a snapshot and then from events."""
 
     def __init__(self, moment):
         row = moment.row
@@ -212,7 +212,7 @@ def test_two_steps_tell_the_same_as_one(moments):
 
 @given(moments=three_moments, heard=st.integers(0, 9))
 def test_what_was_cut_off_anywhere_is_told_by_the_rest(moments, heard):
-    """A follower that knows the number of the last event, and nothing more, is told the rest and nothing twice."""
+    """A follower that knows only the number of its last event gets the rest, and nothing twice."""
     first, _, last = moments
     part = between(first, last)[:heard]
     seq = part[-1].seq if part else first.row.seq
@@ -221,5 +221,5 @@ def test_what_was_cut_off_anywhere_is_told_by_the_rest(moments, heard):
     numbers = [event.seq for event in (*part, *rest)]
     assert numbers == sorted(set(numbers))
     assert client.messages == Client(last).messages
-    if last.row.target is not None:  # that there is none any more is told as it happens, and by `progress`
+    if last.row.target is not None:  # a target that was removed is told when it happens, and by `progress`
         assert client.knows() == Client(last).knows()

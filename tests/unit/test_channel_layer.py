@@ -1,4 +1,4 @@
-"""Telling followers and workers what happens, over a layer that may hang."""
+"""Publishing to followers and workers over a channel layer that may hang."""
 
 import asyncio
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ SAYING = {
 
 @pytest.fixture
 def hanging(monkeypatch):
-    """The layer takes messages and never answers; gives the groups that were sent to."""
+    """The layer takes messages and never answers; the fixture is the list of groups that were sent to."""
     taken = []
 
     async def hang(group, message):
@@ -39,7 +39,7 @@ def test_threads_do_not_wait_one_after_the_other_for_a_layer_that_hangs(hanging,
     for _ in range(20):
         SAYING[whom]()
     assert len(hanging) == 1
-    assert len(caplog.records) == 20, "each says what was not told"
+    assert len(caplog.records) == 20, "each call logs what was not sent"
 
 
 def test_a_layer_that_hung_is_tried_again_in_a_while(hanging, monkeypatch):

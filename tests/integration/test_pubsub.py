@@ -1,4 +1,4 @@
-"""Our own channel layer publishes in one round trip all that waits; and channels_redis is as it expects."""
+"""Our own channel layer publishes all that waits in one round trip; channels_redis is as our layer expects."""
 
 import asyncio
 
@@ -33,7 +33,7 @@ async def publish(layer, *numbers):
 async def test_what_is_published_at_once_arrives_in_its_order_and_in_one_round_trip(layer, monkeypatch):
     channel = await layer.new_channel()
     await layer.group_add("g", channel)
-    await publish(layer, 0)  # the connections are there
+    await publish(layer, 0)  # opens the connections
     batches = []
     send = pubsub._Connection._send
 
@@ -72,10 +72,10 @@ async def test_what_its_sender_does_not_wait_for_any_more_is_not_published_later
     await layer.group_add("g", channel)
     await publish(layer, 0)
     assert (await layer.receive(channel))["number"] == 0
-    await client.client_pause(10_000, all=False)  # what writes waits; publishing is a write
+    await client.client_pause(10_000, all=False)  # commands that write wait, and publishing is one
     try:
         first = asyncio.ensure_future(publish(layer, 1))
-        assert (await asyncio.wait({first}, timeout=0.1))[1], "it is on its way, and the server is silent"
+        assert (await asyncio.wait({first}, timeout=0.1))[1], "it was sent, and the server does not answer"
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await publish(layer, 2)

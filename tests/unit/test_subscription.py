@@ -1,4 +1,4 @@
-"""If the channel layer loses events, a follower gets every message once and in order all the same, and one end."""
+"""Even if the channel layer loses events, a follower gets every message once and in order, and one end."""
 
 import asyncio
 import json
@@ -16,8 +16,8 @@ from taskapi.conf import settings
 from taskapi.consumers.tasks import TaskConsumer
 from taskapi.events import channel_layer, subscription
 from taskapi.events import hub as hubs
-from taskapi.events import messages as reading
 from taskapi.events.hub import Hub, get_hub
+from taskapi.events.messages import SHOWN, read_messages
 from taskapi.events.subscription import Subscription
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import SEQ_SPAN, Event, Report, first_seq
@@ -45,7 +45,7 @@ class Follower:
     async def start(self, after=0):
         """Show the run as its row is now, as the consumer does."""
         info = await TaskInfo.objects.aget(uuid=self.subscription.uuid)
-        messages = await sync_to_async(reading.read_messages)(info, after, reading.SHOWN)
+        messages = await sync_to_async(read_messages)(info, after, SHOWN)
         snapshot = protocol.snapshot({"type": "snapshot"}, info, after, messages, settings.sent_frame_bytes)
         await self.subscription.start(info, snapshot)
         return self
@@ -55,7 +55,7 @@ class Follower:
             self.subscription.hear(heard)
 
     def told(self):
-        """The events so far, each by its kind and what it says."""
+        """The kind and the value of each event so far."""
         return [(frame["type"], frame[SAYS[frame["type"]]]) for frame in self.frames[1:]]
 
     async def quiet(self):
@@ -116,7 +116,7 @@ def said(follower):
 
 
 async def heard_up_to(word, *followers):
-    """Wait until the followers have been told the word, and so all that was left for them before it."""
+    """Wait until the followers have got the word: they have then got all that was sent before it, too."""
     await until(lambda: all(word in said(follower) for follower in followers))
 
 
@@ -295,7 +295,7 @@ async def test_what_the_row_does_not_say_is_looked_for_once(paused):
     assert paused.count == 1
 
 
-# What the row tells that no report has told
+# What only the row shows
 
 RUNNING = {"status": "running", "attempt": 1, "seq": ONE + 4}
 TALKING = {"status": "running", "attempt": 1, "seq": ONE + 10, "target": 9, "progress": 3}
@@ -340,7 +340,7 @@ async def test_a_follower_that_missed_everything_is_told_what_the_row_says(befor
         follower.subscription.catch_up()
         follower.hear(report((10 * ONE, "on")))
         await heard_up_to("on", follower)
-        assert follower.told() == [*told, ("said", "on")], "and only once"
+        assert follower.told() == [*told, ("said", "on")], "only once"
 
 
 async def test_what_a_follower_has_heard_is_not_told_again_from_the_row():
@@ -369,7 +369,7 @@ async def test_of_reports_in_one_a_follower_is_told_what_it_does_not_know():
     await change(info, (ONE + 10, "b"), (ONE + 15, "c"), seq=ONE + 19)
     follower.subscription.catch_up()
     await until(lambda: len(follower.told()) > 1)
-    assert follower.told()[1:] == [("message", "c")], "it counted both messages, and each once"
+    assert follower.told()[1:] == [("message", "c")], "both messages are counted, and each once"
 
 
 async def test_after_catching_up_the_reports_go_on_from_the_row():
@@ -433,7 +433,7 @@ async def test_a_follower_that_is_stopped_is_told_nothing_more():
     follower.hear(report((ONE + 13, "on")))
     await until(follower.subscription._writer.done)
     assert follower.told() == []
-    assert ends == [], "the code that stopped it knows"
+    assert ends == [], "the code that stopped it needs no notice"
 
 
 async def test_a_follower_that_is_stopped_while_the_row_is_read_is_told_nothing_of_it(paused):
@@ -445,7 +445,7 @@ async def test_a_follower_that_is_stopped_while_the_row_is_read_is_told_nothing_
     follower.subscription.stop()
     paused.going.set()
     await until(follower.subscription._writer.done)
-    await in_database(lambda: None)  # the read has ended by then, too
+    await in_database(lambda: None)  # the read has ended, too
     assert follower.told() == []
 
 
@@ -518,7 +518,7 @@ async def test_what_the_row_says_is_told_once_whichever_send_fails(monkeypatch, 
             await follower.quiet()
         assert follower.told() == told[:count]
         assert not follower.ended
-        assert follower.subscription.seq < after["seq"], "by which the watch knows"
+        assert follower.subscription.seq < after["seq"], "the watch sees that it is behind"
         follower.subscription.catch_up()
         await follower.quiet()
         assert follower.told() == told
@@ -546,7 +546,7 @@ async def test_an_end_that_could_not_be_sent_is_told_later(monkeypatch):
     follower.hear(report((ONE + 8, "end"), since=ONE + 4))
     await follower.quiet()
     assert not follower.ended
-    assert follower.subscription.seq < ONE + 8, "by which the watch knows"
+    assert follower.subscription.seq < ONE + 8, "the watch sees that it is behind"
     follower.subscription.catch_up()
     await until(lambda: ends)
     assert follower.told() == [("finished", "failed")]
@@ -593,7 +593,7 @@ def quick(monkeypatch):
 
 
 class Talk(Task):
-    """Say much, over so long a time that it takes several reports."""
+    """Say much, for so long that it takes several reports."""
 
     name = "talk"
 
@@ -733,7 +733,7 @@ def looks(monkeypatch):
 
 @pytest.mark.usefixtures("quick", "memory_layer")
 async def test_a_run_that_is_not_there_yet_is_not_gone(looks):
-    """A socket that starts a run hears of it before there is a row."""
+    """A socket that starts a run follows it before its row exists."""
     info = TaskInfo(task="any")
     async with opened() as hub:
         follower = Follower(info, on_end=hub.remove)
@@ -774,7 +774,7 @@ async def test_a_follower_that_is_up_to_date_is_not_woken(paused, looks):
     paused.going.set()
     info = await a_run(**RUNNING)
     async with opened() as hub:
-        await until(hub._connected.is_set)  # all are brought up to date then
+        await until(hub._connected.is_set)  # then the hub brings all followers up to date
         follower = await follow(hub, info)
         await change(info, seq=ONE + 9)
         await published(info, (ONE + 9, "on"), since=ONE + 4)
@@ -830,7 +830,7 @@ async def test_a_layer_that_comes_later_is_joined(away, monkeypatch):
         follower = await follow(hub, info)
         away.come_back()
         await until(lambda: away.groups)
-        monkeypatch.setattr(hubs, "_read_seqs", lambda uuids: {})  # it is not the watch that tells
+        monkeypatch.setattr(hubs, "_read_seqs", lambda uuids: {})  # the watch finds nothing
         await published(info, (ONE + 9, "live"))
         await until(lambda: said(follower) == ["live"])
 
@@ -843,7 +843,7 @@ async def test_a_layer_that_breaks_is_joined_again_and_what_was_missed_is_told(a
         first = await until(lambda: dict(away.groups))
         away.leave()
         await until(lambda: "Events cannot be heard" in caplog.text)
-        await away.flush()  # it restarts, and has forgotten the members of its groups
+        await away.flush()  # it restarts, and forgets the members of its groups
         await change(info, (ONE + 5, "missed"), seq=ONE + 9)
         away.come_back()
         second = await until(lambda: dict(away.groups))
@@ -1051,7 +1051,7 @@ async def test_a_follower_that_was_removed_hears_nothing():
         assert said(goes) == []
         hub.remove(stays.subscription)
         await until(lambda: not channel_layer.get_layer().groups)
-        hub.remove(stays.subscription)  # once more, and nothing happens
+        hub.remove(stays.subscription)  # a second call changes nothing
 
 
 @pytest.mark.usefixtures("memory_layer")
@@ -1156,7 +1156,7 @@ async def test_a_hub_leaves_nothing_behind(settings):
     async with opened() as hub:
         followers = [await follow(hub, await a_run(**RUNNING)) for _ in range(3)]
         assert len(channel_layer.get_layer().groups) == 3
-        assert len(asyncio.all_tasks() - before) == 2 + 3, "two of the hub, and the writers"
+        assert len(asyncio.all_tasks() - before) == 2 + 3, "two tasks of the hub, and three writers"
         for follower in followers:
             hub.remove(follower.subscription)
     await until(lambda: asyncio.all_tasks() == before)
@@ -1191,7 +1191,7 @@ async def test_a_hub_whose_closing_is_cancelled_is_closed(slow):
 
 @pytest.mark.parametrize("moment", ["before the old chores end", "while groups are left"])
 async def test_a_hub_that_is_opened_while_it_closes_is_open(slow, moment):
-    """A page that is reloaded: its new socket comes while the old one, which was the only one, goes."""
+    """A page is reloaded: its new socket opens while its old one closes, and no other is open."""
     hub = Hub()
     info = await a_run(**RUNNING)
     hub.open()
@@ -1256,7 +1256,7 @@ async def test_waiting_for_the_layer_can_be_cancelled_at_any_moment(memory_layer
     await until(lambda: hub._connected._waiters)
     hub._connected.set()
     for _ in range(turns):
-        await asyncio.sleep(0)  # a turn of the loop: the moments between them are tested
+        await asyncio.sleep(0)  # a turn of the loop: each moment is tested
     if adding.cancel():
         await asyncio.wait({adding}, timeout=LIMIT)
         assert adding.cancelled()
@@ -1302,7 +1302,7 @@ class Client:
     def __init__(self):
         self.frames = []
         self.received = asyncio.Queue()
-        self.failures = 0  # of the sends to come
+        self.failures = 0  # sends that will fail next
 
     async def send(self, message):
         if self.failures:
@@ -1314,7 +1314,7 @@ class Client:
         self.received.put_nowait({"type": "websocket.receive", "text": json.dumps(frame)})
 
     async def answer(self, **frame):
-        """Say it, and wait for the answer."""
+        """Send the frame, and wait for the answer."""
         ref = str(len(self.frames))
         self.say(**frame, ref=ref)
         return await until(lambda: next((answer for answer in self.frames if answer.get("ref") == ref), None))
