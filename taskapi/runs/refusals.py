@@ -21,12 +21,13 @@ from taskapi.exceptions import (
     TaskAPIError,
     UnknownTask,
 )
+from taskapi.models import TaskInfo
 from taskapi.store.database import AWAY
 
 UNKNOWN_CALLER = exceptions.NotAuthenticated.default_code
 
 #: All that refuses a caller. Any other exception is a fault.
-REFUSALS = (TaskAPIError, exceptions.APIException, Http404, DjangoPermissionDenied)
+REFUSALS = (TaskAPIError, exceptions.APIException, Http404, DjangoPermissionDenied, TaskInfo.DoesNotExist)
 
 
 class IdempotencyKeyReused(exceptions.APIException):
@@ -67,7 +68,7 @@ _ANSWERS: dict[type[Exception], Callable[[Any], exceptions.APIException]] = {
     NotFinished: lambda error: RunStateConflict(str(error)),
     RequestDataTooBig: lambda error: TooLarge(),
     **dict.fromkeys(AWAY, lambda error: Unavailable()),
-    Http404: lambda error: exceptions.NotFound(),
+    **dict.fromkeys((Http404, TaskInfo.DoesNotExist), lambda error: exceptions.NotFound()),  # deleted meanwhile
     DjangoPermissionDenied: lambda error: exceptions.PermissionDenied(),
 }
 
@@ -83,6 +84,7 @@ CODES: dict[type[Exception], str] = {
     DjangoPermissionDenied: "permission_denied",
     exceptions.NotFound: "not_found",
     Http404: "not_found",
+    TaskInfo.DoesNotExist: "not_found",
     exceptions.Throttled: "throttled",
 }
 

@@ -110,6 +110,14 @@ class NoSuchThing(BasePermission):
         raise Http404
 
 
+class DeletedMeanwhile(BasePermission):
+    """Another process deletes the run, after it was found and before it is changed."""
+
+    def has_object_permission(self, request, view, obj):
+        TaskInfo.objects.filter(pk=obj.pk).delete()
+        return True
+
+
 class GoAway(BasePermission):
     def has_permission(self, request, view):
         raise DjangoPermissionDenied("a sentence for the log")
@@ -284,6 +292,16 @@ def verdicts(start, find, runs):
         "start wrongly": start(inputs={"a": "x"}),
         **{name: find(uuid) for name, uuid in runs.items()},
     }
+
+
+@pytest.mark.parametrize("change", ["cancel", "retry"])
+def test_a_run_that_is_deleted_before_it_is_changed_is_not_found(project, users, change):
+    project.TASK_API_PERMISSIONS_CLASSES = [DeletedMeanwhile]
+    ann = Visitor(basic("ann"))
+    over_rest, over_socket = (TaskInfo.objects.create(task="add", user=users["ann"]).uuid for _ in range(2))
+    answer = ann.client.post(f"/tasks/{over_rest}/{change}/", headers=ann.headers)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert ann.ws("POST", lambda view: getattr(view, f"{change}_run")(over_socket), uuid=over_socket)[0] == 404
 
 
 @pytest.mark.parametrize(
