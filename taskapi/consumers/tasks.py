@@ -183,10 +183,10 @@ class TaskConsumer(AsyncConsumer):
             raise
         if not created:
             self._following.drop(subscription.uuid)
-            await self._following.follow(info.uuid, protocol.reply("accepted", frame.ref), frame.after, self._find)
+            await self._following.follow(info.uuid, protocol.reply("accepted", frame.ref), self._find, frame.after)
 
     async def _subscribe(self, frame: Subscribe) -> None:
-        await self._following.follow(frame.uuid, protocol.reply("snapshot", frame.ref), frame.after, self._find)
+        await self._following.follow(frame.uuid, protocol.reply("snapshot", frame.ref), self._find, frame.after)
 
     async def _unsubscribe(self, frame: Unsubscribe) -> None:
         await in_database(lambda: self.caller.view("GET", uuid=frame.uuid))

@@ -37,7 +37,10 @@ def get_events() -> Events:
 
 @contextmanager
 def using(events: Events) -> Iterator[Events]:
-    """Let events travel another way inside the block, in the whole process: for tests, and for scripts."""
+    """Let events travel another way inside the block, in the whole process: for tests, and for scripts.
+
+    No run may be followed when the block begins or ends: a follower stays with the events that it began with.
+    """
     global _events  # noqa: PLW0603 - the one place where it is decided
     before, _events = _events, events
     try:

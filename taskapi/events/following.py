@@ -10,11 +10,11 @@ from uuid import UUID
 from taskapi import protocol
 from taskapi.conf import settings
 from taskapi.events.hub import Hub, get_hub
-from taskapi.events.messages import SHOWN, read_messages
 from taskapi.events.subscription import Subscription
 from taskapi.models import TaskInfo
 from taskapi.protocol import Message
 from taskapi.store.database import in_database
+from taskapi.store.messages import SHOWN, read_messages
 
 
 def find_run(uuid: UUID) -> TaskInfo:
@@ -45,6 +45,7 @@ class Following:
         if self._hub is not None:
             hub, self._hub = self._hub, None
             await hub.close()
+        self._send = _drop_text  # the reader refers to this, so this no longer refers to the reader
 
     async def __aenter__(self) -> Following:
         self.open()
@@ -56,7 +57,7 @@ class Following:
         await self.close()
 
     async def follow(
-        self, uuid: UUID, answer: dict[str, Any], after: int = 0, find: Callable[[UUID], TaskInfo] = find_run
+        self, uuid: UUID, answer: dict[str, Any], find: Callable[[UUID], TaskInfo], after: int = 0
     ) -> None:
         """Send `answer` with the run as it is, and then what happens to it, until it has ended.
 
@@ -69,10 +70,10 @@ class Following:
             info, messages = await in_database(_read, find, uuid, after)
             await self.start(subscription, answer, info, after, messages)
         except BaseException:
-            self.drop(uuid)
+            self._forget(subscription)
             raise
         if subscription.ended:
-            self.drop(uuid)
+            self._forget(subscription)
 
     async def expect(self, uuid: UUID) -> Subscription:
         """Hear of a run, which need not exist yet. Nothing is sent before `start`."""
@@ -97,8 +98,8 @@ class Following:
     def drop(self, uuid: UUID) -> None:
         """Stop following the run; nothing happens if it is not followed."""
         subscription = self._subscriptions.pop(uuid, None)
-        if subscription is not None:
-            get_hub().remove(subscription)
+        if subscription is not None and self._hub is not None:
+            self._hub.remove(subscription)
 
     def drop_all(self) -> None:
         """Stop following every run."""
@@ -106,9 +107,13 @@ class Following:
             self.drop(uuid)
 
     def _forget(self, subscription: Subscription) -> None:
-        """Drop a subscription that has ended, unless another of its run has taken its place."""
+        """Drop this subscription, unless another of its run has taken its place."""
         if self._subscriptions.get(subscription.uuid) is subscription:
             self.drop(subscription.uuid)
+
+
+async def _drop_text(text: str) -> None:
+    """What a closed `Following` sends."""
 
 
 def _read(find: Callable[[UUID], TaskInfo], uuid: UUID, after: int) -> tuple[TaskInfo, list[Message]]:

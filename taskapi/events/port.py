@@ -1,7 +1,8 @@
 """The port through which a run's followers and its worker are told what happens.
 
-Three verbs: publish (what a run said), follow (hear it), and listen (hear which attempts are to stop). What travels
-here is a hint: an implementation may lose it, repeat it or deliver it in another order, because the row has the truth.
+Three verbs: publish what a run said; follow a run, through a feed; and listen for cancels (`tell_workers` sends them,
+`cancellations` gives them). What travels here is a hint: an implementation may lose it, repeat it or deliver it in
+another order, because the row has the truth.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from uuid import UUID
 
 from taskapi import protocol
-from taskapi.events.messages import FIRST_PAGE, LAST_PAGE, read_messages
 from taskapi.models import TaskInfo
 from taskapi.protocol import Message, Report, Snapshot, State
 from taskapi.store.database import in_database
+from taskapi.store.messages import FIRST_PAGE, LAST_PAGE, read_messages
 
 logger = logging.getLogger(__name__)
 

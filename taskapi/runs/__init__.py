@@ -1,7 +1,7 @@
 """The life of a run: the only code that writes a status.
 
-Every function here is synchronous and writes one row, inside the caller's transaction if there is one.
-taskapi.runs.access decides who may call them for a user.
+Every function that is named here is synchronous and writes one row, inside the caller's transaction if there is one.
+Beside them, `access` decides who may call them, and `refusals` says how a refusal reads.
 """
 
 from taskapi.runs.attempts import LEASE, begin, finish, is_recorded, record

@@ -112,7 +112,7 @@ class TaskAPIView(APIView):
         """Start a run that the caller may see again, as a new run; NotFinished if it has not ended."""
         info = self.find_run(uuid)
         self.check_throttles(self.request)
-        return runs.retry(info)
+        return runs.retry(info, self.request.build_absolute_uri)
 
     def find_run(self, uuid: UUID) -> TaskInfo:
         """A run that the caller may see, or NotFound.

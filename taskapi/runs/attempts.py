@@ -64,7 +64,7 @@ def record(
     info: TaskInfo, *, seq: int, target: int | None, progress: int | None, messages: Sequence[TaskMessage]
 ) -> bool:
     """Write what a running attempt has said; False if the attempt does not hold the run any more."""
-    said = {"seq": seq, "target": target, "progress": progress, "message_count": _count(info, messages)}
+    said = {"seq": seq, "target": target, "progress": progress, "message_count": _message_count(info, messages)}
     if not rows.change(as_known(info), said):
         return False
     _append(messages)
@@ -85,7 +85,7 @@ def finish(
     Returns the run as it ended, or None if the attempt does not hold it any more. A pending outcome hands the run
     back: it is queued again, for another worker.
     """
-    said: dict[str, Any] = {"target": target, "progress": progress, "message_count": _count(info, messages)}
+    said: dict[str, Any] = {"target": target, "progress": progress, "message_count": _message_count(info, messages)}
     final: TaskInfo | None = copy(info)
     for _ in tries(info):
         if final is None or end(final, outcome, seq=seq, **said):
@@ -131,5 +131,5 @@ def _append(messages: Sequence[TaskMessage]) -> None:
         TaskMessage.objects.bulk_create(map(copy, messages), ignore_conflicts=True)
 
 
-def _count(info: TaskInfo, messages: Sequence[TaskMessage]) -> int:
+def _message_count(info: TaskInfo, messages: Sequence[TaskMessage]) -> int:
     return messages[-1].index + 1 if messages else info.message_count

@@ -34,7 +34,7 @@ def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, **said: Any
             return hand_on(info, outcome, **({} if seq is None else {"seq": seq}), **said)
         outcome = Outcome(Status.FAILED, error=outcome.error)
     if outcome.status is Status.PENDING:
-        said |= _count(info, outcome.reason)
+        said |= _cut_short(info, outcome.reason)
         outcome = _unless_last(info, outcome)
     final = outcome.status in FINAL
     ended_at = timezone.now() if final else None
@@ -67,7 +67,7 @@ def final_report(info: TaskInfo) -> Report:
     return Report.between(before, info, info.message_count)
 
 
-def _count(info: TaskInfo, reason: RerunReason) -> dict[str, int]:
+def _cut_short(info: TaskInfo, reason: RerunReason) -> dict[str, int]:
     """What the row remembers of an attempt that was cut short."""
     if reason is RerunReason.HANDED_BACK:
         return {"handed_back": info.handed_back + 1}

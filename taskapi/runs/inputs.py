@@ -11,6 +11,7 @@ from rest_framework.fields import empty
 
 from taskapi.exceptions import InvalidInputs
 from taskapi.params import ConversionContext, dump_values, errors_by_name, is_given, parse_inputs
+from taskapi.params.context import current
 from taskapi.protocol import encode
 from taskapi.tasks import Task
 
@@ -41,18 +42,24 @@ class GivenInputs:
             if name in self._given or not callable(self._task.inputs[name].default)
         }
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self, *, unchanged: bool = False) -> dict[str, Any]:
         """The JSON that is recorded: each value has one form. Raises InvalidInputs if `validate` refuses the inputs.
 
         Defaults that are the same each time are left out: the worker adds them, from the task as it is declared there.
-        Another version of the task may not have an input that was not given.
+        Another version of the task may not have an input that was not given. `unchanged`: `validate` may refuse the
+        inputs, but what it makes of them is not used.
         """
+        given = {name: value for name, value in self._json.items() if self._is_fixed(name)}
         if getattr(self._task.validate, "__func__", None) is _TAKES_ALL:
-            return {name: value for name, value in self._json.items() if self._is_fixed(name)}
-        return {
+            return given
+        values = self._validate()
+        if unchanged:
+            return given
+        made = {name: value for name, value in given.items() if name not in self._given}  # by a default
+        return made | {
             name: value
-            for name, value in self._validated().items()
-            if is_given(self._task.inputs[name], value) and (self._is_fixed(name) or self._is_changed(name, value))
+            for name, value in self._dump(values).items()
+            if is_given(self._task.inputs[name], value) and (name in given or self._is_changed(name, value))
         }
 
     def _is_fixed(self, name: str) -> bool:
@@ -63,16 +70,22 @@ class GivenInputs:
     def _is_changed(self, name: str, value: Any) -> bool:
         return name not in self._json or encode(value) != encode(self._json[name])
 
-    def _validated(self) -> dict[str, Any]:
-        """What `validate` returns, as JSON."""
+    def _validate(self) -> Mapping[str, Any]:
+        """What `validate` returns. Parameters that it uses itself convert for the same user."""
         task = self._task
+        before = current.set(self._context)
         try:
             values = task.validate(self._values, user=self._context.user)
         except (ValidationError, DjangoValidationError) as error:
             raise InvalidInputs(errors_by_name(error)) from None
+        finally:
+            current.reset(before)
         _check_returned(task, values)
+        return values
+
+    def _dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return dump_values(task.inputs, values, self._context)
+            return dump_values(self._task.inputs, values, self._context)
         except ValidationError as error:
             raise InvalidInputs(error.detail) from None
 

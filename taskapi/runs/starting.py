@@ -28,10 +28,11 @@ from taskapi.tasks.registry import get_task
 
 
 class DraftOptions(StartOptions, total=False):
-    """The keyword arguments of `draft`: those of `Task.start`, and what the doors add."""
+    """The keyword arguments of `draft`: those of `Task.start`, and what the ways in add."""
 
     uuid: UUID
     build_absolute_uri: Callable[[str], str]
+    same_inputs: bool
 
 
 class Submission(NamedTuple):
@@ -51,12 +52,14 @@ def start(task: type[Task], inputs: Any, **options: Unpack[StartOptions]) -> Tas
     return submit(task, inputs, **options).info
 
 
-def retry(info: TaskInfo) -> TaskInfo:
+def retry(info: TaskInfo, build_absolute_uri: Callable[[str], str] = str) -> TaskInfo:
     """Start a new run of the same inputs, with the same user; NotFinished if this one has not ended."""
     refresh(info)
     if not info.is_final:
         raise NotFinished(info)
-    return start(get_task(info.task), info.inputs, user=read_user(info))
+    user = read_user(info)
+    again = submit(get_task(info.task), info.inputs, user=user, build_absolute_uri=build_absolute_uri, same_inputs=True)
+    return again.info
 
 
 def draft(
@@ -69,11 +72,13 @@ def draft(
     idempotency_key: str | None = None,
     uuid: UUID | None = None,
     build_absolute_uri: Callable[[str], str] = str,
+    same_inputs: bool = False,
 ) -> TaskInfo:
     """A run of the task that is not recorded yet; its inputs are converted and validated. Raises InvalidInputs.
 
-    `user` is a user, or AnonymousUser or None for nobody. `delay` is in seconds. If `validate` refuses inputs that it
-    accepted before under the same idempotency key, this is the run of that time.
+    `user` is a user, or AnonymousUser or None for nobody. `delay` is in seconds. `same_inputs`: they are those of an
+    earlier run, so `validate` may refuse them, but not change them. If `validate` refuses inputs that it accepted
+    before under the same idempotency key, this is the run of that time.
     """
     owner = user if user is not None and user.is_authenticated else None
     accepted = GivenInputs(task, inputs, ConversionContext(owner, None, build_absolute_uri))
@@ -90,7 +95,7 @@ def draft(
         info.idempotency = _digest(str(info.user_id or ""), task.name, idempotency_key)
         info.idempotency_inputs = _digest(encode(accepted.identity()))
     try:
-        info.inputs = accepted.to_record()
+        info.inputs = accepted.to_record(unchanged=same_inputs)
     except InvalidInputs:
         earlier = None if info.idempotency is None else _same_start(info)
         if earlier is None:

@@ -73,7 +73,7 @@ django.setup()
 
 from taskapi import events  # noqa: E402 - | they need the settings
 from taskapi.backends import get_backend  # noqa: E402 - |
-from taskapi.events.following import Following  # noqa: E402 - |
+from taskapi.events.following import Following, find_run  # noqa: E402 - |
 from taskapi.events.in_process import InProcessEvents  # noqa: E402 - |
 from taskapi.workers.host import Host  # noqa: E402 - |
 
@@ -113,7 +113,7 @@ async def main():
     async with Host(queues=["default"], concurrency=4) as host, Following(reader.send) as following:
         counting, waiting = await Count.astart({"n": 5}), await Patient.astart()
         for info in (counting, waiting):
-            await following.follow(info.uuid, {"type": "snapshot"})
+            await following.follow(info.uuid, {"type": "snapshot"}, find_run)
         serving = asyncio.create_task(serve(host))
         await reader.until(waiting, "message")
         await waiting.acancel()

@@ -1,14 +1,16 @@
 """A run can be followed without a socket and without Redis: by a stream, a long poll or a test."""
 
 import asyncio
+import gc
 import json
+import weakref
 from uuid import uuid4
 
 import pytest
 
 from taskapi import events
 from taskapi.events import subscription
-from taskapi.events.following import Following
+from taskapi.events.following import Following, find_run
 from taskapi.events.hub import get_hub
 from taskapi.events.in_process import InProcessEvents
 from taskapi.models import TaskInfo, TaskMessage
@@ -76,7 +78,7 @@ async def test_a_run_is_followed_from_its_snapshot_to_its_end(settings):
     info = await TaskInfo.objects.acreate(task="talk", max_attempts=1)
     reader, executor = Reader(), Executor(4)
     async with Following(reader.send) as following:
-        await following.follow(info.uuid, {"type": "snapshot", "ref": "r"})
+        await following.follow(info.uuid, {"type": "snapshot", "ref": "r"}, find_run)
         await executor.execute(info.uuid)
         await until(lambda: "finished" in reader.kinds())
     await executor.close()
@@ -88,7 +90,7 @@ async def test_a_run_is_followed_from_its_snapshot_to_its_end(settings):
 async def test_what_is_published_is_heard_at_once_and_not_by_looking_at_rows():
     reader, info = Reader(), await running()
     async with Following(reader.send) as following:
-        await following.follow(info.uuid, SNAPSHOT)
+        await following.follow(info.uuid, SNAPSHOT, find_run)
         event = message_event(info.uuid, 1, ONE + 5, 0, "in no row")
         await events.publish(info.uuid, Report(ONE + 9, ONE + 4, 1, False, [event]))
         await until(lambda: reader.frames[1:])
@@ -98,21 +100,44 @@ async def test_what_is_published_is_heard_at_once_and_not_by_looking_at_rows():
 async def test_who_follows_a_run_again_is_shown_it_again_and_told_nothing_twice():
     reader, info = Reader(), await running()
     async with Following(reader.send) as following:
-        await following.follow(info.uuid, SNAPSHOT)
+        await following.follow(info.uuid, SNAPSHOT, find_run)
         await say(info, "a")
         await until(lambda: "message" in reader.kinds())
-        await following.follow(info.uuid, SNAPSHOT, after=1)
+        await following.follow(info.uuid, SNAPSHOT, find_run, after=1)
         await say(info, "b")
         await until(lambda: reader.frames[-1].get("message") == "b")
     assert reader.kinds() == ["snapshot", "message", "snapshot", "message"]
     assert reader.frames[2]["task"]["messages"] == []
 
 
+async def test_of_two_calls_for_a_run_at_the_same_time_the_second_follows_it_on():
+    reader, info = Reader(), await running()
+    async with Following(reader.send) as following:
+        await asyncio.gather(*(following.follow(info.uuid, SNAPSHOT, find_run) for _ in range(2)))
+        await say(info, "a")
+        await until(lambda: "message" in reader.kinds())
+    assert reader.kinds().count("message") == 1
+
+
+async def test_a_reader_that_has_closed_its_following_is_freed_at_once():
+    reader = Reader()
+    reader.following = Following(reader.send)
+    gone = weakref.ref(reader)
+    gc.disable()
+    try:
+        async with reader.following:
+            pass
+        del reader
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 async def test_a_run_that_is_dropped_is_not_heard_and_others_are():
     reader, one, other = Reader(), await running(), await running()
     async with Following(reader.send) as following:
         for info in (one, other):
-            await following.follow(info.uuid, SNAPSHOT)
+            await following.follow(info.uuid, SNAPSHOT, find_run)
         following.drop(one.uuid)
         await say(one, "a")
         await say(other, "b")
@@ -128,7 +153,7 @@ async def test_a_run_that_the_reader_may_not_see_is_not_followed():
 
     async with Following(reader.send) as following:
         with pytest.raises(PermissionError):
-            await following.follow(info.uuid, SNAPSHOT, find=find)
+            await following.follow(info.uuid, SNAPSHOT, find)
         assert get_hub()._followers == {}
     assert reader.frames == []
 
@@ -136,13 +161,13 @@ async def test_a_run_that_the_reader_may_not_see_is_not_followed():
 async def test_a_run_that_is_not_there_is_not_followed():
     async with Following(Reader().send) as following:
         with pytest.raises(TaskInfo.DoesNotExist):
-            await following.follow(uuid4(), SNAPSHOT)
+            await following.follow(uuid4(), SNAPSHOT, find_run)
         assert get_hub()._followers == {}
 
 
 async def test_nothing_is_followed_before_it_is_open():
     with pytest.raises(RuntimeError, match="async with"):
-        await Following(Reader().send).follow(uuid4(), SNAPSHOT)
+        await Following(Reader().send).follow(uuid4(), SNAPSHOT, find_run)
 
 
 async def test_a_run_is_expected_before_it_is_there():
@@ -162,7 +187,7 @@ async def test_a_reader_that_waits_costs_bounded_memory_and_gets_everything_late
     monkeypatch.setattr(subscription, "MOST_REPORTS", 10)
     reader, info = Reader(), await running()
     async with Following(reader.send) as following:
-        await following.follow(info.uuid, SNAPSHOT)
+        await following.follow(info.uuid, SNAPSHOT, find_run)
         (followed,) = get_hub()._followers[info.uuid]
         reader.going.clear()
         for n in range(50):
@@ -176,7 +201,7 @@ async def test_a_reader_that_waits_costs_bounded_memory_and_gets_everything_late
 async def test_a_run_that_has_ended_is_followed_no_longer():
     reader, info = Reader(), await running(status="succeeded")
     async with Following(reader.send) as following:
-        await following.follow(info.uuid, SNAPSHOT)
+        await following.follow(info.uuid, SNAPSHOT, find_run)
         assert reader.kinds() == ["snapshot", "finished"]
         assert get_hub()._followers == {}
 
@@ -184,7 +209,7 @@ async def test_a_run_that_has_ended_is_followed_no_longer():
 async def test_nothing_is_left_of_a_reader_that_is_gone(in_process):
     before, info = asyncio.all_tasks(), await running()
     async with Following(Reader().send) as following:
-        await following.follow(info.uuid, SNAPSHOT)
+        await following.follow(info.uuid, SNAPSHOT, find_run)
         assert set(in_process._feeds) == {info.uuid}
     await until(lambda: asyncio.all_tasks() == before)
     assert not in_process._feeds
@@ -196,7 +221,7 @@ async def test_a_long_poll_is_answered_with_the_first_that_is_new():
     async def poll(known):
         frames = asyncio.Queue()
         async with Following(frames.put) as following, asyncio.timeout(LIMIT):
-            await following.follow(info.uuid, SNAPSHOT, after=known)
+            await following.follow(info.uuid, SNAPSHOT, find_run, after=known)
             task = json.loads(await frames.get())["task"]
             return task["messages"] or [json.loads(await frames.get())["message"]]
 
@@ -215,7 +240,7 @@ async def test_a_stream_takes_one_frame_after_the_other():
     async def stream():
         frames = asyncio.Queue(maxsize=1)  # at most one frame waits
         async with Following(frames.put) as following:
-            await following.follow(info.uuid, SNAPSHOT)
+            await following.follow(info.uuid, SNAPSHOT, find_run)
             while True:
                 frame = json.loads(await frames.get())
                 yield frame

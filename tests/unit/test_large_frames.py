@@ -20,10 +20,10 @@ from taskapi.conf import settings as taskapi_settings
 from taskapi.events import channel_layer, subscription
 from taskapi.events import hub as hubs
 from taskapi.events.hub import Hub
-from taskapi.events.messages import PAGE_BYTES, SHOWN, read_messages
 from taskapi.events.subscription import Subscription
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import LEAST_FRAME, Message, Report, byte_size, first_seq, fit, within
+from taskapi.store.messages import PAGE_BYTES, SHOWN, read_messages
 from tests.support.waiting import LIMIT as LIMIT_OF_WAITING
 from tests.support.waiting import until
 

@@ -17,11 +17,11 @@ from taskapi.consumers.tasks import TaskConsumer
 from taskapi.events import channel_layer, subscription
 from taskapi.events import hub as hubs
 from taskapi.events.hub import Hub, get_hub
-from taskapi.events.messages import SHOWN, read_messages
 from taskapi.events.subscription import Subscription
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import SEQ_SPAN, Event, Report, first_seq
 from taskapi.store.database import in_database
+from taskapi.store.messages import SHOWN, read_messages
 from taskapi.tasks import Task
 from taskapi.workers.executor import Executor
 from tests.integration.contract.guarantees import check_stream

@@ -109,7 +109,7 @@ def test_parameters_know_for_whom_they_convert_where_a_run_is_accepted_and_where
     seen.clear()
     TaskInfo.objects.update(status="failed")
     info.retry()
-    assert seen == [("to_python", ann, None), ("to_json", ann, "/a/"), ("to_json", ann, "/a/")]
+    assert seen == [("to_python", ann, None), ("to_json", ann, "/a/")]
 
 
 # What it returns
@@ -257,15 +257,36 @@ async def test_it_may_query_the_database_when_a_run_is_started_from_async_code()
     assert (await task.astart({"item": "pen"})).inputs == {"item": "pen", "amount": 0}
 
 
-def test_a_retry_is_validated_with_what_was_recorded(settings):
+def test_a_retry_has_the_same_inputs_and_may_be_refused(settings):
     task = order(lambda inputs, user: inputs | {"item": inputs["item"] + "!"})
     settings.TASK_API_BACKGROUND_TASKS = [task]
     info = task.start({"item": "pen"})
     TaskInfo.objects.update(status="succeeded")
-    assert info.retry().inputs == {"item": "pen!!"}
+    assert info.retry().inputs == info.inputs == {"item": "pen!"}
     settings.TASK_API_BACKGROUND_TASKS = [order(raiser(ValidationError("No.")))]
     with pytest.raises(InvalidInputs):
         info.retry()
+
+
+def test_a_default_that_is_made_for_the_run_is_recorded_though_validate_leaves_it_out():
+    numbers = count(5)
+
+    class Draw(Task):
+        name = "draw"
+        inputs = {"ticket": IntParameter(default=lambda: next(numbers)), "note": StringParameter(required=False)}
+
+        @classmethod
+        def validate(cls, inputs, *, user):
+            return {"note": "checked"}
+
+    assert Draw.start({}).inputs == {"ticket": 5, "note": "checked"}
+
+
+def test_parameters_that_validate_uses_itself_convert_for_the_same_user():
+    seen = []
+    ann = User.objects.create(username="ann")
+    order(lambda inputs, user: seen.append(current_context().user) or inputs).start({"item": "pen"}, user=ann)
+    assert seen == [ann]
 
 
 # Idempotency keys
