@@ -66,7 +66,7 @@ def insert(info: TaskInfo) -> None:
     alias = router.db_for_write(TaskInfo)
     connection = connections[alias]
     returning = connection.features.can_return_columns_from_insert
-    values = [field.get_db_prep_save(field.pre_save(info, True), connection) for field in _fields_but_the_id()]
+    values = [_prepared(field, field.pre_save(info, True), connection) for field in _fields_but_the_id()]
     with connection.cursor() as cursor:
         cursor.execute(_insert(alias, returning), values)
         if returning:
@@ -101,7 +101,7 @@ def change(where: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
     alias = router.db_for_write(TaskInfo)
     connection = connections[alias]
     statement = _update(alias, tuple(where), tuple(changes), _delays(changes))
-    values = [_field(name).get_db_prep_save(changes[name], connection) for name in statement.names]
+    values = [_prepared(_field(name), changes[name], connection) for name in statement.names]
     with connection.cursor() as cursor:
         cursor.execute(statement.sql, [*values, *statement.delays, *_values(where, connection)])
         changed: int = cursor.rowcount
@@ -188,6 +188,11 @@ def _compile(alias: str, expression: Any) -> tuple[str, Any]:
     query = TaskInfo.objects.using(alias).query
     compiled: tuple[str, Any] = query.get_compiler(alias).compile(expression.resolve_expression(query))
     return compiled
+
+
+def _prepared(field: Field[Any, Any], value: Any, connection: Any) -> Any:
+    """The value as the driver takes it. Most fields of a new run are None, which is NULL for each of them."""
+    return None if value is None else field.get_db_prep_save(value, connection)
 
 
 def _equal(alias: str, names: tuple[str, ...], between: str) -> str:

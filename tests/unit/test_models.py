@@ -1,8 +1,10 @@
 """The record keeps every JSON value unchanged, and an instance and its messages are of one moment."""
 
 import json
+from copy import copy
 
 import pytest
+from django.contrib.auth.models import User
 from django.core import serializers
 from django.core.management import call_command
 from django.db import IntegrityError, connection
@@ -150,3 +152,16 @@ def test_the_sweeps_query_needs_no_look_at_finished_runs():
 
 def test_the_migrations_are_those_of_the_models():
     call_command("makemigrations", "taskapi", check=True, dry_run=True, verbosity=0)
+
+
+def test_a_copy_has_its_values_and_a_state_of_its_own():
+    user = User.objects.create(username="ann")
+    info = TaskInfo.objects.create(task="add", user=user)
+    copied = copy(info)
+    values = {name: value for name, value in vars(info).items() if name != "_state"}
+    assert {name: value for name, value in vars(copied).items() if name != "_state"} == values
+    assert vars(copied._state) == vars(info._state)
+    copied._state.fields_cache.clear()
+    copied._state.adding = True
+    assert info._state.fields_cache == {"user": user}
+    assert not info._state.adding
