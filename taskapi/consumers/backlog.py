@@ -20,12 +20,13 @@ def transport_of(send: Any) -> Any:
     return transport if hasattr(transport, "dataBuffer") and hasattr(transport, "_tempDataLen") else None
 
 
+def is_behind(transport: Any) -> bool:
+    """Whether the client should read before more is sent; False if it is gone."""
+    unsent: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen  # noqa: SLF001 - it has no public name
+    return unsent > MOST_UNSENT and bool(transport.connected)
+
+
 async def wait_for_reader(transport: Any) -> None:
     """Return once the client has read enough, or is gone."""
-    while transport.connected and _unsent(transport) > MOST_UNSENT:  # noqa: ASYNC110 - Twisted tells only one producer, and that is daphne
+    while is_behind(transport):  # noqa: ASYNC110 - Twisted tells only one producer, and that is daphne
         await asyncio.sleep(PAUSE)
-
-
-def _unsent(transport: Any) -> int:
-    unsent: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen  # noqa: SLF001 - it has no public name
-    return unsent

@@ -13,7 +13,7 @@ from django.db import IntegrityError
 
 from taskapi import protocol, runs
 from taskapi.conf import settings
-from taskapi.consumers.backlog import transport_of, wait_for_reader
+from taskapi.consumers.backlog import is_behind, transport_of, wait_for_reader
 from taskapi.consumers.callers import Caller
 from taskapi.consumers.handshake import origin_allowed
 from taskapi.consumers.rounds import get_round
@@ -225,7 +225,7 @@ class TaskConsumer(AsyncConsumer):
         if self._open and not self._logged_out:
             if len(text) > SMALL:
                 text = protocol.within(text, settings.sent_frame_bytes)
-            if self._transport is not None:
+            if self._transport is not None and is_behind(self._transport):
                 await wait_for_reader(self._transport)
             await self.send({"type": "websocket.send", "text": text})
 

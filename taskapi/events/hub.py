@@ -176,8 +176,9 @@ class Hub:
         followers = self._followers.get(uuid)
         if followers:
             report = report.within(settings.sent_frame_bytes)  # the limit of the publisher may be another
+            characters = report.characters  # once for all followers
             for subscription in followers:
-                subscription.hear(report)
+                subscription.hear(report, characters)
 
     async def _watch(self) -> None:
         """Look at the rows of all runs that are followed, every few seconds."""

@@ -59,11 +59,10 @@ class Subscription:
         if self._writer is not None:
             self._writer.cancel()
 
-    def hear(self, report: Report) -> None:
+    def hear(self, report: Report, characters: int) -> None:
         """Take a report of the run. If too much waits, all of it is dropped, and the row is read instead."""
-        size = sum(len(event.text) for event in report.events)
-        self._characters += size
-        self._reports.append((report, size))
+        self._characters += characters
+        self._reports.append((report, characters))
         if len(self._reports) > MOST_REPORTS or (self._characters > MOST_CHARACTERS and len(self._reports) > 1):
             self._reports.clear()
             self._characters = 0
@@ -99,8 +98,8 @@ class Subscription:
             await self._read_row()
         if not self._reports or self._reports[0][0] is not report:  # it was dropped meanwhile: the row is read again
             return
-        _, size = self._reports.popleft()
-        self._characters -= size
+        _, characters = self._reports.popleft()
+        self._characters -= characters
         if report.since <= self.seq < report.seq and not self.ended:
             for event in report.events:
                 if event.seq > self.seq:

@@ -105,6 +105,11 @@ class Report(NamedTuple):
         """The report of the write that made `after` out of `before`."""
         return cls(after.seq, before.seq, known, after.status in FINAL, list(changes(before, after, messages)))
 
+    @property
+    def characters(self) -> int:
+        """How much text its events are."""
+        return sum(len(event.text) for event in self.events)
+
     def within(self, limit: int) -> Report:
         """The same report, with events of at most `limit` bytes each."""
         if all(4 * len(event.text) <= limit for event in self.events):

@@ -52,7 +52,7 @@ class Follower:
 
     def hear(self, *reports):
         for heard in reports:
-            self.subscription.hear(heard)
+            self.subscription.hear(heard, heard.characters)
 
     def told(self):
         """The kind and the value of each event so far."""
@@ -1374,7 +1374,7 @@ async def test_a_client_that_unsubscribes_is_told_nothing_more(client):
     await client.answer(type="subscribe", uuid=str(info.uuid))
     (subscription,) = get_hub()._followers[info.uuid]
     await client.answer(type="unsubscribe", uuid=str(info.uuid))
-    subscription.hear(report((ONE + 9, "on")))
+    subscription.hear(report((ONE + 9, "on")), 2)
     await until(subscription._writer.done)
     assert client.kinds() == ["snapshot", "unsubscribed"]
 
