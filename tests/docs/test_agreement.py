@@ -44,7 +44,7 @@ def first_column(page: str, heading: str) -> set[str]:
 
 
 def settings_of_the_code() -> set[str]:
-    names = re.findall(r'(?:_(?:get|classes)\("|"TASK_API_)(\w+)"', (PACKAGE / "conf.py").read_text())
+    names = re.findall(r'(?:_(?:get|get_often|classes)\("|"TASK_API_)(\w+)"', (PACKAGE / "conf.py").read_text())
     return {f"TASK_API_{name}" for name in (*names, *conf.TASKS_SETTINGS)}
 
 
