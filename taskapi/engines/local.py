@@ -100,7 +100,7 @@ class LocalWorker:
                 await self._wait(None if due is None else min(due, LOOK_INTERVAL))
         finally:
             if self._running:
-                logger.info("%d runs are handed back; they go on when the server is there again.", len(self._running))
+                logger.info("Runs that are handed back: %d. They go on when the server is back.", len(self._running))
             ended = await host.stop(CLEANUP_TIME)
         return ended
 
