@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -25,6 +26,8 @@ from taskapi.tasks import Task
 from taskapi.workers.worker import Worker
 from tests.integration.contract.guarantees import check_stream, messages
 from tests.support.waiting import until
+
+ROOT = Path(__file__).parents[2]
 
 ENDED = "`start()` returns when the run has ended"
 NOT_WAITED_FOR = "a run never waits: a `delay` is not waited for"
@@ -107,6 +110,14 @@ async def engine(request, settings, monkeypatch, transactional_db):
     await engine.stop()
     if engine.server is not None:
         await channel_layer.get_layer().flush()
+
+
+def test_the_page_names_the_reason_of_each_cell_that_does_not_apply():
+    said = " ".join((ROOT / "docs" / "backends.md").read_text().split())
+    for engine in ENGINES.values():
+        for test, reason in engine.without.items():
+            assert test in globals(), "there is no such row"
+            assert reason in said
 
 
 # Each task is there twice: with a sync `run`, and with an async one

@@ -141,7 +141,7 @@ def test_commands_that_do_not_serve_execute_nothing(site, file):
 
 
 def test_a_worker_says_that_it_is_not_needed(site):
-    with pytest.raises(AssertionError, match="LocalBackend', which does not use this worker"):
+    with pytest.raises(AssertionError, match="LocalBackend', which needs no worker"):
         site.python("-m", "django", "taskworker")
 
 

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.core import checks
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import request_started
@@ -148,6 +149,20 @@ def test_the_backend_decides_how_events_travel(settings):
         with events.using(ChannelLayerEvents()) as others:
             assert events.get_events() is others
     assert isinstance(events.get_events(), ChannelLayerEvents)
+
+
+def deployed(**options):
+    return [(message.id, message.hint) for message in checks.run_checks(tags=["taskapi"], **options)]
+
+
+def test_a_check_says_that_one_process_is_enough_before_a_site_is_deployed(settings):
+    settings.TASK_API_BACKGROUND_TASKS = []
+    assert deployed(include_deployment_checks=True) == []
+    settings.TASK_API_BACKEND = LOCAL
+    assert deployed() == []
+    ((number, hint),) = deployed(include_deployment_checks=True)
+    assert number == "taskapi.I001"
+    assert "with one process" in hint
 
 
 # Whether this process serves
