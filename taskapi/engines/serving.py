@@ -1,16 +1,17 @@
 """How a process finds out that it serves. Only then does it execute runs: `migrate` and `shell` never do.
 
-Three things tell it, and each may be the first:
+Several things tell it, and each may be the first:
 
 - Django sends `request_started` for a request that a server passes on. Django's test client sends it as well, but is no
   server: it would have runs executed in the middle of a test's transaction.
 - A socket is opened (taskapi.routing).
 - The server has been started, and nobody has asked it for anything yet. daphne, also as `runserver`, runs Twisted's
-  reactor; `runserver` without daphne is known by its command. Runs that wait are executed then, too.
+  reactor; `runserver` without daphne is known by its command; others send ASGI's `lifespan` (taskapi.asgi).
 """
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import sys
@@ -29,12 +30,30 @@ PAUSE = 1.0  # seconds after the start of a server: if its port is taken, it has
 
 def serve() -> None:
     """Say that this process serves: if the backend has an engine, runs are executed here from now on."""
+    engine = _engine()
+    if engine is not None:
+        engine.serve()
+
+
+async def lifespan(scope: Any, receive: Any, send: Any) -> None:
+    """The ASGI application for a server that tells when it begins to serve, and when it ends."""
+    await receive()
+    serve()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    engine = _engine()
+    if engine is not None:
+        await asyncio.to_thread(engine.stop)
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def _engine() -> Any:
+    """The module that executes the backend's runs in this process; None without one."""
     try:
         engine = get_backend().engine
     except Exception:  # noqa: BLE001 - the backend cannot be made: `check` says why, and no request may fail for it
-        return
-    if engine is not None:
-        import_module(engine).serve()
+        return None
+    return None if engine is None else import_module(engine)
 
 
 def watch() -> None:
