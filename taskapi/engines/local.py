@@ -163,6 +163,10 @@ class LocalThread(threading.Thread):
         self._stopping = threading.Event()
         self._worker = LocalWorker()
 
+    def start(self) -> None:
+        jobs.open(lambda: None)  # what is started before there is a loop to wake waits, too
+        super().start()
+
     def run(self) -> None:
         apps.ready_event.wait()
         logger.info(
@@ -172,9 +176,12 @@ class LocalThread(threading.Thread):
             os.getpid(),
             CONCURRENCY,
         )
-        while not self._stopping.is_set():
-            self._work()
-            self._stopping.wait(RETRY_PAUSE)
+        try:
+            while not self._stopping.is_set():
+                self._work()
+                self._stopping.wait(RETRY_PAUSE)
+        finally:
+            jobs.close()
 
     def stop(self) -> None:
         self._stopping.set()

@@ -80,5 +80,5 @@ def _request_started(sender: Any, **kwargs: Any) -> None:
 
 def _serve_soon() -> None:
     timer = threading.Timer(PAUSE, serve)
-    timer.daemon = True
+    timer.name, timer.daemon = "taskapi-serve", True
     timer.start()

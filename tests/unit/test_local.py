@@ -22,7 +22,7 @@ from django.utils import timezone
 from taskapi import events
 from taskapi.asgi import get_asgi_application
 from taskapi.backends import get_backend
-from taskapi.backends.local import Jobs, jobs
+from taskapi.backends.local import Jobs
 from taskapi.engines import local, serving
 from taskapi.events.channel_layer import ChannelLayerEvents
 from taskapi.events.in_process import InProcessEvents
@@ -283,7 +283,6 @@ def project(settings, monkeypatch, transactional_db):
 @pytest.fixture
 def serves(project):
     serving.serve()
-    wait_for(lambda: jobs._wake)
 
 
 def says(info):
@@ -298,6 +297,13 @@ def says(info):
 
 def test_runs_are_executed_in_this_process(serves):
     assert Double.start({"n": 2}).result(timeout=20) == {"n": 4}
+
+
+def test_a_run_that_the_first_request_starts_is_not_said_to_wait_for_another_process(project, caplog):
+    caplog.set_level("INFO", "taskapi")
+    serving.serve()
+    assert Double.start({"n": 2}).result(timeout=20) == {"n": 4}
+    assert "this process serves nothing" not in caplog.text
 
 
 async def test_runs_that_a_loop_starts_are_executed_too(serves):
@@ -384,12 +390,12 @@ def test_a_database_without_tables_is_told_once_and_waited_for(project, monkeypa
 
 def test_a_host_that_fails_is_replaced(serves, monkeypatch, caplog):
     monkeypatch.setattr(local, "RETRY_PAUSE", 0.02)
+    assert Double.start({"n": 0}).result(timeout=20) == {"n": 0}
     hosts = []
     usual = Host.start
     monkeypatch.setattr(Host, "start", lambda host: hosts.append(host) or usual(host))
     local._thread._worker._loop.call_soon_threadsafe(local._thread._worker._fail, "the test says so")
     wait_for(lambda: hosts)
-    wait_for(lambda: jobs._wake)
     assert Double.start({"n": 1}).result(timeout=20) == {"n": 2}
     assert "is replaced by a new one: the test says so" in caplog.text
 
