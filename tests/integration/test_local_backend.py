@@ -60,20 +60,14 @@ def read(site: Site, uuid: str) -> dict[str, Any]:
         return run
 
 
-SERVERS = {
-    "runserver": lambda site: site.start_runserver(),
-    "runserver with daphne": lambda site: site.start_runserver("daphne"),
-    "daphne": lambda site: site.start_daphne(),
-}
-STARTED = {**SERVERS, "wsgi": lambda site: site.start_wsgi()}
+START = {"runserver": Site.start_runserver, "daphne": Site.start_daphne, "wsgi": Site.start_wsgi}
 
 
 # Reloads
 
 
-@pytest.mark.parametrize("server", ["runserver", "runserver with daphne"])
-def test_a_run_that_a_reload_interrupts_is_handed_back_and_goes_on(site, file, server):
-    process = SERVERS[server](site)
+def test_a_run_that_a_reload_interrupts_is_handed_back_and_goes_on(site, file):
+    process = site.start_runserver()
     uuid = start(site, file)
     site.until_row(uuid, status="running", message_count=len(FIRST))
     site.make_reload()
@@ -92,13 +86,13 @@ def test_a_run_that_a_reload_interrupts_is_handed_back_and_goes_on(site, file, s
 
 @pytest.mark.parametrize(("server", "number"), [("daphne", signal.SIGTERM), ("wsgi", signal.SIGINT)])
 def test_what_runs_when_the_server_ends_is_handed_back_and_goes_on(site, file, server, number):
-    process = STARTED[server](site)
+    process = START[server](site)
     uuid = start(site, file)
     site.until_row(uuid, status="running", message_count=len(FIRST))
     assert process.stop(number) == 0
     row = site.row(uuid)
     assert (row["status"], row["handed_back"], row["worker"]) == ("pending", 1, "")
-    STARTED[server](site)
+    START[server](site)
     file.touch()
     if server == "wsgi":  # it does not know that it serves before it is asked for something
         read(site, uuid)
@@ -116,13 +110,13 @@ def test_the_run_of_a_server_that_was_killed_goes_on_when_its_lease_has_run_out(
     site.until_row(uuid, status="succeeded", attempt=2, lost=1)
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", ["runserver", "daphne"])
 def test_runs_that_nobody_looks_at_are_executed_once_the_server_is_there(site, file, server):
     """Nothing is asked of the server. One run has waited for it, and another is started elsewhere while it serves."""
     file.touch()
     code = f"print(Steps.start({{'file': {str(file)!r}}}).uuid)"
     (before,) = re.findall(r"^[0-9a-f-]{36}$", site.run_in_shell(code), re.MULTILINE)
-    SERVERS[server](site)
+    START[server](site)
     site.until_row(before, status="succeeded", attempt=1)
     (later,) = re.findall(r"^[0-9a-f-]{36}$", site.run_in_shell(code), re.MULTILINE)
     site.until_row(later, status="succeeded", attempt=1)
@@ -163,8 +157,7 @@ async def test_daphne_alone_tells_a_socket_what_happens(site, file):
     assert frames[-1]["task"]["outputs"] == {"attempt": 1}
 
 
-async def test_a_socket_is_told_that_a_reload_has_handed_its_run_back(site, file):
-    """It is told by the old process, and connects to the new one."""
+async def test_a_socket_that_connects_again_after_a_reload_is_told_of_both_attempts(site, file):
     process = site.start_runserver("daphne", serves="Listening on TCP address")
     async with open_socket(site.ws_url()) as socket:
         await socket.send(type="run", ref="1", task="steps", inputs={"file": str(file)})
