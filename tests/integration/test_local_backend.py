@@ -19,6 +19,8 @@ from tests.support.site import CONNECTS, Site
 from tests.support.socket import open_socket
 from tests.support.waiting import until, wait_for
 
+pytestmark = pytest.mark.timeout(180)  # each test starts several processes, one after the other
+
 EXECUTES = re.compile(r"Process (\d+) executes runs")
 FIRST, SECOND = ["attempt 1", 0, 1, 2], ["attempt 2", 0, 1, 2]  # what the two attempts of `Steps` say
 

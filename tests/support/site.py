@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
@@ -199,7 +200,7 @@ class Site:
 
     def row(self, uuid: str = "") -> dict[str, Any]:
         """The row of the run; of the only one, without a uuid."""
-        with sqlite3.connect(self.database, timeout=20) as connection:
+        with closing(sqlite3.connect(self.database, timeout=20)) as connection:
             connection.row_factory = sqlite3.Row
             where = "uuid = ?" if uuid else "? = ''"
             found = connection.execute(f"SELECT * FROM taskapi_taskinfo WHERE {where}", [uuid.replace("-", "")])  # noqa: S608 - our own
