@@ -6,7 +6,7 @@ from django.db.models.signals import pre_delete
 
 
 class TaskAPIConfig(AppConfig):
-    """Registers the system checks and the signal handlers."""
+    """Registers the system checks and the signal handlers, and watches whether this process serves."""
 
     name = "taskapi"
     verbose_name = "Task API"
@@ -14,9 +14,11 @@ class TaskAPIConfig(AppConfig):
 
     def ready(self) -> None:
         from taskapi import models  # they can be imported only now
+        from taskapi.engines import serving
         from taskapi.management import checks
 
         checks.register()
+        serving.watch()
         user = get_user_model()
         for model in apps.get_models():
             if issubclass(model, user):  # a proxy has signals of its own

@@ -19,8 +19,9 @@ def get_asgi_application(prefix: str = "") -> Any:
     `prefix` is where ``include("taskapi.urls")`` is mounted: ``"api/"`` for ``path("api/", include(…))``.
     """
     http = get_django_application()  # sets Django up; what follows needs its models
+    from taskapi.engines.serving import lifespan
     from taskapi.routing import websocket_urlpatterns
 
     sockets: Any = URLRouter(websocket_urlpatterns)
     routes: list[Any] = [path(prefix.lstrip("/"), sockets)]
-    return ProtocolTypeRouter({"http": http, "websocket": URLRouter(routes)})
+    return ProtocolTypeRouter({"http": http, "websocket": URLRouter(routes), "lifespan": lifespan})

@@ -33,7 +33,7 @@ class Settings:
 
     @property
     def backend(self) -> str:
-        path: str = self._get("BACKEND", DEFAULT_BACKEND)
+        path: str = self._get_often("BACKEND", DEFAULT_BACKEND)
         return path
 
     @property

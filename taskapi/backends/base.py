@@ -56,6 +56,12 @@ class Backend(ABC):
 
     #: Runs are executed in other processes than the one that starts them.
     other_processes: ClassVar[bool] = True
+    #: Events travel within this process, because runs are executed where they are followed. Nothing else carries them.
+    events_in_process: ClassVar[bool] = False
+    #: The dotted path of the module that executes runs in the server process. Its `serve()` is called, any number of
+    #: times, in a process that serves requests or sockets, and its `stop()` when the server says that it ends. None if
+    #: other processes execute the runs, or `enqueue` does.
+    engine: ClassVar[str | None] = None
 
     @abstractmethod
     def enqueue(self, uuid: UUID, *, queue: str, run_at: datetime | None = None) -> None:

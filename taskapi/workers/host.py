@@ -99,21 +99,22 @@ class Host:
         """
         return self._executor.execute(uuid)
 
-    async def stop(self) -> bool:
+    async def stop(self, cleanup_time: float = CLEANUP_TIME) -> bool:
         """Interrupt the tasks that run, and hand back their runs; False if one of them may have left a thread behind.
 
-        Its caller executes nothing more. A caller that wants its runs to finish waits for them first.
+        Tasks get `cleanup_time` seconds to clean up. The caller executes nothing more. A caller that wants its runs to
+        finish waits for them first.
         """
         self._chores.stop()
         try:
-            return await self._shut_down()
+            return await self._shut_down(cleanup_time)
         finally:
             self._leases.stop()
 
-    async def _shut_down(self) -> bool:
+    async def _shut_down(self, cleanup_time: float) -> bool:
         interrupted = not self._executor.is_idle
         self._executor.interrupt_all(Interruption.HANDED_BACK)
-        await self._executor.wait_until_idle(CLEANUP_TIME)
+        await self._executor.wait_until_idle(cleanup_time)
         try:
             async with asyncio.timeout(HAND_BACK_LIMIT):
                 await asyncio.gather(*map(self._hand_back, list(self._executor.attempts.values())))

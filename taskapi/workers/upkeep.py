@@ -136,15 +136,16 @@ def _lock(rows: QuerySet[TaskInfo]) -> QuerySet[TaskInfo]:
 
 
 @watching()
-def requeue(queues: Iterable[str], after: int = 0) -> int:
+def requeue(queues: Iterable[str], after: int = 0, age: timedelta | None = None) -> int:
     """Queue pending runs again that have no job: the queue was away when they were committed, or has lost the jobs.
 
-    Looks at a page of rows past the id `after`, and returns the id after which the next page begins.
+    Looks at a page of rows past the id `after` that are as old as `age` (SWEEP_AGE), and returns the id after which the
+    next page begins; 0 after the last.
     """
     backend = get_backend()
     pending = TaskInfo.rows().filter(status=Status.PENDING.value, id__gt=after, queue__in=queues)
     # A run that was created in the future comes from a server whose clock is ahead: its age is unknown.
-    young = Q(created__range=(CLOCK - SWEEP_AGE, CLOCK + EARLY))
+    young = Q(created__range=(CLOCK - (SWEEP_AGE if age is None else age), CLOCK + EARLY))
     soon = pending.exclude(young).exclude(run_at__gt=CLOCK + SWEEP_AHEAD)
     # Not whole rows: their inputs may be large, and this is read every few seconds.
     page = list(soon.order_by("id").values_list("id", "uuid", "queue", "run_at")[:SWEEP_ROWS])

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
@@ -62,7 +63,7 @@ class Worker:
         """Work until SIGTERM or SIGINT or, in a burst, until nothing is due."""
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
-            ended = _complete(loop, loop.create_task(self.main()))
+            ended = complete(loop, loop.create_task(self.main()))
             if self.failed:
                 leave(1)
             if not ended:
@@ -225,15 +226,22 @@ class Worker:
             await asyncio.sleep(HEALTH_INTERVAL)
 
 
-def _complete(loop: asyncio.AbstractEventLoop, working: asyncio.Task[bool]) -> bool:
+def complete(loop: asyncio.AbstractEventLoop, working: asyncio.Task[bool]) -> bool:
     """Run the loop until the worker has ended, whatever a callback of a task raises."""
     while True:
         try:
             return loop.run_until_complete(working)
         except (SystemExit, KeyboardInterrupt) as error:
-            if working.done() or signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is Ctrl-C
+            if working.done() or _is_ctrl_c():
                 raise
             run = run_of(error)
             logger.error("The worker goes on although a callback raised %r (in run %s).", error, run and run.run)
             if run is not None:
                 run.exited(error)
+
+
+def _is_ctrl_c() -> bool:
+    """Whether a KeyboardInterrupt here comes from the terminal: Python raises that one in the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    return signal.getsignal(signal.SIGINT) is signal.default_int_handler

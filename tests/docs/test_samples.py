@@ -22,7 +22,7 @@ from taskapi.workers.worker import Worker
 from tests.docs.pages import Fence, fences, pages_with, text_of
 from tests.docs.samples import run_samples
 from tests.support.stack import Stack
-from tests.support.waiting import wait_for
+from tests.support.waiting import until, wait_for
 
 ADDRESS = "http://127.0.0.1:8000"  # the server's, in samples
 REST = "docs/rest.md"
@@ -38,6 +38,7 @@ needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is n
 async def test_python_samples_run(page: str, folder: Path, valkey: str, settings: Any, transactional_db: None) -> None:
     worker = Worker()
     working = asyncio.create_task(worker.main())
+    await until(lambda: hasattr(worker, "_queue"))  # a sample may name another backend
     try:
         await asyncio.to_thread(run_samples, page, folder, settings)
     finally:

@@ -17,7 +17,7 @@ from taskapi.models import TaskInfo
 from taskapi.params import IntParameter, ListParameter, StringParameter
 from taskapi.workers import contexts
 from taskapi.workers.call import Interruption
-from taskapi.workers.worker import _complete
+from taskapi.workers.worker import complete
 from tests.support.waiting import until
 from tests.unit.test_executor import Bench, async_run, both, make, sync_run
 
@@ -518,7 +518,7 @@ def test_a_worker_goes_on_after_a_callback_that_would_end_its_loop(caplog):
     try:
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
-            assert _complete(loop, loop.create_task(main())) is True
+            assert complete(loop, loop.create_task(main())) is True
     finally:
         signal.signal(signal.SIGINT, before)
     assert [type(error) for error in ended] == [SystemExit, SystemExit, KeyboardInterrupt, KeyboardInterrupt]

@@ -4,6 +4,7 @@ from django.core import checks
 
 from taskapi.management.checks.channel_layer import check_channel_layer
 from taskapi.management.checks.databases import check_postgresql, check_sqlite
+from taskapi.management.checks.local import check_local_backend
 from taskapi.management.checks.settings import check_settings
 from taskapi.management.checks.tasks import check_tasks
 
@@ -12,5 +13,6 @@ def register() -> None:
     checks.register(check_tasks, "taskapi")
     checks.register(check_settings, "taskapi")
     checks.register(check_channel_layer, "taskapi")
+    checks.register(check_local_backend, "taskapi", deploy=True)
     checks.register(check_sqlite, "taskapi", checks.Tags.database)
     checks.register(check_postgresql, "taskapi", checks.Tags.database)

@@ -55,7 +55,13 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         log_to_terminal()
-        if not get_backend().has_worker_queue:
+        backend = get_backend()
+        if backend.engine is not None:
+            raise CommandError(
+                f"TASK_API_BACKEND is {settings.backend!r}, which needs no worker: the server process executes the "
+                f"runs. To use workers, set TASK_API_BACKEND to {DEFAULT_BACKEND!r}."
+            )
+        if not backend.has_worker_queue:
             raise CommandError(
                 f"TASK_API_BACKEND is {settings.backend!r}, which does not use this worker. Start the worker of that "
                 f"backend, or set TASK_API_BACKEND to one that has a `worker_queue`, such as {DEFAULT_BACKEND!r}."
