@@ -105,7 +105,7 @@ def test_commands_take_what_the_samples_give_them(page: str) -> None:
     for fence in fences(page, "sh", "ini", "procfile"):
         for command in commands(fence):
             words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
-            check_command(Path(words[0]).name, words[1:])
+            check_command(words[0].rpartition("/")[2], words[1:])
 
 
 def commands(fence: Fence) -> list[str]:
