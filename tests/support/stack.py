@@ -36,13 +36,22 @@ class Process:
     """A server process whose output goes to a file."""
 
     def __init__(
-        self, name: str, command: list[str], environment: dict[str, str], log: Path, folder: Path | None = None
+        self,
+        name: str,
+        command: list[str],
+        environment: dict[str, str],
+        log: Path,
+        folder: Path | None = None,
+        *,
+        group: int | None = None,  # 0: it leads a process group of its own, so that its children can be signalled too
     ) -> None:
         self.name = name
         self.log = log
         self.offset = log.stat().st_size if log.exists() else 0  # where the output of this process begins
         with log.open("ab") as output:
-            self.popen = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
+            self.popen = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=folder, process_group=group
+            )
 
     @property
     def output(self) -> str:
