@@ -56,6 +56,8 @@ class Backend(ABC):
 
     #: Runs are executed in other processes than the one that starts them.
     other_processes: ClassVar[bool] = True
+    #: `enqueue` executes the run: it has ended when `enqueue` returns.
+    inline: ClassVar[bool] = False
 
     @abstractmethod
     def enqueue(self, uuid: UUID, *, queue: str, run_at: datetime | None = None) -> None:
