@@ -1,0 +1,1 @@
+"""How runs are executed where their backend puts them."""
