@@ -1,0 +1,163 @@
+"""A worker inside the process of the tests, for tests that go through REST or a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from types import TracebackType
+from typing import Any, ClassVar, Self
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import connections, router
+from django.db.backends.signals import connection_created
+from django.test import override_settings
+
+from taskapi import events
+from taskapi.backends import Backend
+from taskapi.engines.threads import HostThread
+from taskapi.events.in_process import InProcessEvents
+from taskapi.models import TaskInfo
+from taskapi.protocol.states import Status
+from taskapi.testing.files import in_files
+from taskapi.workers.host import DEFAULT_CONCURRENCY
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 10.0  # seconds
+JOIN_LIMIT = 5.0  # seconds for the threads of the host to end
+OURS = "taskapi-"  # the beginning of the names of its threads
+WATCH = "taskapi-watch"  # of the process, for as long as that lives (taskapi.store.silence)
+
+_hosts: list[HostThread] = []  # of the blocks that this process is in
+
+
+class WorkingBackend(Backend):
+    """Gives runs to the `worker()` whose block the process is in."""
+
+    other_processes = False
+    events_in_process: ClassVar[bool] = True
+
+    def enqueue(self, uuid: UUID, *, queue: str, run_at: datetime | None = None) -> None:
+        if _hosts:
+            _hosts[-1].execute(uuid, run_at)
+
+
+class worker:  # noqa: N801 - it is called like a function
+    """Executes runs in this process while the block runs, in place of the backend: `with worker():`, or `async with`.
+
+    At its end, the block waits until the runs have ended, for `patience` seconds at most, and leaves no thread and no
+    connection behind. Then it raises TimeoutError if some have not ended.
+    """
+
+    def __init__(self, *, concurrency: int = DEFAULT_CONCURRENCY, patience: float = PATIENCE) -> None:
+        self._concurrency = concurrency
+        self._patience = patience
+
+    def __enter__(self) -> Self:
+        _refuse_what_cannot_work()
+        self._host = HostThread(self._concurrency, self._patience)
+        with ExitStack() as stack:
+            stack.enter_context(in_files())
+            stack.enter_context(_left_to_nobody())
+            stack.enter_context(override_settings(TASK_API_BACKEND=f"{__name__}.{WorkingBackend.__name__}"))
+            stack.enter_context(events.using(InProcessEvents()))
+            self._host.start()
+            stack.callback(self._host.stop)
+            _hosts.append(self._host)
+            stack.callback(_hosts.remove, self._host)
+            waiting = TaskInfo.rows().filter(status=Status.PENDING.value).order_by("id")
+            for uuid, run_at in waiting.values_list("uuid", "run_at"):
+                self._host.execute(uuid, run_at)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if error is None:
+                self.join()
+
+    async def __aenter__(self) -> Self:
+        return await sync_to_async(self.__enter__)()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await sync_to_async(self.__exit__)(kind, error, traceback)
+
+    def join(self) -> None:
+        """Wait until the runs have ended that were started so far; TimeoutError after `patience` seconds.
+
+        A run whose `delay` is longer than that is not waited for.
+        """
+        left = self._host.wait(self._patience)
+        if left:
+            found = TaskInfo.rows().filter(uuid__in=left).order_by("id")
+            named = ", ".join(f"{info.uuid} (task {info.task!r}, {info.status})" for info in found)
+            raise TimeoutError(f"After {self._patience:g} s, these runs have not ended: {named}.")
+
+    async def ajoin(self) -> None:
+        """As `join`, for async code."""
+        await sync_to_async(self.join)()
+
+
+def _refuse_what_cannot_work() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise SynchronousOnlyOperation("worker() was entered on an event loop. Write `async with worker():` there.")
+    if connections[router.db_for_write(TaskInfo)].in_atomic_block:
+        raise RuntimeError(
+            "worker() executes runs in threads of its own, and those see nothing of the transaction that this test is "
+            "in. Use TransactionTestCase in place of TestCase (in pytest `@pytest.mark.django_db(transaction=True)`, "
+            "or the fixture `taskapi_worker`). Or call run_task(), which needs no worker."
+        )
+
+
+@contextmanager
+def _left_to_nobody() -> Iterator[None]:
+    """At the end of the block, wait for the threads that were started in it, and close the connections of theirs.
+
+    A connection that stays open would keep the test database from being destroyed.
+    """
+    before = set(threading.enumerate())
+    opened: list[tuple[threading.Thread, Any]] = []
+
+    def record(connection: Any, **_: object) -> None:
+        if threading.current_thread() not in before:
+            opened.append((threading.current_thread(), connection))
+
+    with _connected(record):
+        try:
+            yield
+        finally:
+            deadline = time.monotonic() + JOIN_LIMIT
+            for thread in set(threading.enumerate()) - before:
+                if thread.name.startswith(OURS) and thread.name != WATCH:
+                    thread.join(max(0.0, deadline - time.monotonic()))
+    for thread, connection in opened:
+        if thread.is_alive():
+            if thread.name.startswith(OURS):
+                logger.warning("The thread %s of a task has not ended, and may keep a connection open.", thread.name)
+        elif connection.connection is not None:
+            connection.inc_thread_sharing()  # its thread has ended, so this one may close it
+            connection.close()
+
+
+@contextmanager
+def _connected(receiver: Callable[..., None]) -> Iterator[None]:
+    connection_created.connect(receiver)
+    try:
+        yield
+    finally:
+        connection_created.disconnect(receiver)
