@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar
 from uuid import UUID
 
 from taskapi.backends.base import Backend
@@ -13,7 +12,7 @@ class ImmediateBackend(Backend):
     """A run is executed inline, in the thread that commits it. A `delay` is not waited for. Needs nothing."""
 
     other_processes = False
-    events_in_process: ClassVar[bool] = True
+    events_in_process = True
     inline = True
 
     def enqueue(self, uuid: UUID, *, queue: str, run_at: datetime | None = None) -> None:

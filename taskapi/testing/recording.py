@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar
 from uuid import UUID
 
 from taskapi.backends import Backend
@@ -15,7 +14,7 @@ class RecordingBackend(Backend):
     """Executes nothing: a run stays as it was recorded, and `started_runs` finds it."""
 
     other_processes = False
-    events_in_process: ClassVar[bool] = True
+    events_in_process = True
 
     def enqueue(self, uuid: UUID, *, queue: str, run_at: datetime | None = None) -> None:
         """The row is the record."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -42,7 +42,7 @@ class WorkingBackend(Backend):
     """Gives runs to the `worker()` whose block the process is in."""
 
     other_processes = False
-    events_in_process: ClassVar[bool] = True
+    events_in_process = True
 
     def enqueue(self, uuid: UUID, *, queue: str, run_at: datetime | None = None) -> None:
         if _hosts:

@@ -14,10 +14,8 @@ from django.db import transaction
 from django.test import TestCase, override_settings
 from django.utils import timezone
 
-from taskapi import events
 from taskapi.backends import get_backend
 from taskapi.events.following import Following
-from taskapi.events.in_process import InProcessEvents
 from taskapi.exceptions import IdempotencyConflict, InvalidInputs, TaskFailed
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
@@ -93,11 +91,9 @@ class GivesUp(Task):
 
 
 @pytest.fixture(autouse=True)
-def project(settings, request):
+def project(settings):
     settings.TASK_API_BACKEND = IMMEDIATE
     settings.TASK_API_BACKGROUND_TASKS = [Double, AsyncDouble, Unsteady, Nested, AsyncNested, GivesUp]
-    with events.using(InProcessEvents()):
-        yield
 
 
 committed = pytest.mark.django_db(transaction=True)
