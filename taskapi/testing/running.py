@@ -72,6 +72,7 @@ def run_task(task: type[Task], inputs: Mapping[str, Any] | None = None, *, user:
 
     The task need not be registered. Permissions are not asked. The run is a row of the test's database.
     """
+    _check_class(task)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -83,6 +84,11 @@ def run_task(task: type[Task], inputs: Mapping[str, Any] | None = None, *, user:
     seen = immediate.execute(info.uuid, task, published=False)
     refresh(info)
     return FinishedRun(info, info.messages, [json.loads(event.text) for event in seen.events], seen.exception)
+
+
+def _check_class(task: object) -> None:
+    if not (isinstance(task, type) and issubclass(task, Task)):
+        raise TypeError(f"run_task() takes the class of a task, as in run_task(AddUsers, {{…}}); it got {task!r}.")
 
 
 async def arun_task(task: type[Task], inputs: Mapping[str, Any] | None = None, *, user: Any = None) -> FinishedRun:

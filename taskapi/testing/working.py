@@ -17,9 +17,8 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections, router
 from django.db.backends.signals import connection_created
-from django.test import override_settings
 
-from taskapi import events
+from taskapi import backends, events
 from taskapi.backends import Backend
 from taskapi.engines.threads import HostThread
 from taskapi.events.in_process import InProcessEvents
@@ -35,18 +34,18 @@ JOIN_LIMIT = 5.0  # seconds for the threads of the host to end
 OURS = "taskapi-"  # the beginning of the names of its threads
 WATCH = "taskapi-watch"  # of the process, for as long as that lives (taskapi.store.silence)
 
-_hosts: list[HostThread] = []  # of the blocks that this process is in
-
 
 class WorkingBackend(Backend):
-    """Gives runs to the `worker()` whose block the process is in."""
+    """Gives runs to a host in this process."""
 
     other_processes = False
     events_in_process = True
 
+    def __init__(self, host: HostThread) -> None:
+        self._host = host
+
     def enqueue(self, uuid: UUID, *, queue: str, run_at: datetime | None = None) -> None:
-        if _hosts:
-            _hosts[-1].execute(uuid, run_at)
+        self._host.execute(uuid, run_at)
 
 
 class worker:  # noqa: N801 - it is called like a function
@@ -66,12 +65,10 @@ class worker:  # noqa: N801 - it is called like a function
         with ExitStack() as stack:
             stack.enter_context(in_files())
             stack.enter_context(_left_to_nobody())
-            stack.enter_context(override_settings(TASK_API_BACKEND=f"{__name__}.{WorkingBackend.__name__}"))
+            stack.enter_context(backends.using(WorkingBackend(self._host)))
             stack.enter_context(events.using(InProcessEvents()))
             self._host.start()
             stack.callback(self._host.stop)
-            _hosts.append(self._host)
-            stack.callback(_hosts.remove, self._host)
             waiting = TaskInfo.rows().filter(status=Status.PENDING.value).order_by("id")
             for uuid, run_at in waiting.values_list("uuid", "run_at"):
                 self._host.execute(uuid, run_at)

@@ -1,19 +1,18 @@
 """docs/testing.md, followed word for word: its tests pass in a new project, with `manage.py test` and with pytest."""
 
 import json
-import os
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import ROOT, fences
+from tests.support.databases import Databases
+from tests.support.new_project import LIMIT, NewProject
 
 PAGE = "docs/testing.md"
-LIMIT = 120.0  # seconds, on a busy machine
 PYTEST = ("-m", "pytest", "-p", "no:asyncio", "--ds=mysite.settings")  # a new project has no pytest-asyncio
 FIVE = 5  # "Five tests that every project writes"
 
@@ -23,77 +22,65 @@ TASK_API_BACKGROUND_TASKS = ["myapp.tasks.AddUsers"]
 TASK_API_REDIS_URL = "redis://127.0.0.1:1/0"
 """
 
-# Writes to a file where the process connects to. An import hook of Python runs it at the start of each process.
-AUDIT = """
-import os, sys
+# Errors after which PostgreSQL takes no more statements in the transaction.
+BROKEN = """
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import TestCase
 
-def heard(event, args):
-    if event == "socket.connect":
-        with open(os.environ["CONNECTED"], "a") as file:
-            print(args[1], file=file)
+from taskapi.tasks import Task
+from taskapi.testing import run_task
 
-sys.addaudithook(heard)
+
+class Breaks(Task):
+    def run(self):
+        self.add_message("before")
+        connection.cursor().execute("SELECT nothing FROM nowhere")
+
+
+class GoesOn(Task):
+    def run(self):
+        self.add_message("before")
+        try:
+            connection.cursor().execute("SELECT nothing FROM nowhere")
+        except Exception:
+            self.add_message("after")
+
+
+class AsyncBreaks(Task):
+    async def run(self):
+        await User.objects.acreate(username="bob")
+        await User.objects.acreate(username="ann")
+
+
+class BrokenTest(TestCase):
+    def test_the_test_goes_on(self):
+        User.objects.create(username="ann")
+        for task, messages in ((Breaks, ["before"]), (GoesOn, ["before", "after"]), (AsyncBreaks, [])):
+            with self.subTest(task.__name__), self.assertLogs("taskapi"):
+                run = run_task(task)
+                self.assertEqual(run.messages, messages)
+                self.assertEqual(run.status, "succeeded" if task is GoesOn else "failed")
+                self.assertEqual(User.objects.count(), 1)
 """
 
 
-class Project:
-    """A new project, as `startproject` and `startapp` make it, with the files of the page."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.connected = folder / "connected"
-        path = os.pathsep.join([str(folder), str(ROOT)])
-        self.environment = {**os.environ, "PYTHONPATH": path, "CONNECTED": str(self.connected)}
-        for name in ("DJANGO_SETTINGS_MODULE", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST"):
-            self.environment.pop(name, None)
-        self.run("-m", "django", "startproject", "mysite", ".")
-        self.run("manage.py", "startapp", "myapp")
-        with (folder / "mysite/settings.py").open("a") as settings:
-            settings.write(SETTINGS)
-        others = 0
-        for fence in fences(PAGE, "python"):
-            for name, text in fence.files.items():
-                (folder / name).write_text(text)
-            if not fence.files and "class " in fence.code and "Test(" in fence.code:
-                others += 1
-                (folder / f"myapp/test_sample_{others}.py").write_text(fence.code)
-        (folder / "sitecustomize.py").write_text(AUDIT)
-        self.install()
-
-    def install(self) -> None:
-        """Declare the entry points of the package, as its installation would."""
-        scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
-        info = self.folder / "django_task_api-2.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: django-task-api\nVersion: 2\n")
-        (info / "entry_points.txt").write_text(
-            "".join(
-                f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in entries.items())
-                for group, entries in scripts.items()
-            )
-        )
-
-    def run(self, *arguments: str) -> str:
-        """Run Python in the project's folder; its output."""
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def connections(self) -> str:
-        return self.connected.read_text() if self.connected.exists() else ""
+def write_page(project: NewProject) -> None:
+    """Write the files of the page, and each other sample with a test class as a file of tests."""
+    others = 0
+    for fence in fences(PAGE, "python"):
+        for name, text in fence.files.items():
+            (project.folder / name).write_text(text)
+        if not fence.files and "Test(" in fence.code:
+            others += 1
+            (project.folder / f"myapp/test_sample_{others}.py").write_text(fence.code)
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
+def project(tmp_path: Path) -> NewProject:
+    project = NewProject(tmp_path, SETTINGS)
+    write_page(project)
+    return project
 
 
 def passed(output: str) -> int:
@@ -103,7 +90,7 @@ def passed(output: str) -> int:
 
 
 @pytest.mark.timeout(2 * LIMIT)
-def test_the_tests_of_the_page_pass(project: Project) -> None:
+def test_the_tests_of_the_page_pass(project: NewProject) -> None:
     """Each in a new process, with SQLite in memory, as a new project has it."""
     classes = project.run("-W", "error::ResourceWarning", "manage.py", "test", "-v", "2")
     assert passed(classes) >= 2 * FIVE, "the five, and those of the other samples"
@@ -115,7 +102,19 @@ def test_the_tests_of_the_page_pass(project: Project) -> None:
     assert project.connections() == ""
 
 
-def test_the_audit_sees_connections(project: Project) -> None:
+@pytest.mark.timeout(2 * LIMIT)
+def test_they_pass_on_postgres(tmp_path: Path, databases: Databases) -> None:
+    """There an error ends a transaction, and a connection that is left open keeps the test database."""
+    project = NewProject(tmp_path, f"{SETTINGS}DATABASES = {{'default': {databases.new('postgres')!r}}}\n")
+    write_page(project)
+    (tmp_path / "myapp/test_broken.py").write_text(BROKEN)
+    output = project.run("-W", "error::ResourceWarning", "manage.py", "test", "-v", "2")
+    assert passed(output) > 2 * FIVE
+    assert "Destroying test database" in output
+    assert "ResourceWarning" not in output, "a connection was left open"
+
+
+def test_the_audit_sees_connections(project: NewProject) -> None:
     """Else the test above could not fail."""
     script = "import socket; socket.socket().connect_ex(('127.0.0.1', 1))"
     project.run("-c", script)

@@ -15,7 +15,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
-from django.test import TestCase, TransactionTestCase
+from django.test import TestCase, TransactionTestCase, override_settings
 
 from taskapi.backends import get_backend
 from taskapi.exceptions import TaskCancelled
@@ -255,6 +255,17 @@ async def test_a_socket(taskapi_worker, task):  # noqa: F811
     await socket.disconnect(timeout=LIMIT)
     check_stream(frames)
     assert (messages(frames), frames[-1]["status"]) == ([0, 1, 2], "succeeded")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_settings_may_change_meanwhile():
+    """Also in an order in which two `override_settings` would restore the wrong ones."""
+    outer, inner = worker(), override_settings(TASK_API_EVENT_INTERVAL=0)
+    outer.__enter__()
+    inner.enable()
+    outer.__exit__(None, None, None)
+    inner.disable()
+    assert isinstance(get_backend(), RecordingBackend)
 
 
 @pytest.mark.django_db(transaction=True)

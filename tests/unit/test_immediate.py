@@ -164,6 +164,15 @@ def test_a_transaction_executes_it_on_commit_and_a_rollback_never():
     assert TaskInfo.objects.count() == 1
 
 
+@committed
+def test_a_run_that_is_cancelled_before_the_commit_is_not_executed():
+    with transaction.atomic():
+        info = Double.start({"n": 1})
+        assert info.cancel()
+    info.refresh_from_db()
+    assert (info.status, info.attempt) == ("cancelled", 0)
+
+
 class TestInATestCase(TestCase):
     def test_it_waits_for_the_commit_that_the_test_has_to_pretend(self):
         for task in (Double, AsyncDouble):

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import decimal
+import threading
 import time
 from itertools import pairwise
 from unittest import mock
@@ -483,6 +484,25 @@ def test_many_reports_are_events_all_and_writes_some(monkeypatch, django_assert_
         run = run_task(Many)
     assert [event["progress"] for event in run.events if event["type"] == "progress"] == [*range(1, 11)]
     assert (run.progress, run.messages) == (10, ["said"] * 10)
+
+
+@pytest.mark.parametrize("task", ["double", Double(), TaskInfo])
+def test_it_says_that_it_takes_a_class(task):
+    with pytest.raises(TypeError, match=r"takes the class of a task, as in run_task\(AddUsers, {…}\); it got "):
+        run_task(task, {"numbers": [1]})
+
+
+def test_a_task_that_wants_a_process_runs_in_the_thread_of_the_test():
+    threads = []
+
+    class Alone(Task):
+        isolation = "process"
+
+        def run(self):
+            threads.append(threading.current_thread())
+
+    assert run_task(Alone).status == "succeeded"
+    assert threads == [threading.current_thread()]
 
 
 def test_progress_never_goes_backwards():
