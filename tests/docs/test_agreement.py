@@ -233,6 +233,9 @@ ABSENT: dict[str, Callable[[], bool]] = {
     "There is no call that lists runs or tasks": lambda: "types" not in routes() and not hasattr(_starts(), "get"),
     "there are no server-sent events and no uploads": lambda: not re.search("events|uploads", routes()),
     "there is no Celery backend yet": lambda: is_no_module("taskapi.backends.celery"),
+    "is the only one so far": lambda: (
+        {path.stem for path in (PACKAGE / "backends").glob("[!_]*")} == {"arq", "base", "redis"}
+    ),
     "An accepted request is not yet the end": lambda: True,  # of a cancel request: tests/faults/test_cancel.py
     "there is no gap between state and stream": lambda: True,  # tests/unit/test_subscription.py
 }
