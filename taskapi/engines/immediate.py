@@ -7,7 +7,6 @@ a run follows at once, whatever its delay is, and a task's own timeout is notice
 from __future__ import annotations
 
 import asyncio
-import decimal
 import logging
 import threading
 import time
@@ -16,25 +15,25 @@ from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
-from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
-from django.db import DatabaseError, connections, router, transaction
-from django.utils import timezone, translation
+from asgiref.sync import async_to_sync, iscoroutinefunction
+from django.db import DatabaseError, router, transaction
 
 from taskapi import events, protocol, runs
 from taskapi.conf import settings
-from taskapi.exceptions import Interrupted, UnknownTask
+from taskapi.engines import savepoints
+from taskapi.engines.calls import InlineCall, InlineSpeaker, as_in_a_worker
+from taskapi.exceptions import UnknownTask
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import SEQ_STATE, Event, Report, State
 from taskapi.protocol.states import ErrorCode, Status
 from taskapi.runs import Outcome
 from taskapi.tasks import Task
-from taskapi.tasks.progress import Speaker
 from taskapi.tasks.registry import get_task
 from taskapi.workers.account import Account
-from taskapi.workers.call import Interruption, TaskCall
+from taskapi.workers.call import Interruption
 
 logger = logging.getLogger(__name__)
 
@@ -72,34 +71,6 @@ def execute(uuid: UUID, definition: type[Task] | None = None, *, published: bool
     return seen
 
 
-class InlineSpeaker(Speaker):
-    """Looks at the clock at each call of its task, in place of a timer."""
-
-    __slots__ = ("look",)
-
-    look: Callable[[], object]
-
-    def check_interrupted(self) -> None:
-        self.look()
-        super().check_interrupted()
-
-
-class InlineCall(TaskCall):
-    """A call whose exceptions are kept, and whose values are converted in the thread of the caller."""
-
-    raised: BaseException | None = None
-    escaped: BaseException | None = None  # it was not raised for the task: Ctrl-C, or `pytest.fail()`
-
-    def fail(self, error: BaseException) -> Outcome:
-        self.raised = error
-        if not isinstance(error, (Exception, Interrupted, asyncio.CancelledError, SystemExit)):
-            self.escaped = error
-        return super().fail(error)
-
-    async def _convert(self, threads: object, function: Callable[..., T], *args: Any) -> T:
-        return await sync_to_async(function)(*args)
-
-
 class InlineAttempt(Account):
     """One execution of a run, in the thread that makes this object.
 
@@ -118,7 +89,7 @@ class InlineAttempt(Account):
         self._lock = threading.Lock()  # a task may speak in several threads
         self._said: list[TaskMessage] = []
         self._unwritten: list[TaskMessage] = []
-        self._unpublished: Report | None = None
+        self._unpublished: list[Report] = []
         self._reports = 0
         self._next_write = 0.0
         self._deadline: float | None = None
@@ -129,7 +100,7 @@ class InlineAttempt(Account):
 
     def execute(self, definition: type[Task] | None) -> bool:
         """Call the task, and record how it ended; True if another attempt follows."""
-        blocks = _savepoints()
+        blocks = savepoints.begin()
         try:
             with runs.stopped_by(partial(self.call.interrupt, Interruption.CANCELLED), self.info):
                 outcome = self._outcome(definition)
@@ -142,7 +113,7 @@ class InlineAttempt(Account):
                 self.info.uuid,
                 self.info.task,
             )
-        if _undone(blocks):
+        if savepoints.end(blocks):
             self._unwritten = self._said
             logger.warning(
                 "Run %s left the transaction of its caller broken, so all that its task %r did in the database is "
@@ -163,7 +134,7 @@ class InlineAttempt(Account):
         if definition.timeout is not None:
             self.call.on_begin = partial(self._limit, definition.timeout)
         context = copy_context()
-        context.run(_as_in_a_worker)
+        context.run(as_in_a_worker)
         try:
             task = context.run(self.call.make, definition)
             is_async = iscoroutinefunction(task.run)
@@ -174,7 +145,7 @@ class InlineAttempt(Account):
     async def _arun(self, task: Task) -> Outcome:
         """On the event loop of the caller, or on one that is made for the task."""
         context = copy_context()
-        context.run(_as_in_a_worker)
+        context.run(as_in_a_worker)
         try:
             return await self.call.arun(task, context=context)
         except asyncio.CancelledError:
@@ -266,12 +237,15 @@ class InlineAttempt(Account):
     def _add(self, report: Report) -> None:
         self.events += report.events
         if self._published:
-            self._unpublished = report if self._unpublished is None else self._unpublished.then(report)
+            self._unpublished.append(report)
 
     def _publish(self) -> None:
         """Tell the followers what is written, once it is committed."""
-        report, self._unpublished = self._unpublished, None
-        if report is not None:
+        with self._lock:
+            reports, self._unpublished = self._unpublished, []
+        if reports:
+            told = [event for report in reports for event in report.events]
+            report = reports[-1]._replace(since=reports[0].since, events=told)
             tell = partial(events.publish_from_thread, self.info.uuid, report)
             transaction.on_commit(tell, using=router.db_for_write(TaskInfo))
 
@@ -281,13 +255,6 @@ def _here(outcome: Outcome) -> Outcome:
     if outcome.refused:
         return Outcome(Status.FAILED, error=outcome.error)
     return outcome._replace(goes_on=True)
-
-
-def _as_in_a_worker() -> None:
-    """What the caller has activated is not known to a worker; and what the task activates ends with it."""
-    translation.deactivate()
-    timezone.deactivate()
-    decimal.setcontext(decimal.getcontext().copy())  # a copied context still shares its decimal context
 
 
 def _is_on_a_loop() -> bool:
@@ -300,33 +267,3 @@ def _is_on_a_loop() -> bool:
 def _write_together(write: Callable[[], T]) -> T:
     with transaction.atomic(router.db_for_write(TaskInfo)):
         return write()
-
-
-# In the caller's transaction
-
-
-def _savepoints() -> list[transaction.Atomic]:
-    """A block inside each transaction of this thread: a worker has no transaction that a task could break."""
-    blocks = []
-    for connection in connections.all(initialized_only=True):
-        if connection.in_atomic_block:
-            outer: Any = connection.atomic_blocks[-1]
-            block: Any = transaction.atomic(connection.alias)
-            # In a TestCase, Django allows `durable=True` right inside the test's own blocks: this is as good as one.
-            block._from_testcase = outer._from_testcase  # noqa: SLF001 - Django has no other way
-            block.__enter__()
-            blocks.append(block)
-    return blocks
-
-
-def _undone(blocks: list[transaction.Atomic]) -> bool:
-    """End the blocks. What was done inside a transaction that is broken is undone, and the transaction works again."""
-    undone = False
-    for block in blocks:
-        connection = connections[block.using]  # type: ignore[index]  # `atomic()` was given an alias
-        if connection.needs_rollback or not connection.is_usable():
-            undone = True
-            block.__exit__(DatabaseError, DatabaseError(), None)
-        else:
-            block.__exit__(None, None, None)
-    return undone
