@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import User
@@ -287,7 +287,7 @@ async def test_followers_of_a_run_hear_it():
     info = await TaskInfo.objects.acreate(task="double", inputs={"n": 2})
     async with Following(send) as following:
         await following.follow(info.uuid, {"type": "snapshot"})
-        await asyncio.to_thread(get_backend().enqueue, info.uuid, queue="default")
+        await sync_to_async(get_backend().enqueue)(info.uuid, queue="default")
         async with asyncio.timeout(20):
             await ended.wait()
     check_stream(frames)
