@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
-from django.core.exceptions import SynchronousOnlyOperation
+from asgiref.sync import AsyncToSync, SyncToAsync, sync_to_async
 from django.db import connections, router
 from django.db.backends.signals import connection_created
 
@@ -60,7 +60,36 @@ class worker:  # noqa: N801 - it is called like a function
         self._patience = patience
 
     def __enter__(self) -> Self:
-        _refuse_what_cannot_work()
+        _with_its_connections(self._begin)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _with_its_connections(partial(self._end, error))
+
+    async def __aenter__(self) -> Self:
+        await sync_to_async(self._begin)()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await sync_to_async(self._end)(error)
+
+    def join(self) -> None:
+        """Wait until the runs have ended that were started so far; TimeoutError after `patience` seconds.
+
+        A run whose `delay` is longer than that is not waited for.
+        """
+        _with_its_connections(self._join)
+
+    async def ajoin(self) -> None:
+        """As `join`, for async code."""
+        await sync_to_async(self._join)()
+
+    def _begin(self) -> None:
+        _refuse_a_transaction()
         self._host = HostThread(self._concurrency, self._patience)
         with ExitStack() as stack:
             stack.enter_context(in_files())
@@ -73,46 +102,36 @@ class worker:  # noqa: N801 - it is called like a function
             for uuid, run_at in waiting.values_list("uuid", "run_at"):
                 self._host.execute(uuid, run_at)
             self._stack = stack.pop_all()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def _end(self, error: BaseException | None) -> None:
         with self._stack:
             if error is None:
-                self.join()
+                self._join()
 
-    async def __aenter__(self) -> Self:
-        return await sync_to_async(self.__enter__)()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await sync_to_async(self.__exit__)(kind, error, traceback)
-
-    def join(self) -> None:
-        """Wait until the runs have ended that were started so far; TimeoutError after `patience` seconds.
-
-        A run whose `delay` is longer than that is not waited for.
-        """
+    def _join(self) -> None:
         left = self._host.wait(self._patience)
         if left:
             found = TaskInfo.rows().filter(uuid__in=left).order_by("id")
             named = ", ".join(f"{info.uuid} (task {info.task!r}, {info.status})" for info in found)
             raise TimeoutError(f"After {self._patience:g} s, these runs have not ended: {named}.")
 
-    async def ajoin(self) -> None:
-        """As `join`, for async code."""
-        await sync_to_async(self.join)()
 
+def _with_its_connections(function: Callable[[], object]) -> None:
+    """Call it; on an event loop, in the thread where the async ORM of that loop has its connections.
 
-def _refuse_what_cannot_work() -> None:
+    That holds up the loop. A test that minds has `async with`.
+    """
     try:
-        asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
     except RuntimeError:
-        pass
-    else:
-        raise SynchronousOnlyOperation("worker() was entered on an event loop. Write `async with worker():` there.")
+        function()
+        return
+    # as `sync_to_async` chooses
+    executor = getattr(AsyncToSync.executors, "current", None) or AsyncToSync.loop_thread_executors.get(loop)
+    (executor or SyncToAsync.single_thread_executor).submit(function).result()
+
+
+def _refuse_a_transaction() -> None:
     if connections[router.db_for_write(TaskInfo)].in_atomic_block:
         raise RuntimeError(
             "worker() executes runs in threads of its own, and those see nothing of the transaction that this test is "

@@ -12,7 +12,6 @@ from asgiref.sync import sync_to_async
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import User
-from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
 from django.test import TestCase, TransactionTestCase, override_settings
@@ -210,13 +209,20 @@ class TestWorker(TransactionTestCase):
             assert run_task(Count, {"n": 1}).outputs == {"counted": 1}
 
     async def test_in_async_code(self):
-        with pytest.raises(SynchronousOnlyOperation, match="async with worker"), worker():
-            pass
         async with worker() as working:
             info = await Count.astart({"n": 1})
             assert await info.aresult(timeout=LIMIT) == {"counted": 1}
             await AsyncCount.astart({"n": 2})
             await working.ajoin()
+            assert await TaskInfo.objects.filter(status="succeeded").acount() == 2
+        assert await TaskInfo.objects.filter(status="succeeded").acount() == 2
+
+    async def test_a_plain_with_in_async_code(self):
+        with all_is_closed(), worker() as working:
+            info = await AsyncCount.astart({"n": 1})
+            assert await info.aresult(timeout=LIMIT) == {"counted": 1}
+            await Count.astart({"n": 2})
+            working.join()
             assert await TaskInfo.objects.filter(status="succeeded").acount() == 2
         assert await TaskInfo.objects.filter(status="succeeded").acount() == 2
 
@@ -255,6 +261,14 @@ async def test_a_socket(taskapi_worker, task):  # noqa: F811
     await socket.disconnect(timeout=LIMIT)
     check_stream(frames)
     assert (messages(frames), frames[-1]["status"]) == ([0, 1, 2], "succeeded")
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_plain_with_on_a_loop_of_its_own():
+    with worker() as working:
+        await AsyncCount.astart({"n": 1})
+        working.join()
+        assert await TaskInfo.objects.filter(status="succeeded").acount() == 1
 
 
 @pytest.mark.django_db(transaction=True)
