@@ -48,6 +48,38 @@ class LiveTest(LiveServerTestCase):
             self.assertEqual(self.ask(f"/tasks/{run['uuid']}/")["status"], "succeeded")
 """
 
+# The async ORM has a thread of its own here, whose connection outlives each test.
+ASYNC = """
+import pytest
+from django.contrib.auth.models import User
+
+from myapp.tasks import AddUsers
+from taskapi.testing import arun_task, worker
+
+
+@pytest.mark.parametrize("name", ["bob", "eve"])
+async def test_the_fixture(taskapi_worker, name):
+    info = await AddUsers.astart({"names": [name]})
+    assert await info.aresult(timeout=30) == {"added": 1}
+    assert [user.username async for user in User.objects.all()] == [name]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", ["bob", "eve"])
+async def test_the_block(name):
+    await User.objects.acreate(username="ann")
+    async with worker():
+        await AddUsers.astart({"names": [name]})
+    assert {user.username async for user in User.objects.all()} == {"ann", name}
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_arun_task():
+    assert (await arun_task(AddUsers, {"names": ["bob"]})).outputs == {"added": 1}
+    assert await User.objects.acount() == 1
+"""
+ASYNCIO = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
+
 # Errors after which PostgreSQL takes no more statements in the transaction.
 BROKEN = """
 from django.contrib.auth.models import User
@@ -143,6 +175,12 @@ def test_they_pass_on_postgres(tmp_path: Path, databases: Databases) -> None:
 def test_a_live_server_in_memory(project: NewProject) -> None:
     (project.folder / "myapp/test_live.py").write_text(LIVE)
     assert passed(project.run("-W", "error", "manage.py", "test", "myapp.test_live")) == 1
+
+
+def test_async_functions_with_the_database_in_memory(project: NewProject) -> None:
+    (project.folder / "myapp/test_async.py").write_text(ASYNC)
+    command = ("-m", "pytest", "--ds=mysite.settings", "-W", "error", *ASYNCIO, "myapp/test_async.py")
+    assert passed(project.run(*command)) == 5
 
 
 def test_the_audit_sees_connections(project: NewProject) -> None:
