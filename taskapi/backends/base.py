@@ -54,6 +54,8 @@ class WorkerQueue(ABC):
 class Backend(ABC):
     """Takes the uuid of a recorded run to the place where it will be executed."""
 
+    #: `enqueue` executes the run: it has ended when `enqueue` returns.
+    inline: ClassVar[bool] = False
     #: Runs are executed in other processes than the one that starts them.
     other_processes: ClassVar[bool] = True
     #: Events travel within this process, because runs are executed where they are followed. Nothing else carries them.

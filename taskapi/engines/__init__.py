@@ -1,1 +1,1 @@
-"""What executes runs in a process that is no worker: in the server's own, say. A backend names its engine."""
+"""How runs are executed where their backend puts them."""

@@ -5,7 +5,7 @@ Beside them, `access` decides who may call them, and `refusals` says how a refus
 """
 
 from taskapi.runs.attempts import LEASE, begin, finish, is_recorded, record
-from taskapi.runs.cancelling import cancel
+from taskapi.runs.cancelling import cancel, stopped_by
 from taskapi.runs.ending import end, final_report
 from taskapi.runs.outcomes import CANCELLED, HANDED_BACK, PROCESS_LOST, WORKER_LOST, Outcome, RerunReason
 from taskapi.runs.queueing import EARLY, enqueue
@@ -37,5 +37,6 @@ __all__ = [
     "retry",
     "save",
     "start",
+    "stopped_by",
     "submit",
 ]

@@ -30,13 +30,17 @@ LEASE = timedelta(seconds=10)  # for which a worker holds its runs without renew
 
 
 def begin(
-    uuid: UUID, worker: str = "", refuse: Callable[[TaskInfo], Outcome | None] = lambda info: None
+    uuid: UUID,
+    worker: str = "",
+    refuse: Callable[[TaskInfo], Outcome | None] = lambda info: None,
+    *,
+    early: bool = False,
 ) -> TaskInfo | None:
     """Take a pending run up: the next attempt is the worker's, for as long as it renews its lease.
 
     None if there is nothing to take up. `refuse` gives an outcome for a run that this worker cannot execute, because
     it is of another version. Such a run is left for others, and ends with that outcome if no worker has taken it for
-    UNKNOWN_LIMIT.
+    UNKNOWN_LIMIT. `early`: take it up even before its `run_at`.
     """
     info = rows.read({"uuid": uuid, "status": Status.PENDING.value})
     if info is None:
@@ -45,7 +49,7 @@ def begin(
     if refusal is not None:
         _refused(info, refusal)
         return None
-    if info.run_at is not None and _is_early(info):  # a job of an earlier attempt
+    if info.run_at is not None and not early and _is_early(info):  # a job of an earlier attempt
         on_commit(partial(enqueue, info))
         return None
     left_since = info.renewed

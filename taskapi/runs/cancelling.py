@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from taskapi import events
 from taskapi.models import TaskInfo
-from taskapi.protocol.states import Status
+from taskapi.protocol.states import Execution, Status
 from taskapi.runs.ending import end, final_report
 from taskapi.runs.moves import as_known, refresh, tries
 from taskapi.runs.outcomes import CANCELLED
 from taskapi.runs.queueing import on_commit
 from taskapi.store import rows
+
+_stops: dict[Execution, Callable[[], object]] = {}  # see `stopped_by`
+
+
+@contextmanager
+def stopped_by(stop: Callable[[], object], info: TaskInfo) -> Iterator[None]:
+    """Inside, `stop` is called at once if this process asks the running attempt to stop.
+
+    For an attempt that is executed inside the transaction of its caller: what happens on commit is too late for it.
+    """
+    execution = (info.uuid, info.attempt)
+    _stops[execution] = stop
+    try:
+        yield
+    finally:
+        del _stops[execution]
 
 
 def cancel(info: TaskInfo) -> bool:
@@ -30,7 +48,11 @@ def cancel(info: TaskInfo) -> bool:
             return True
         if info.status == Status.RUNNING and rows.change(as_known(info), {"cancel_requested": True}):
             info.cancel_requested = True
-            on_commit(partial(events.tell_workers, info.uuid, info.attempt))
+            stop = _stops.get((info.uuid, info.attempt))
+            if stop is not None:
+                stop()
+            else:
+                on_commit(partial(events.tell_workers, info.uuid, info.attempt))
             return True
         refresh(info, lock=True)  # it has moved on meanwhile
     return False

@@ -55,7 +55,8 @@ def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, **said: Any
     if not ended:
         return False
     if ended_at is None:
-        on_commit(partial(enqueue, info))
+        if not outcome.goes_on:
+            on_commit(partial(enqueue, info))
     elif info.retain is not None:
         info.expires = ended_at + info.retain  # about: the row has it by the database's clock
     return True

@@ -28,6 +28,7 @@ class Outcome(NamedTuple):
     run_at: datetime | None = None  # if pending: when the next attempt may begin
     reason: RerunReason = RerunReason.RETRY_ON  # if pending: why
     refused: bool = False  # if pending: the task was not called; `error` is the run's end if no other worker takes it
+    goes_on: bool = False  # if pending: the next attempt follows at once, in the same place, so no job is queued for it
 
     @property
     def is_unknown_task(self) -> bool:

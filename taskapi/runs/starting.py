@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 from django.db import IntegrityError, router, transaction
 
+from taskapi.backends import get_backend
 from taskapi.conf import as_duration, settings
 from taskapi.exceptions import IdempotencyConflict, InvalidInputs, NotFinished
 from taskapi.models import TaskInfo
@@ -49,7 +50,10 @@ def submit(task: type[Task], inputs: Any, **options: Unpack[DraftOptions]) -> Su
 
 def start(task: type[Task], inputs: Any, **options: Unpack[StartOptions]) -> TaskInfo:
     """As `submit`, for a caller that need not know whether the run is new."""
-    return submit(task, inputs, **options).info
+    info = submit(task, inputs, **options).info
+    if get_backend().inline:
+        on_commit(partial(refresh, info))  # it has ended by then
+    return info
 
 
 def retry(info: TaskInfo, build_absolute_uri: Callable[[str], str] = str) -> TaskInfo:

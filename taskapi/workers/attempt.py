@@ -6,15 +6,15 @@ import asyncio
 import contextvars
 import logging
 from functools import partial
-from typing import Any
 
 from taskapi import events, protocol, runs
 from taskapi.conf import settings
-from taskapi.models import TaskInfo, TaskMessage
+from taskapi.models import TaskInfo
 from taskapi.protocol import SEQ_STATE, Report, State
 from taskapi.runs import Outcome
 from taskapi.store.ledger import Ledger
-from taskapi.tasks.progress import ProgressUpdate, Speaker
+from taskapi.tasks.progress import Speaker
+from taskapi.workers.account import Account
 from taskapi.workers.call import Interruption, TaskCall
 from taskapi.workers.contexts import RunContext
 
@@ -24,7 +24,7 @@ NOTICE = 0.5  # seconds in which a task that was asked to stop has to stop; else
 BRIEFLY = 0.002  # seconds: the beginning and the end of a task that has ended by then are published as one
 
 
-class Attempt:
+class Attempt(Account):
     """One execution of a run.
 
     Everything but the speaker's `wake` happens on the executor's loop. Reports leave in order: one at a
@@ -33,7 +33,7 @@ class Attempt:
 
     def __init__(self, info: TaskInfo, ledger: Ledger) -> None:
         loop = asyncio.get_running_loop()
-        self.info = info
+        super().__init__(info)
         own = contextvars.copy_context()  # not that of the task, which calls `wake`
         wake = partial(loop.call_soon_threadsafe, self._woken, context=own)
         self.speaker = Speaker(info.target, info.progress, wake=wake)
@@ -46,7 +46,6 @@ class Attempt:
         self._notice: asyncio.TimerHandle | None = None
         self._loop = loop
         self._ledger = ledger
-        self._reported: State | TaskInfo = State(info.uuid, info.seq, info.attempt, info.target, info.progress)
         self._reporting = asyncio.Lock()
         self._pump: asyncio.Task[None] | None = None
         self._broken: Exception | None = None  # why a report could not be made
@@ -168,31 +167,6 @@ class Attempt:
             self._publish_soon(self._report(now, messages))
         else:
             self.interrupt(Interruption.LOST)
-
-    def _monotonic(self, said: ProgressUpdate) -> ProgressUpdate:
-        """Progress never goes backwards within an attempt."""
-        reported = self._reported.progress
-        if reported is not None and (said.progress is None or said.progress < reported):
-            return said._replace(progress=reported)
-        return said
-
-    def _numbers(self, said: ProgressUpdate) -> dict[str, int | None]:
-        return {"target": said.target, "progress": said.progress}
-
-    def _rows(self, messages: list[Any]) -> list[TaskMessage]:
-        info, index, seq = self.info, self.info.message_count, self._reported.seq + 1
-        return [
-            TaskMessage(run_id=info.pk, index=index + n, attempt=info.attempt, seq=seq + n, body=body)
-            for n, body in enumerate(messages)
-        ]
-
-    def _report(self, now: State | TaskInfo, messages: list[TaskMessage]) -> Report:
-        """The report of what was just written, as which it is remembered."""
-        before, known = self._reported, self.info.message_count + len(messages)
-        report = Report.between(before, now, known, messages)
-        self.info.message_count = known
-        self._reported = now
-        return report
 
     def _publish_soon(self, report: Report) -> None:
         self._unpublished = report if self._unpublished is None else self._unpublished.then(report)

@@ -19,7 +19,7 @@ from copy import copy
 from datetime import timedelta
 from enum import Enum
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -40,7 +40,6 @@ from taskapi.tasks.registry import get_task
 
 logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -139,10 +138,7 @@ class TaskCall:
         `threads` must do nothing else: asgiref makes its threads remember this loop.
         """
         loop = asyncio.get_running_loop()
-
-        async def convert(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-            call = partial(with_connections, partial(function, *args, **kwargs), self.info.uuid)
-            return await sync_to_async(call, thread_sensitive=False, executor=threads)()
+        convert = partial(self._convert, threads)
 
         async def work() -> Outcome:
             try:
@@ -164,6 +160,10 @@ class TaskCall:
             return self.fail(self._exited)
         # it is cancelled only if that happened before it began, so that nothing inside could catch it
         return self.fail(asyncio.CancelledError()) if running.cancelled() else running.result()
+
+    async def _convert(self, threads: ThreadPoolExecutor | None, function: Callable[..., T], *args: Any) -> T:
+        call = partial(with_connections, partial(function, *args), self.info.uuid)
+        return await sync_to_async(call, thread_sensitive=False, executor=threads)()
 
     def fail(self, error: BaseException) -> Outcome:
         """The outcome of a `run` that raised."""

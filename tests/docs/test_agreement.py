@@ -231,7 +231,6 @@ ABSENT: dict[str, Callable[[], bool]] = {
     "There are no parameters for files or for model instances": lambda: (
         not {"FileParameter", "ModelParameter"} & {*dir(params)}
     ),
-    "There is no kit for tests": lambda: is_no_module("taskapi.testing"),
     "There is no call that lists runs or tasks": lambda: "types" not in routes() and not hasattr(_starts(), "get"),
     "there are no server-sent events and no uploads": lambda: not re.search("events|uploads", routes()),
     "there is no Celery backend yet": lambda: is_no_module("taskapi.backends.celery"),
