@@ -58,7 +58,7 @@ def leave(status: int = 0) -> NoReturn:
     os._exit(status)
 
 
-def end_in_a_moment(has_ended: Callable[[], bool] = lambda: True) -> None:
+def end_in_a_moment(has_ended: Callable[[], bool] = lambda: True, status: int = 0) -> None:
     """End the process in EXIT_LIMIT although a thread of a task goes on; until then, `atexit` handlers can run.
 
     At its exit, Python waits for each thread and each child that is not a daemon. When asyncio closes a loop, it waits
@@ -70,7 +70,7 @@ def end_in_a_moment(has_ended: Callable[[], bool] = lambda: True) -> None:
         main = threading.main_thread()
         threads = [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
         if threads or multiprocessing.active_children() or not has_ended():
-            leave()
+            leave(status)
 
     threading.Thread(target=watch, name="taskapi-end", daemon=True).start()
 

@@ -19,6 +19,16 @@ from tests.support.waiting import wait_for
 only_sqlite = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 WAIT = 30  # seconds for a process to end
 
+HERE_BACKEND = """
+from taskapi.backends import Backend
+
+class HereBackend(Backend):
+    other_processes = False
+
+    def enqueue(self, uuid, *, queue, run_at=None):
+        pass
+"""
+
 RUNTASK = [sys.executable, "-m", "django", "runtask"]
 
 
@@ -40,9 +50,9 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
     names = (f"runtask-{n}" for n in count())
 
-    def start(stack: Stack, *arguments: str) -> Process:
-        name = next(names)
-        started.append(Process(name, [*RUNTASK, *arguments], stack.environment, tmp_path / f"{name}.log"))
+    def start(stack: Stack, *arguments: str, **environment: str) -> Process:
+        name, log = next(names), tmp_path / "runtask.log"
+        started.append(Process(name, [*RUNTASK, *arguments], stack.environment | environment, log))
         return started[-1]
 
     yield start
@@ -177,3 +187,21 @@ def test_a_terminal_gets_a_bar_below_the_messages(stack):
     assert '{"number": 1}' in text
     assert "\x1b[" in text
     assert "━" in text
+
+
+@only_sqlite
+def test_a_second_ctrl_c_ends_a_command_that_executes_a_task_which_goes_on(stack, rest, launch, gate, tmp_path):
+    settings = "from tests.project.settings import *\nTASK_API_BACKEND = 'here_backend.HereBackend'\n"
+    (tmp_path / "here_settings.py").write_text(settings)
+    (tmp_path / "here_backend.py").write_text(HERE_BACKEND)
+    path = os.pathsep.join([str(tmp_path), str(Path.cwd())])
+    environment = {"DJANGO_SETTINGS_MODULE": "here_settings", "PYTHONPATH": path}
+    running = launch(stack, "aside_hold", "--input", f"gate={gate.path}", **environment)
+    running.wait_for_output("held")
+    running.popen.send_signal(signal.SIGINT)
+    running.wait_for_output("Cancelling the run")
+    running.popen.send_signal(signal.SIGINT)
+    assert running.popen.wait(WAIT) == 130
+    address = f"/tasks/{running.output.split()[-1]}/"
+    assert rest.get(address).json()["status"] == "pending"  # it was handed back
+    rest.post(f"{address}cancel/")  # or a worker of the next test takes it

@@ -226,6 +226,59 @@ def test_a_backend_that_no_taskworker_serves_is_named(project, monkeypatch):
     assert "TASK_API_BACKEND is 'tests.support.backends.ListBackend'" in err
 
 
+class HereBackend(ListBackend):
+    """Executes runs where they are started, as LocalBackend does."""
+
+    other_processes = False
+
+
+@pytest.fixture
+def here(project):
+    project.TASK_API_BACKEND = f"{__name__}.HereBackend"
+    return project
+
+
+def test_a_backend_without_other_processes_has_it_executed_here(here):
+    code, out, err = run("count", "--input", "n=3")
+    assert (code, out) == (0, "counted: 3\nhow: fast\n")
+    assert err.splitlines()[:3] == ["item 0", "item 1", "item 2"]
+
+
+def test_detached_it_is_left_to_a_server(here):
+    code, out, err = run("count", "--input", "n=3", "--detach")
+    assert TaskInfo.objects.get(uuid=UUID(out.strip())).status == "pending"
+    assert (code, err) == (0, "A server process of the project executes the run; this one ends.\n")
+
+
+def test_other_runs_are_not_executed_here(here):
+    other = Count.start({"n": 1})
+    assert run("count", "--input", "n=3")[0] == 0
+    other.refresh_from_db()
+    assert other.status == "pending"
+
+
+def test_a_run_that_is_executed_here_is_tried_again(here, monkeypatch):
+    monkeypatch.setattr(Refuse, "retry_on", (TaskError,))
+    monkeypatch.setattr(Refuse, "retry_delay", 0.01)
+    monkeypatch.setattr(Refuse, "max_attempts", 2)
+    assert run("refuse")[0] == 1
+    assert TaskInfo.objects.get().attempt == 2
+
+
+def test_ctrl_c_cancels_a_run_that_is_executed_here(here):
+    code, _, err = run("patient", begun=ctrl_c)
+    assert (code, "was cancelled after" in err) == (130, True)
+
+
+def test_a_run_that_is_executed_here_is_handed_back_by_a_second_ctrl_c(here, monkeypatch):
+    """Two at once: the second is there before the task has noticed the first."""
+    monkeypatch.setattr(TaskInfo, "cancel", lambda info: None)
+    code, _, err = run("patient", begun=ctrl_c, Cancelling=ctrl_c)
+    info = TaskInfo.objects.get()
+    assert (code, info.status, info.handed_back) == (130, "pending", 1)
+    assert err.endswith(f"The run goes on: {info.uuid}")
+
+
 # What it is given
 
 

@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from taskapi.exceptions import InvalidInputs, UnknownTask
 from taskapi.management.running.display import as_text, choose
-from taskapi.management.running.following import Run, RunGone, conduct
+from taskapi.management.running.following import LEFT, Run, RunGone, conduct
 from taskapi.management.running.here import RunHere
 from taskapi.management.running.inputs import Unreadable, read_inputs
 from taskapi.management.running.remote import TOKEN, Refused, RemoteRun, Server
@@ -23,7 +23,7 @@ from taskapi.protocol.states import Status
 from taskapi.tasks import Task
 from taskapi.tasks.registry import get_task, tasks
 
-FAILED, MISUSED, CANCELLED = 1, 2, 130  # exit codes; 130 is what shells have for Ctrl-C
+FAILED, MISUSED, CANCELLED = 1, 2, LEFT  # exit codes
 
 
 class Command(BaseCommand):
@@ -64,7 +64,7 @@ class Command(BaseCommand):
         try:
             run = _start(options)
             if options["detach"]:
-                self.stdout.write(run.uuid)
+                self._detach(run, options)
                 return
             ended = asyncio.run(self._follow(run, options))
         except KeyboardInterrupt:
@@ -76,6 +76,11 @@ class Command(BaseCommand):
         if ended is None:
             raise CommandError(f"The run goes on: {run.uuid}", returncode=CANCELLED)
         self._conclude(ended, time.monotonic() - begun, options)
+
+    def _detach(self, run: Run, options: Mapping[str, Any]) -> None:
+        self.stdout.write(run.uuid)
+        if run.is_executed_here and options["verbosity"] > 0:
+            self.stderr.write("A server process of the project executes the run; this one ends.", style_func=str)
 
     async def _follow(self, run: Run, options: Mapping[str, Any]) -> dict[str, Any] | None:
         colour = True if options["force_color"] else False if options["no_color"] else None

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from taskapi.management.running.display import Display, State, as_text
 
+LEFT = 130  # the exit code if the run was cancelled, or was left alone; shells have it for Ctrl-C
 PATIENCE = 5.0  # seconds after which it is said that no worker takes the run
 TOO_LONG = "(a message that is too long to be sent; it is in the database)"
 SHOWN = ("status", "attempt", "progress", "target")
@@ -44,6 +45,7 @@ class Run(Protocol):
     """A run that was started, wherever it is."""
 
     uuid: str
+    is_executed_here: bool  # by this process
 
     async def follow(self, follower: Follower) -> dict[str, Any]:
         """Tell the follower what happens, until the run has ended; its representation then, without messages."""

@@ -148,6 +148,7 @@ class RemoteRun:
         self._server = server
         self._run = server.start(name, inputs)
         self.uuid = str(self._run["uuid"])
+        self.is_executed_here = False
 
     async def follow(self, follower: Follower) -> dict[str, Any]:
         """Look at the run until it has ended."""
