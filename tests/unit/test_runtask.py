@@ -179,7 +179,7 @@ def test_a_second_ctrl_c_leaves_the_run_alone(engine):
     code, _, err = run("patient", "--input", "stubborn=true", begun=ctrl_c, Cancelling=ctrl_c)
     info = TaskInfo.objects.get()
     assert code == 130
-    assert err.endswith(f"The run goes on: {info.uuid}")
+    assert err.endswith(f"The run was asked to stop, and is left alone: {info.uuid}")
     assert info.status == "running"
 
 
@@ -276,7 +276,7 @@ def test_a_run_that_is_executed_here_is_handed_back_by_a_second_ctrl_c(here, mon
     code, _, err = run("patient", begun=ctrl_c, Cancelling=ctrl_c)
     info = TaskInfo.objects.get()
     assert (code, info.status, info.handed_back) == (130, "pending", 1)
-    assert err.endswith(f"The run goes on: {info.uuid}")
+    assert err.endswith(f"The run was asked to stop, and is left alone: {info.uuid}")
 
 
 # What it is given

@@ -74,7 +74,7 @@ class Command(BaseCommand):
         except RunGone as error:
             raise CommandError(str(error), returncode=FAILED) from None
         if ended is None:
-            raise CommandError(f"The run goes on: {run.uuid}", returncode=CANCELLED)
+            raise CommandError(f"The run was asked to stop, and is left alone: {run.uuid}", returncode=CANCELLED)
         self._conclude(ended, time.monotonic() - begun, options)
 
     def _detach(self, run: Run, options: Mapping[str, Any]) -> None:
