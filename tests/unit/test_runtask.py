@@ -214,9 +214,9 @@ def test_a_run_that_no_worker_takes_is_told_of_with_the_remedy(project, monkeypa
     monkeypatch.setattr(following, "PATIENCE", 0.01)
     monkeypatch.setattr(ListBackend, "worker_queue", lambda self, queues: None)
     monkeypatch.setattr(Count, "queue", "slow")
-    code, _, err = run("count", "--input", "n=3", **{"No worker takes the run": ctrl_c})
+    code, _, err = run("count", "--input", "n=3", **{"No worker has taken": ctrl_c})
     assert code == 130  # a run that waits is cancelled at once
-    assert "Start one in another terminal: python manage.py taskworker --queue slow" in err
+    assert "If none is running, start one: python manage.py taskworker --queue slow" in err
     assert TaskInfo.objects.get().status == "cancelled"
 
 
@@ -451,6 +451,16 @@ def test_rich_is_for_terminals_alone():
     pytest.importorskip("rich")
     assert type(choose(OutputWrapper(Terminal()), verbosity=1, colour=None)) is Rich
     assert type(choose(OutputWrapper(io.StringIO()), verbosity=1, colour=None)) is Plain
+
+
+def test_the_hint_of_a_server_is_told_once():
+    told = []
+    display = Plain(OutputWrapper(io.StringIO()))
+    display.tell = told.append
+    follower = following.Follower("count", display)
+    for _ in range(2):
+        follower.become({"status": "pending", "hint": {"code": "no_worker", "message": "No worker takes the queue."}})
+    assert told == ["No worker takes the queue."]
 
 
 def test_a_later_attempt_begins_with_no_progress():

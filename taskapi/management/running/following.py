@@ -27,15 +27,24 @@ class Follower:
     def __init__(self, name: str, display: Display) -> None:
         self.state = State(name)
         self.display = display
+        self.is_told_why = False  # that the run waits for a worker, and why
         display.show(self.state)
 
     def become(self, news: Mapping[str, Any]) -> None:
         """Show what a representation, or an event, says about the run."""
+        hint = news.get("hint")  # a server may have one: that no worker takes the run
+        if hint and not self.is_told_why:
+            self.tell_why(hint["message"])
         changes = {name: news[name] for name in SHOWN if name in news}
         if changes.get("attempt", self.state.attempt) != self.state.attempt:
             changes = {"progress": None, "target": None} | changes
         self.state = replace(self.state, **changes)
         self.display.show(self.state)
+
+    def tell_why(self, text: str) -> None:
+        """Say why the run waits."""
+        self.is_told_why = True
+        self.display.tell(text)
 
     def message(self, body: Any) -> None:
         self.display.tell(as_text(body))
@@ -106,6 +115,6 @@ class _Conductor:
             self._follower.display.tell(f"The run could not be cancelled: {error}")
 
     def _lose_patience(self) -> None:
-        state = self._follower.state
-        if state.status == "pending" and not state.attempt:
-            self._follower.display.tell(self._run.nobody_takes_it)
+        follower = self._follower
+        if follower.state.status == "pending" and not follower.state.attempt and not follower.is_told_why:
+            follower.tell_why(self._run.nobody_takes_it)

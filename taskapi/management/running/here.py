@@ -63,7 +63,7 @@ class RunHere:
         if not get_backend().has_worker_queue:
             return f"Nothing executes the run yet. TASK_API_BACKEND is {settings.backend!r}."
         queue = "" if self._info.queue == Task.queue else f" --queue {self._info.queue}"
-        return f"No worker takes the run. Start one in another terminal: python manage.py taskworker{queue}"
+        return f"No worker has taken the run yet. If none is running, start one: python manage.py taskworker{queue}"
 
 
 @asynccontextmanager

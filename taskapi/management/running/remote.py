@@ -192,4 +192,4 @@ class RemoteRun:
 
     @property
     def nobody_takes_it(self) -> str:
-        return "No worker of that server takes the run."
+        return "No worker of that server has taken the run yet."
