@@ -155,10 +155,12 @@ def test_several_processes_start_again(project):
     assert "starting another" not in worker.output
 
 
-def test_a_worker_that_waits_for_a_change_ends_when_it_is_told(project):
+def test_a_worker_that_waits_because_of_a_system_check_ends_when_it_is_told(project):
     worker = project.start()
     worker.wait_for_output(READY)
-    project.edit("(this is no Python", until=WAITS)
+    project.edit("1\n\n    queue = 1", until=WAITS)
+    assert "taskapi.E007" in worker.output
+    assert "Traceback" not in worker.output
     children = children_of(worker.popen.pid)
     assert children
     assert worker.stop() == 0
