@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import IO
 
@@ -23,11 +24,28 @@ OUTCOMES = {
 }
 
 
-class TerminalFormatter(logging.Formatter):
+class LineFormatter(logging.Formatter):
+    """Time, level and message. The time of a second is formatted once: a busy worker logs a thousand lines in it."""
+
+    _second = (0, "")
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        second = int(record.created)
+        known, text = self._second  # both at once: another thread may format
+        if second != known:
+            text = time.strftime(self.default_time_format, time.localtime(second))
+            self._second = second, text
+        return f"{text},{int(record.msecs):03}"
+
+
+class TerminalFormatter(LineFormatter):
     """Paints the outcome of a run, in the colours of manage.py (DJANGO_COLORS)."""
 
-    def __init__(self, line: str) -> None:
-        super().__init__(line)
+    def __init__(self) -> None:
+        super().__init__()
         style = color_style(force_color=True)
         self._paint: dict[str, Callable[[str], str]] = {
             word: getattr(style, role) for word, (_, role) in OUTCOMES.items()

@@ -19,7 +19,7 @@ from taskapi.tasks import Task
 from taskapi.workers import journal
 from taskapi.workers.call import Interruption
 from taskapi.workers.executor import Executor
-from taskapi.workers.terminal import OUTCOMES, TerminalFormatter, wants_colour
+from taskapi.workers.terminal import OUTCOMES, LineFormatter, TerminalFormatter, wants_colour
 from tests.support.waiting import until
 
 BOLD_GREEN, END = "\x1b[32;1m", "\x1b[0m"
@@ -140,6 +140,21 @@ def test_nothing_is_formatted_if_the_level_is_off(caplog):
 # In a terminal
 
 
+def painted_line(record: logging.LogRecord) -> str:
+    """The line as it is in a terminal, without its time and level."""
+    time_and_level = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO "
+    line = TerminalFormatter().format(record)
+    assert re.match(time_and_level, line)
+    return re.sub(time_and_level, "", line)
+
+
+def test_the_time_of_a_line_is_that_of_logging():
+    formatter = LineFormatter()
+    for created in (10**9 + 0.5, 10**9 + 0.75, 10**9 + 61.001, 10**9 + 0.5):
+        record = logging.makeLogRecord({"msg": "x", "created": created, "msecs": created % 1 * 1000})
+        assert formatter.formatTime(record) == logging.Formatter().formatTime(record)
+
+
 def record_of(outcome: Outcome, **fields) -> logging.LogRecord:
     """The record of the line that says how the run ended."""
     info = TaskInfo(**{"task": "succeeded", "uuid": UUID_OF_ALL, "attempt": 1} | fields)
@@ -158,7 +173,7 @@ def test_the_outcome_is_painted_and_nothing_else(caplog, monkeypatch):
     monkeypatch.delenv("DJANGO_COLORS", raising=False)
     caplog.set_level("INFO", journal.logger.name)
     record = record_of(Outcome(Status.SUCCEEDED), status="succeeded")
-    painted = TerminalFormatter("%(message)s").format(record)
+    painted = painted_line(record)
     assert painted == f"Run {UUID_OF_ALL} (succeeded) {BOLD_GREEN}succeeded{END} after 1.500 s."
     assert logging.Formatter("%(message)s").format(record) == f"Run {UUID_OF_ALL} (succeeded) succeeded after 1.500 s."
 
@@ -167,12 +182,12 @@ def test_djangos_colours_are_used(caplog, monkeypatch):
     monkeypatch.setenv("DJANGO_COLORS", "nocolor")
     caplog.set_level("INFO", journal.logger.name)
     record = record_of(Outcome(Status.SUCCEEDED), status="succeeded")
-    assert "\x1b" not in TerminalFormatter("%(message)s").format(record)
+    assert "\x1b" not in painted_line(record)
 
 
 def test_a_line_without_an_outcome_has_no_colour():
-    record = logging.makeLogRecord({"msg": "The queue is unavailable."})
-    assert TerminalFormatter("%(message)s").format(record) == "The queue is unavailable."
+    record = logging.makeLogRecord({"msg": "The queue is unavailable.", "levelname": "INFO"})
+    assert painted_line(record) == "The queue is unavailable."
 
 
 def test_every_outcome_has_a_phrase_and_a_colour(caplog):
