@@ -14,6 +14,7 @@ from taskapi.protocol import SEQ_STATE, Report, State
 from taskapi.runs import Outcome
 from taskapi.store.ledger import Ledger
 from taskapi.tasks.progress import Speaker
+from taskapi.workers import journal
 from taskapi.workers.account import Account
 from taskapi.workers.call import Interruption, TaskCall
 from taskapi.workers.contexts import RunContext
@@ -45,6 +46,7 @@ class Attempt(Account):
         self._due: float | None = None  # when its timeout is over
         self._notice: asyncio.TimerHandle | None = None
         self._loop = loop
+        self._begun = loop.time()
         self._ledger = ledger
         self._reporting = asyncio.Lock()
         self._pump: asyncio.Task[None] | None = None
@@ -105,20 +107,26 @@ class Attempt(Account):
 
     async def finish(self, outcome: Outcome) -> None:
         """Write the last words and the outcome, and publish them."""
+        seconds = self._loop.time() - self._begun
         try:
             async with self._reporting:
                 if self._pump is not None:
                     self._pump.cancel()  # it sleeps, or waits for `_reporting`: no report is cut off
+                if self._broken is not None:
+                    outcome = self.call.stumble(self._broken)
                 try:
-                    await self._write_end(outcome if self._broken is None else self.call.stumble(self._broken))
+                    final = await self._write_end(outcome)
                 except Exception as error:  # noqa: BLE001 - no error may leave the run `running`
-                    await self._write_end(self.call.stumble(error))
+                    outcome = self.call.stumble(error)
+                    final = await self._write_end(outcome)
         finally:
             self._timer.cancel()
             if self._publisher is not None:
                 await self._publisher
+        if final is not None:
+            journal.ended(final, outcome, seconds)
 
-    async def _write_end(self, outcome: Outcome) -> None:
+    async def _write_end(self, outcome: Outcome) -> TaskInfo | None:
         said = self._monotonic(self.speaker.collect())
         messages = self._rows(said.messages)
         seq = self._reported.seq + len(messages) + SEQ_STATE
@@ -130,6 +138,7 @@ class Attempt(Account):
             )
         else:
             self._publish_soon(self._report(final, messages))
+        return final
 
     async def abandon(self) -> None:
         """Hand the run back although its task still runs, in a thread that cannot be ended."""

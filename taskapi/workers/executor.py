@@ -23,6 +23,7 @@ from taskapi.runs import Outcome
 from taskapi.store.ledger import WorkerLedger
 from taskapi.tasks import Task
 from taskapi.tasks.registry import get_task
+from taskapi.workers import journal
 from taskapi.workers.attempt import LOOP_GOES_ON, THREAD_GOES_ON, Attempt
 from taskapi.workers.call import Interruption, refusal, with_connections
 from taskapi.workers.contexts import RunContext, prepare
@@ -65,6 +66,7 @@ class Executor:
                 logger.debug("Run %s is not pending; nothing to do.", uuid)
                 return False
             attempt = self.attempts[uuid, info.attempt] = Attempt(info, self._ledger)
+            journal.begun(info)
             if self._ending is not None:  # it was about to begin when all were interrupted
                 attempt.interrupt(self._ending)
             try:

@@ -14,6 +14,10 @@ from typing import Any, NoReturn
 
 from django.db import connections
 
+from taskapi.workers.terminal import RUN_LINES, LineFormatter, TerminalFormatter, wants_colour
+
+LEVELS = {0: logging.WARNING, 1: logging.INFO}  # of our log, by the verbosity of manage.py
+
 #: A fresh interpreter for each: it shares nothing with the parent, and every platform has it.
 fresh = multiprocessing.get_context("spawn")
 
@@ -29,14 +33,19 @@ SIGNALS: dict[signal.Signals, Any] = {
 _inherited: list[Any] = []  # connections of the parent, which must not be closed here
 
 
-def log_to_terminal() -> None:
-    """Log what the process does to the terminal, if the project's LOGGING does not configure it."""
+def log_to_terminal(verbosity: int = 1, colour: bool | None = None) -> None:
+    """Log what the process does to the terminal, if the project's LOGGING does not configure it.
+
+    `verbosity` is that of manage.py: 0 leaves out what goes well. `colour`: None if the terminal decides.
+    """
     package = logging.getLogger("taskapi")
+    if verbosity == 0:
+        logging.getLogger(RUN_LINES).setLevel(logging.WARNING)
     if not package.hasHandlers():
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(TerminalFormatter() if wants_colour(handler.stream, colour) else LineFormatter())
         package.addHandler(handler)
-        package.setLevel(logging.INFO)
+        package.setLevel(LEVELS.get(verbosity, logging.DEBUG))
 
 
 def leave(status: int = 0) -> NoReturn:
@@ -48,7 +57,7 @@ def leave(status: int = 0) -> NoReturn:
     os._exit(status)
 
 
-def end_in_a_moment(has_ended: Callable[[], bool] = lambda: True) -> None:
+def end_in_a_moment(has_ended: Callable[[], bool] = lambda: True, status: int = 0) -> None:
     """End the process in EXIT_LIMIT although a thread of a task goes on; until then, `atexit` handlers can run.
 
     At its exit, Python waits for each thread and each child that is not a daemon. When asyncio closes a loop, it waits
@@ -60,7 +69,7 @@ def end_in_a_moment(has_ended: Callable[[], bool] = lambda: True) -> None:
         main = threading.main_thread()
         threads = [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
         if threads or multiprocessing.active_children() or not has_ended():
-            leave()
+            leave(status)
 
     threading.Thread(target=watch, name="taskapi-end", daemon=True).start()
 

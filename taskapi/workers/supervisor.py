@@ -1,4 +1,7 @@
-"""Several worker processes under one parent, which starts a lost one again and ends with all of them."""
+"""Worker processes under one parent, which starts a lost one again and ends with all of them.
+
+So it starts another, too, in the place of one that has ended because the code has changed (taskapi.workers.reloading).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from django.db import connections
 
 from taskapi.workers import upkeep
 from taskapi.workers.processes import fresh
-from taskapi.workers.supervised import main
+from taskapi.workers.supervised import Surroundings, main
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +37,15 @@ class _Child(NamedTuple):
 class Supervisor:
     """`processes` workers with the same options."""
 
-    def __init__(self, processes: int, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        processes: int,
+        options: dict[str, Any],
+        surroundings: Surroundings = Surroundings(),  # noqa: B008 - immutable
+    ) -> None:
         self.processes = processes
         self.options = options
+        self.surroundings = surroundings
         self._children: list[_Child] = []
         self._due: list[float] = []  # when a process is to be started; by the monotonic clock
         self._releases: list[Thread] = []
@@ -67,7 +76,11 @@ class Supervisor:
         release = Thread(target=_release, args=(child.identity,), daemon=True)  # the database may be away
         release.start()
         self._releases = [*(other for other in self._releases if other.is_alive()), release]
-        if not self._stopping:
+        if self._stopping:
+            return
+        if code == 0 and self.surroundings.reload:  # the code has changed
+            self._due.append(time.monotonic())
+        else:
             logger.error("Worker %s ended with %s; starting another.", child.process.pid, code)
             self._due.append(time.monotonic() + RESTART_PAUSE)
 
@@ -81,7 +94,8 @@ class Supervisor:
 
     def _start(self) -> None:
         identity = uuid4().hex
-        process = fresh.Process(target=main, args=(self.options | {"identity": identity},), name="taskworker")
+        arguments = (self.options | {"identity": identity}, self.surroundings)
+        process = fresh.Process(target=main, args=arguments, name="taskworker")
         try:
             process.start()
         except OSError as error:  # no memory, say: the other workers go on

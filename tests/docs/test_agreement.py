@@ -18,14 +18,16 @@ from taskapi import conf, params, protocol, runs, urls
 from taskapi.engines import local
 from taskapi.events import hub
 from taskapi.management.checks.databases import BUSY_TIMEOUT
+from taskapi.management.commands.runtask import Command as RunTask
 from taskapi.management.commands.taskworker import Command as TaskWorker
+from taskapi.management.running import following, remote
 from taskapi.models import TaskInfo
 from taskapi.params import FieldParameter, Parameter, values
 from taskapi.protocol.states import ErrorCode
 from taskapi.runs.refusals import CODES
 from taskapi.store import ledger
 from taskapi.tasks import Task
-from taskapi.workers import host, leases, upkeep
+from taskapi.workers import host, leases, reloading, upkeep
 from taskapi.workers.isolation import parent
 from tests.docs.pages import PAGES, ROOT, prose, text_of
 
@@ -56,7 +58,7 @@ def test_every_setting_has_a_section_and_every_section_a_setting() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
 def test_a_page_names_no_setting_that_is_not_there(page: str) -> None:
-    assert set(re.findall(r"TASK_API_[A-Z_]*[A-Z]", text_of(page))) <= settings_of_the_code()
+    assert set(re.findall(r"TASK_API_[A-Z_]*[A-Z]", text_of(page))) <= settings_of_the_code() | {remote.TOKEN}
 
 
 def test_the_defaults_of_settings_are_those_of_the_code() -> None:
@@ -165,6 +167,13 @@ def test_the_options_of_the_worker_are_those_of_the_code() -> None:
     for name, action in options.items():
         if isinstance(action.default, (int, float)) and action.default is not False:
             assert f"| `{name} {action.metavar}` | {action.default:g} |" in text_of("docs/deployment.md")
+
+
+def test_the_options_of_runtask_are_those_of_the_code() -> None:
+    of_django = BaseCommand().create_parser("", "")._option_string_actions
+    options = RunTask().create_parser("manage.py", "runtask")._option_string_actions.keys() - of_django.keys()
+    named = {name.split()[0] for name in first_column("docs/commands.md", "`runtask`")}
+    assert named - {"--verbosity"} == options  # which is Django's own
 
 
 OURS = {name for name, app in get_commands().items() if app == "taskapi"}
@@ -286,6 +295,8 @@ NUMBERS = (
     ("docs/deployment.md", "up to {} minutes for each write", ledger.GIVE_UP / 60),
     ("docs/deployment.md", "every {} seconds, up to", host.SWEEP_INTERVAL),
     ("docs/deployment.md", "seconds, up to {}.", upkeep.PRUNE_ROWS * upkeep.PRUNE_PAGES),
+    ("docs/commands.md", "has taken the run for {} seconds", following.PATIENCE),
+    ("docs/commands.md", "within {} seconds at most", reloading.RELOAD_GRACE),
     ("docs/protocol.md", "follow, every {} seconds", hub.WATCH_INTERVAL),
     ("docs/protocol.md", "a string of at most {} characters", protocol.REF_LENGTH),
     ("docs/glossary.md", "for {} seconds, renewed every", runs.LEASE),

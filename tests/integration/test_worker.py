@@ -3,15 +3,17 @@
 import asyncio
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -827,6 +829,66 @@ def test_a_run_that_is_cancelled_over_rest_stops(rest, aside):
     assert rest.post(f"{location}cancel/").status_code == 202
     run = seen(rest, location, status="cancelled")
     assert (run["attempt"], run["cancel_requested"], run["error"]) == (1, True, None)
+
+
+# What a worker says of its runs
+
+
+def say_what_runs(stack: Stack, folder: Path, *options: str, terminal: bool, **environment: str) -> str:
+    """What a burst prints in a project that configures no logging."""
+    (folder / "quiet_settings.py").write_text("from tests.project.settings import *\nLOGGING = {}\n")
+    path = os.pathsep.join([str(folder), str(Path.cwd())])
+    environment |= {"DJANGO_SETTINGS_MODULE": "quiet_settings", "PYTHONPATH": path}
+    command = [sys.executable, "-m", "django", "taskworker", "--burst", "--queue", "aside", *options]
+    leader, follower = pty.openpty() if terminal else os.pipe()
+    with subprocess.Popen(command, env=stack.environment | environment, stderr=follower) as burst:
+        os.close(follower)
+        said = b""
+        with suppress(OSError):  # of a terminal that nobody has open any more
+            while piece := os.read(leader, 4096):
+                said += piece
+        assert burst.wait(30) == 0
+    os.close(leader)
+    return said.decode()
+
+
+@only_sqlite
+def test_a_worker_logs_a_line_when_a_run_begins_and_one_when_it_ends(stack, rest, tmp_path):
+    uuid = start(rest, "aside_quick").split("/")[-2]
+    said = say_what_runs(stack, tmp_path, terminal=False)
+    assert re.search(rf"INFO Run {uuid} \(aside_quick\) begins\.\n", said)
+    assert re.search(rf"INFO Run {uuid} \(aside_quick\) succeeded after \d+\.\d{{3}} s\.\n", said)
+    assert said.count(uuid) == 2
+    assert "\x1b" not in said
+
+
+@only_sqlite
+def test_a_terminal_gets_the_outcome_in_colour(stack, rest, tmp_path):
+    start(rest, "aside_quick")
+    assert "\x1b[32;1msucceeded\x1b[0m after" in say_what_runs(stack, tmp_path, terminal=True, NO_COLOR="")
+
+
+@only_sqlite
+@pytest.mark.parametrize("options", [["--no-color"], []], ids=["--no-color", "NO_COLOR"])
+def test_a_terminal_whose_user_wants_no_colour_gets_none(stack, rest, tmp_path, options):
+    start(rest, "aside_quick")
+    said = say_what_runs(stack, tmp_path, *options, terminal=True, NO_COLOR="" if options else "1")
+    assert "succeeded after" in said
+    assert "\x1b" not in said
+
+
+@only_sqlite
+def test_with_verbosity_0_a_worker_says_nothing_of_what_goes_well(stack, rest, tmp_path):
+    location = start(rest, "aside_quick")
+    assert say_what_runs(stack, tmp_path, "--verbosity", "0", terminal=False) == ""
+    seen(rest, location, status="succeeded")
+
+
+@only_sqlite
+def test_the_processes_of_a_worker_say_the_same(stack, rest, tmp_path):
+    uuid = start(rest, "aside_quick").split("/")[-2]
+    said = say_what_runs(stack, tmp_path, "--processes", "2", "--force-color", terminal=False)
+    assert f"Run {uuid} (aside_quick) \x1b[32;1msucceeded\x1b[0m after" in said
 
 
 # Tasks that fork, exit, and leave threads behind

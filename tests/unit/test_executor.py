@@ -212,7 +212,7 @@ async def test_an_exception_is_for_staff_unless_debug_is_on(bench, caplog, flavo
     assert info.error == {"code": "exception", "message": message}
     assert info.traceback.startswith("Traceback")
     assert info.traceback.endswith("RuntimeError: the password is swordfish\n")
-    (record,) = caplog.records
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert record.getMessage() == f"Task made failed in run {info.uuid}."
     assert record.exc_info
 

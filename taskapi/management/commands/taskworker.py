@@ -12,6 +12,8 @@ from taskapi.conf import DEFAULT_BACKEND, settings
 from taskapi.tasks import Task
 from taskapi.workers.host import DEFAULT_CONCURRENCY
 from taskapi.workers.processes import log_to_terminal
+from taskapi.workers.reloading import RELOAD_GRACE
+from taskapi.workers.supervised import Surroundings
 from taskapi.workers.supervisor import Supervisor
 from taskapi.workers.worker import DEFAULT_GRACE, Worker
 
@@ -45,6 +47,12 @@ class Command(BaseCommand):
         )
         parser.add_argument("--burst", action="store_true", help="end when no run is due")
         parser.add_argument(
+            "--reload",
+            action="store_true",
+            help="start again when the code changes, as runserver does: for development. Running tasks get "
+            f"{RELOAD_GRACE:g} seconds to finish, then their runs are handed back",
+        )
+        parser.add_argument(
             "--grace",
             type=float,
             default=DEFAULT_GRACE,
@@ -53,8 +61,17 @@ class Command(BaseCommand):
             "back to other workers (default: %(default)g)",
         )
 
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        if options.get("reload"):  # each new process makes the checks: what they find may be mended while it waits
+            self._checks = not options.get("skip_checks")
+            options["skip_checks"] = True
+        return super().execute(*args, **options)
+
     def handle(self, *args: Any, **options: Any) -> None:
-        log_to_terminal()
+        if options["reload"] and options["burst"]:
+            raise CommandError("--burst ends when no run is due, and --reload does not end: give one of them.")
+        terminal = {"verbosity": options["verbosity"], "colour": _colour(options)}
+        log_to_terminal(**terminal)
         backend = get_backend()
         if backend.engine is not None:
             raise CommandError(
@@ -72,7 +89,14 @@ class Command(BaseCommand):
             "burst": options["burst"],
             "grace": options["grace"],
         }
-        if options["processes"] == 1:
-            Worker(**worker).run()
+        if options["reload"]:
+            Supervisor(options["processes"], worker, Surroundings(terminal, reload=True, checks=self._checks)).run()
+        elif options["processes"] > 1:
+            Supervisor(options["processes"], worker, Surroundings(terminal)).run()
         else:
-            Supervisor(options["processes"], worker).run()
+            Worker(**worker).run()
+
+
+def _colour(options: dict[str, Any]) -> bool | None:
+    """Whether --force-color or --no-color was given; None: neither."""
+    return True if options["force_color"] else False if options["no_color"] else None
