@@ -172,7 +172,7 @@ class Exhausted(Sealed):
             "Declare it as IntParameter(as_string=True), or return it as a string.",
         ),
         (TWO, {}, "a: This field is required."),
-        (TWO, {"a": 1, "c": 2}, "c: Unknown name. Expected: a, b."),
+        (TWO, {"a": 1, "c": 2}, "c: Unknown name 'c'. Expected: a, b."),
         (TWO, 5, "Expected an object with the names: a, b. Got int."),
         (TWO, {"a": "x", "b": 5j}, "a: A valid integer is required.; b: Not a valid string."),
     ],

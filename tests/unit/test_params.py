@@ -765,13 +765,13 @@ def test_all_errors_are_told_at_once():
             "Item 1: Ensure this value is less than or equal to 1.",
             "Item 2: A valid integer is required.",
         ],
-        "e": ["Unknown input. Expected: a, b, c, d."],
+        "e": ["Unknown input 'e'. Expected: a, b, c, d."],
     }
 
 
 def test_a_task_without_inputs_expects_none():
     assert parse_inputs({}, {}) == {}
-    assert refusals(parse_inputs, {}, {"a": 1}) == {"a": ["Unknown input. Expected: none."]}
+    assert refusals(parse_inputs, {}, {"a": 1}) == {"a": ["Unknown input 'a'. Expected: none."]}
 
 
 @pytest.mark.parametrize("data", [None, [], "a", 1, [("a", 1)]])
@@ -809,7 +809,7 @@ def test_outputs_are_what_the_task_declares():
     assert refusals(dump_values, spec, {"note": [], "more": 1}) == {
         "sum": ["This field is required."],
         "note": ["Not a valid string."],
-        "more": ["Unknown name. Expected: sum, note."],
+        "more": ["Unknown name 'more'. Expected: sum, note."],
     }
     assert refusal(dump_values, spec, 3) == ["Expected an object with the names: sum, note. Got int."]
 
