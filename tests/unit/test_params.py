@@ -774,6 +774,19 @@ def test_a_task_without_inputs_expects_none():
     assert refusals(parse_inputs, {}, {"a": 1}) == {"a": ["Unknown input 'a'. Expected: none."]}
 
 
+def test_a_typing_error_in_a_name_is_told_first_with_the_name_that_was_meant():
+    spec = {"seconds": IntParameter(), "colour": StringParameter(required=False)}
+    told = refusals(parse_inputs, spec, {"secnods": 3})
+    assert list(told.items()) == [
+        ("secnods", ["Unknown input 'secnods'. Did you mean 'seconds'?"]),
+        ("seconds", ["This field is required."]),
+    ]
+    told = refusals(parse_inputs, spec, {"seconds": 3, "color": "red"})
+    assert told == {"color": ["Unknown input 'color'. Did you mean 'colour'?"]}
+    told = refusals(dump_values, {"sum": IntParameter()}, {"summ": 3, "sum": 3})
+    assert told == {"summ": ["Unknown name 'summ'. Did you mean 'sum'?"]}
+
+
 @pytest.mark.parametrize("data", [None, [], "a", 1, [("a", 1)]])
 def test_inputs_are_a_mapping(data):
     (sentence,) = refusal(parse_inputs, {"a": IntParameter()}, data)
