@@ -44,7 +44,7 @@ def first_column(page: str, heading: str) -> set[str]:
 
 
 def settings_of_the_code() -> set[str]:
-    names = re.findall(r'(?:_(?:get|classes)\("|"TASK_API_)(\w+)"', (PACKAGE / "conf.py").read_text())
+    names = re.findall(r'(?:_(?:get|get_often|classes)\("|"TASK_API_)(\w+)"', (PACKAGE / "conf.py").read_text())
     return {f"TASK_API_{name}" for name in (*names, *conf.TASKS_SETTINGS)}
 
 
@@ -64,7 +64,7 @@ def test_the_defaults_of_settings_are_those_of_the_code() -> None:
 
 
 def test_the_system_checks_are_those_of_the_code() -> None:
-    ids = set(re.findall(r"taskapi\.[EW]\d+", CODE))
+    ids = set(re.findall(r"taskapi\.[EWI]\d+", CODE))
     assert first_column("docs/settings.md", "System checks") == ids
 
 
@@ -99,7 +99,7 @@ def test_every_parameter_is_in_its_page() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_names_of_the_package_can_be_imported(page: str) -> None:
     for name in set(re.findall(r"`(taskapi(?:\.\w+)+)", prose(page))) - {protocol.SUBPROTOCOL}:
-        if not re.fullmatch(r"taskapi\.[EW]\d+", name):
+        if not re.fullmatch(r"taskapi\.[EWI]\d+", name):
             assert find(name) is not None, f"{page} names {name}"
 
 
@@ -235,7 +235,7 @@ ABSENT: dict[str, Callable[[], bool]] = {
     "there are no server-sent events and no uploads": lambda: not re.search("events|uploads", routes()),
     "there is no Celery backend yet": lambda: is_no_module("taskapi.backends.celery"),
     "is the only one so far": lambda: (
-        {path.stem for path in (PACKAGE / "backends").glob("[!_]*")} == {"arq", "base", "redis"}
+        {path.stem for path in (PACKAGE / "backends").glob("[!_]*")} == {"arq", "attendance", "base", "redis"}
     ),
     "An accepted request is not yet the end": lambda: True,  # of a cancel request: tests/faults/test_cancel.py
     "there is no gap between state and stream": lambda: True,  # tests/unit/test_subscription.py
