@@ -14,9 +14,9 @@ export class Advice {
   /** The server answers by REST, but every handshake has failed. */
   noSocket(): void {
     this.tell(
-      `The server has no WebSocket at ${this.socketURL}, so runs are polled. If asgi.py is Django's own, import \
-get_asgi_application from taskapi.asgi in it. Under runserver, put "daphne" first into INSTALLED_APPS and set \
-ASGI_APPLICATION. If the server refused the handshake, its log says why. If you want no WebSocket, set \
+      `The server has no WebSocket at ${this.socketURL}, or refused it, so runs are polled. If asgi.py is Django's own, \
+import get_asgi_application from taskapi.asgi in it. Under runserver, put "daphne" first into INSTALLED_APPS and set \
+ASGI_APPLICATION. If the server refused the socket, its log says why. If you want no WebSocket, set \
 TaskAPI.options.transport = "polling".`,
     );
   }

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from django.utils import timezone
 
-from taskapi.backends import Backend, QueueUnavailable, get_backend
+from taskapi.backends import get_backend
+from taskapi.conf import settings
 from taskapi.protocol.states import Status
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class _Answer(NamedTuple):
     logged: float | None  # when the log was last told that the queue has no worker
 
 
-_answers: dict[tuple[Backend, str], _Answer] = {}
+_answers: dict[tuple[str, str], _Answer] = {}  # by the backend's path and the queue
 _lock = threading.Lock()  # one question at a time: the others get its answer
 
 
@@ -64,14 +65,13 @@ def command(queue: str) -> str:
 
 def has_worker(queue: str) -> bool | None:
     """Whether a worker takes the queue; None if that is not known. A queue without one is logged, once a minute."""
-    backend = get_backend()
-    key = (backend, queue)
+    key = (settings.backend, queue)
     with _lock:
         now = time.monotonic()
         last = _answers.get(key)
         if last is not None and now < last.asked + KEPT:
             return last.has_worker
-        answer = _ask(backend, queue)
+        answer = _ask(queue)
         logged = last and last.logged
         if answer is False and (logged is None or now >= logged + LOG_INTERVAL):
             logged = now
@@ -84,9 +84,9 @@ def has_worker(queue: str) -> bool | None:
     return answer
 
 
-def _ask(backend: Backend, queue: str) -> bool | None:
+def _ask(queue: str) -> bool | None:
     try:
-        return backend.has_worker(queue)
-    except QueueUnavailable as error:
-        logger.debug("Whether a worker takes the queue %r is not known: %s", queue, error)
+        return get_backend().has_worker(queue)
+    except Exception as error:  # noqa: BLE001 - each backend has its own errors, and none may keep a run from its reader
+        logger.debug("Whether a worker takes the queue %r is not known: %r", queue, error)
         return None

@@ -89,11 +89,16 @@ def test_nobody_is_asked_about_a_run_that_does_not_wait_for_long(backend, fields
     assert backend.questions == 0
 
 
-@pytest.mark.parametrize("answer", [True, None, QueueUnavailable("It is away.")])
+@pytest.mark.parametrize("answer", [True, None, QueueUnavailable("It is away."), ValueError("A bug.")])
 def test_a_queue_that_has_a_worker_or_cannot_tell_gives_no_hint(backend, caplog, answer):
     backend.answer = answer
     assert hint_for(waiting()) is None
     assert lines(caplog) == []
+
+
+def test_a_backend_that_cannot_be_imported_keeps_no_run_from_its_reader(settings):
+    settings.TASK_API_BACKEND = "nowhere.Backend"
+    assert hint_for(waiting()) is None
 
 
 def test_a_backend_cannot_tell_by_default():
