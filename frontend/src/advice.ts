@@ -16,8 +16,8 @@ export class Advice {
     this.tell(
       `The server has no WebSocket at ${this.socketURL}, or refused it, so runs are polled. If asgi.py is Django's own, \
 import get_asgi_application from taskapi.asgi in it. Under runserver, put "daphne" first into INSTALLED_APPS and set \
-ASGI_APPLICATION. If the server refused the socket, its log says why. A proxy has to pass it on. If you want no WebSocket, set \
-TaskAPI.options.transport = "polling".`,
+ASGI_APPLICATION. If the server refused the socket, its log says why. A proxy has to pass it on. If you want no \
+WebSocket, set TaskAPI.options.transport = "polling".`,
     );
   }
 
