@@ -9,6 +9,7 @@ DATA_DIR = Path(os.environ.get("DEMO_DATA_DIR", BASE_DIR / "var"))
 # --- Django Task API -------------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
+    "daphne",  # `runserver` serves the WebSocket, too
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -128,6 +128,9 @@ class TaskInfo(models.Model):
     retain = models.DurationField(null=True, blank=True)  # how long it is kept after its end; null: for ever
     expires = models.DateTimeField(null=True, blank=True)  # when it may be deleted; null: never
 
+    #: Not of the row: what its reader is to be told, `{"code", "message"}` (`taskapi.backends.attendance`).
+    hint: dict[str, str] | None = None
+
     objects = Runs.as_manager()
 
     class Meta:

@@ -1,10 +1,12 @@
 /** The runs of one server: which transport carries each, what a failure means for it, and when it is done. */
 
+import { Advice } from "./advice.js";
 import { backoff, isUnanswered, mayRetry } from "./backoff.js";
 import { Cancellation } from "./cancellation.js";
 import { hasEnded, RequestError, StrangeAnswer, unreachable } from "./errors.js";
 import type { Caller } from "./handle.js";
 import { userOf } from "./options.js";
+import { PendingWatch } from "./pending.js";
 import { hasWebSocket, isOnline, onWake } from "./platform.js";
 import { PollingTransport } from "./polling.js";
 import type { Sent, SentEvent, TaskInfo } from "./protocol.js";
@@ -40,12 +42,15 @@ export class Connection implements SocketListener {
   private readonly socket: Socket;
   private readonly polling: PollingTransport;
   private readonly reached = new Set<Transport>(); // over which the API has answered
+  private readonly advice: Advice;
+  private readonly pending = new PendingWatch(() => this.askAboutPending());
 
   /** `base` is the absolute address of the REST API. */
   constructor(private readonly base: string) {
     this.websocket = new WebSocketTransport(`${base.replace(/^http/, "ws")}ws/`, this);
     this.socket = this.websocket.socket;
     this.polling = new PollingTransport(base, this);
+    this.advice = new Advice(this.socket.url);
     onWake(() => this.wake());
   }
 
@@ -148,8 +153,22 @@ export class Connection implements SocketListener {
     }
     follower.failures = 0;
     if (!isFetched) follower.caller.carriedBy(transport.name);
+    if (transport === this.polling && this.socket.triesInVain > 0 && mayUseSocket(follower)) this.advice.noSocket();
     this.tell(follower, merge());
     follower.cancellation?.request();
+    if (!run.isPending) return;
+    if (run.hint !== undefined) this.advice.hint(run.hint);
+    if (transport === this.websocket) this.pending.begin();
+  }
+
+  /** Asks the server about the run that has been pending the longest over the socket; returns whether there is one. */
+  private askAboutPending(): boolean {
+    for (const follower of this.followers.values()) {
+      if (!follower.run.isPending || follower.transport !== this.websocket) continue;
+      this.follow(follower);
+      return true;
+    }
+    return false;
   }
 
   private tell(follower: Follower, change: Change): void {
@@ -270,6 +289,7 @@ export class Connection implements SocketListener {
     this.followers.delete(follower.run);
     follower.transport?.unfollow(follower.run);
     this.socket.review();
+    if (this.followers.size === 0) this.pending.stop();
   }
 }
 

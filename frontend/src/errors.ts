@@ -63,6 +63,14 @@ export class StrangeAnswer extends RequestError {
   }
 }
 
+/** Another page or API answered a start: what the page's developer has to check. `came` is what it answered. */
+export const noAPI = (base: string, status: number, came: string): StrangeAnswer =>
+  new StrangeAnswer(
+    status,
+    `There is no Django Task API at ${base}. It answered ${came}. Check TaskAPI.options.baseURL: it is where urls.py has \
+include("taskapi.urls"), and "tasks/" after it.`,
+  );
+
 /** The request may have arrived, or not. */
 export const noAnswer = (): RequestError => new RequestError(0, "The server did not answer.");
 
@@ -89,7 +97,10 @@ export class AbortError extends Error {
 /** The refusal to cancel a run that the client knows to have ended. */
 export const hasEnded = (): RequestError => new RequestError(409, "The run has ended; it cannot be cancelled.");
 
-/** The first sentence of a refusal's detail, with the names of its field: "inputs.numbers: This field is …". */
+/**
+ * The first sentence of a refusal's detail, with the names of its field: "inputs.numbers: This field is …". Without them
+ * if the sentence itself names the field: "Unknown input 'number'. …".
+ */
 function sentenceOf(detail: unknown): string {
   if (typeof detail === "string") return detail;
   if (Array.isArray(detail)) return sentenceOf(detail[0]);
@@ -102,5 +113,6 @@ function sentenceOf(detail: unknown): string {
     path.push(name);
     value = value[name];
   }
-  return `${path.join(".")}: ${sentenceOf(value)}`;
+  const sentence = sentenceOf(value);
+  return sentence.includes(`'${path[path.length - 1]}'`) ? sentence : `${path.join(".")}: ${sentence}`;
 }

@@ -15,6 +15,7 @@ export type {
   TaskErrorInfo,
   TaskEvent,
   TaskFinishedEvent,
+  TaskHint,
   TaskInfo,
   TaskMessageEvent,
   TaskProgressEvent,

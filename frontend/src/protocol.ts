@@ -19,6 +19,12 @@ export interface TaskErrorInfo {
   message: string;
 }
 
+/** What a reader of a run should know: a mistake in the project, with its remedy. Later servers may have more codes. */
+export interface TaskHint {
+  code: string;
+  message: string;
+}
+
 /** The representation of a run: REST answers it, callbacks and promises get it. Times are ISO 8601. */
 export interface TaskInfo<Outputs = JSONObject> {
   uuid: string;
@@ -38,6 +44,8 @@ export interface TaskInfo<Outputs = JSONObject> {
   created: string;
   started: string | null;
   finished: string | null;
+  /** Only while it has waited for seconds, and the server knows why: no worker takes its queue, say. */
+  hint?: TaskHint;
 }
 
 /** A run that has succeeded. */
@@ -202,6 +210,7 @@ function isTaskRecord(value: unknown): value is Record<string, unknown> {
     isNumber(value.message_count) &&
     isNumber(value.attempt) &&
     isNumber(value.seq) &&
+    isOptional(value.hint, isHint) &&
     isOptional(value.omitted, Array.isArray)
   );
 }
@@ -209,6 +218,7 @@ function isTaskRecord(value: unknown): value is Record<string, unknown> {
 export const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
+const isHint = (value: unknown): boolean => isObject(value) && isString(value.code) && isString(value.message);
 const isString = (value: unknown): boolean => typeof value === "string";
 const isNumber = (value: unknown): boolean => typeof value === "number";
 const isStatus = (value: unknown): boolean => STATUSES.some((status) => status === value);

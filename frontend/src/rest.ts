@@ -1,7 +1,7 @@
 /** The REST calls. Each gives a representation, or rejects with a RequestError. */
 
 import { deferred } from "./deferred.js";
-import { noAnswer, RequestError, StrangeAnswer } from "./errors.js";
+import { noAnswer, noAPI, RequestError, StrangeAnswer } from "./errors.js";
 import type { Options } from "./options.js";
 import { pageOrigin, pageToken, readCookie } from "./platform.js";
 import { detailOf, isObject, isTaskInfo, parseJSON, type TaskInfo } from "./protocol.js";
@@ -71,10 +71,11 @@ export async function send(call: Call, watchdog: Watchdog): Promise<TaskInfo> {
   const body = parseJSON(text);
   const isFine = status >= 200 && status < 300;
   if (isFine && isTaskInfo(body) && (call.uuid === null || body.uuid === call.uuid)) return body;
+  const came = [status, type, JSON.stringify(text.slice(0, 80))].join(" ");
+  if (call.uuid === null && !redirected && isElsewhere(status, text, body)) throw noAPI(call.url, status, came);
   if (!isFine && !redirected && isRefusal(status, body)) {
     throw new RequestError(status, detailOf(body), typeof body.code === "string" ? body.code : undefined);
   }
-  const came = [status, type, JSON.stringify(text.slice(0, 80))].join(" ");
   throw new StrangeAnswer(status, `Expected an answer of the task API from ${call.url}; got ${came}.`);
 }
 
@@ -83,6 +84,16 @@ const FIELDS = ["task", "inputs", "many", "non_field_errors", "Idempotency-Key"]
 /** Whether this API has refused, and not a proxy, a portal or another API in between. */
 const isRefusal = (status: number, body: unknown): body is Record<string, unknown> =>
   isObject(body) && (typeof body.detail === "string" || (status === 400 && FIELDS.some((name) => name in body)));
+
+/**
+ * Whether the answer to a start shows that the address is not the API's: the API would not answer so, and a proxy in
+ * front of it hardly would.
+ */
+function isElsewhere(status: number, text: string, body: unknown): boolean {
+  if (isObject(body) && typeof body.code === "string") return false; // this API refuses with a code
+  if (status === 404 || status === 405 || (status >= 200 && status < 300)) return true;
+  return status === 403 && text.includes("CSRF verification failed"); // Django, about a page of the project
+}
 
 // Exchanges
 

@@ -73,6 +73,16 @@ export class Run {
     return "uuid" in this.wanted ? this.wanted.uuid : null;
   }
 
+  /** Whether the server knows it, and it has not begun, or waits for its next attempt. */
+  get isPending(): boolean {
+    return this.facts?.status === "pending";
+  }
+
+  /** What the server has last said about its waiting. */
+  get hint(): string | undefined {
+    return this.facts?.hint?.message;
+  }
+
   /** How many messages are known. */
   get known(): number {
     return this.messages.length;
@@ -114,9 +124,9 @@ export class Run {
 
   /** A representation, with known values for the fields that it leaves out; notes which are missing. */
   private filled({ omitted = [], ...sent }: Sent<Partial<Facts>>): Facts {
-    const known: Partial<Facts> = this.facts ?? {};
+    const { hint: _, ...known }: Partial<Facts> = this.facts ?? {}; // an answer without a hint takes it back
     this.missing = omitted.filter(
-      (name) => this.missing.includes(name) || (known[name as keyof Facts] ?? null) === null,
+      (name) => this.missing.includes(name) || (known[name as keyof typeof known] ?? null) === null,
     );
     const inputs = "inputs" in this.origin ? this.origin.inputs : null; // until the server has converted them
     return { inputs, outputs: null, error: null, ...known, ...sent } as Facts;
@@ -193,6 +203,7 @@ export class Run {
       seq: Math.max(before?.seq ?? 0, facts.seq),
       cancel_requested: facts.cancel_requested || before?.cancel_requested === true, // a request cannot be withdrawn
     };
+    if (now.status !== "pending") delete now.hint;
     this.facts = now;
     const events: TaskChangeEvent[] = [];
     if (now.target !== (before?.target ?? null))
@@ -205,7 +216,8 @@ export class Run {
       if (isFinal(now.status)) events.push(event);
       else events.unshift(event);
     }
-    const changed = before === null || events.length > 0 || TOLD.some((name) => before[name] !== now[name]);
+    const changed =
+      before === null || events.length > 0 || TOLD.some((name) => before[name] !== now[name]) || isNews(before, now);
     return { changed, events };
   }
 
@@ -213,6 +225,9 @@ export class Run {
     return { uuid, attempt, seq };
   }
 }
+
+/** Whether there is another hint than before, or none any more. */
+const isNews = (before: Facts, now: Facts): boolean => before.hint?.message !== now.hint?.message;
 
 /** The fields that an event changes. */
 function said(event: TaskStatusEvent | TaskTargetEvent | TaskProgressEvent): Partial<Facts> {

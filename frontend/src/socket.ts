@@ -70,7 +70,7 @@ export class Socket implements CheckedSocket {
   private isOutdated = false; // to be replaced as soon as no start is under way
 
   constructor(
-    private readonly url: string,
+    readonly url: string,
     private readonly owner: SocketOwner,
   ) {}
 

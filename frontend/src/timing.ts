@@ -17,6 +17,11 @@ export const timing = {
    * 30 to 60 s. Doubled by each failure.
    */
   request: 30_000,
+  /**
+   * For a run that is pending over the socket: then the server is asked why. It knows after 3 s. Doubled by each
+   * question, up to `lastDelay`.
+   */
+  pending: 5_000,
   /** Bytes a millisecond of the slowest upload that the first try waits for. */
   uploadRate: 10,
   /** For tries at an address that has never answered: after it, the caller has to check the address. */

@@ -84,6 +84,13 @@ class Backend(ABC):
         """Those of the runs that have no job in the queue; an empty list if the queue loses no jobs."""
         return []
 
+    def has_worker(self, queue: str) -> bool | None:
+        """Whether a worker takes the queue at the moment; None if the backend cannot tell.
+
+        It is asked about runs that have waited for seconds, and by `check --deploy`. Raises QueueUnavailable.
+        """
+        return None
+
     def worker_queue(self, queues: Sequence[str]) -> WorkerQueue:
         """The jobs of these queues, for a worker on the running event loop; jobs of the first queue come first."""
         raise NotImplementedError(f"{type(self).__name__} has no `worker_queue`: no worker can take its jobs.")

@@ -21,7 +21,7 @@ from taskapi.events.following import Following
 from taskapi.exceptions import AlreadyFinished, ProtocolError
 from taskapi.models import TaskInfo
 from taskapi.protocol import Cancel, Frame, Ping, Run, Subscribe, Unsubscribe
-from taskapi.runs.refusals import REFUSALS, Unavailable, as_protocol_error
+from taskapi.runs.refusals import REFUSALS, as_protocol_error, sentence_of_fault
 from taskapi.store.database import in_database
 from taskapi.store.ledger import get_ledger
 
@@ -121,10 +121,10 @@ class TaskConsumer(AsyncConsumer):
         """Judge the caller again. If it is somebody else by now, its socket is closed."""
         try:
             is_same = await in_database(self.caller.revalidate)
-        except Exception:
+        except Exception as error:
             await _ended(self._latest)
             logger.exception("A frame was refused, because it could not be found out who its caller is now.")
-            await self._refuse(ProtocolError("unavailable", Unavailable.default_detail, ref))
+            await self._refuse(ProtocolError("unavailable", sentence_of_fault(error), ref))
             self.caller.is_doubtful = True
             return False
         if not is_same:
@@ -158,10 +158,10 @@ class TaskConsumer(AsyncConsumer):
             await _ended(before)
             refusal = as_protocol_error(error, ref)
             await self._refuse(refusal)
-        except Exception:
+        except Exception as error:
             await _ended(before)
             logger.exception("A frame could not be served; the client is told to try again.")
-            await self._refuse(ProtocolError("unavailable", Unavailable.default_detail, ref))
+            await self._refuse(ProtocolError("unavailable", sentence_of_fault(error), ref))
 
     # Frames
 

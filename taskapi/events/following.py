@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any
 from uuid import UUID
 
 from taskapi import protocol
+from taskapi.backends.attendance import hint_for, waits_long
 from taskapi.conf import settings
 from taskapi.events.hub import Hub, get_hub
 from taskapi.events.subscription import Subscription
@@ -68,6 +70,8 @@ class Following:
         subscription = await self.expect(uuid)
         try:
             info, messages = await in_database(_read, find, uuid, after)
+            if waits_long(info):
+                info.hint = await asyncio.to_thread(hint_for, info)
             await self.start(subscription, answer, info, after, messages)
         except BaseException:
             self._forget(subscription)

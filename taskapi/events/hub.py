@@ -13,11 +13,16 @@ from contextlib import suppress
 from math import inf
 from uuid import UUID
 
+from django.db.models import Q
+from django.utils import timezone
+
+from taskapi.backends.attendance import PATIENCE, has_worker
 from taskapi.conf import settings
 from taskapi.events import Feed, get_events
 from taskapi.events.subscription import Subscription
 from taskapi.models import TaskInfo
 from taskapi.protocol import Report
+from taskapi.protocol.states import Status
 from taskapi.store.database import in_database
 from taskapi.store.loops import one_per_loop
 
@@ -192,6 +197,7 @@ class Hub:
                     seqs = await in_database(_read_seqs, page)
                     for uuid in page:
                         self._catch_up(uuid, seqs.get(uuid))
+                    await _look_for_workers([uuid for uuid, seq in seqs.items() if seq == 0])
             except Exception as error:  # noqa: BLE001 - the database is away; the next look is in a few seconds
                 logger.warning(
                     "The rows of followed runs could not be looked at; the next look is in %g s: %r",
@@ -209,6 +215,21 @@ class Hub:
 
 def _read_seqs(uuids: list[UUID]) -> dict[UUID, int]:
     return dict(TaskInfo.rows().filter(uuid__in=uuids).order_by().values_list("uuid", "seq"))
+
+
+async def _look_for_workers(unbegun: list[UUID]) -> None:
+    """Have it logged if no worker takes the queues of runs that have never begun, and could have seconds ago."""
+    if unbegun:
+        for queue in await in_database(_read_queues, unbegun):
+            await asyncio.to_thread(has_worker, queue)
+
+
+def _read_queues(uuids: list[UUID]) -> list[str]:
+    """The queues in which any of these runs waits for long (as of `waits_long`)."""
+    limit = timezone.now() - PATIENCE
+    waiting = TaskInfo.rows().filter(uuid__in=uuids, status=Status.PENDING.value, created__lt=limit)
+    due = waiting.filter(Q(run_at=None) | Q(run_at__lt=limit))
+    return list(due.order_by().values_list("queue", flat=True).distinct())
 
 
 def get_hub() -> Hub:

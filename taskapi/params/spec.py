@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -120,7 +121,9 @@ def _convert_each(spec: Spec, values: Any, convert: Callable[[Parameter, Any], A
     if not isinstance(values, Mapping):
         raise ValidationError(f"Expected an object with the names: {_names(spec)}. Got {type(values).__name__}.")
     converted: dict[str, Any] = {}
-    errors: dict[str, list[ErrorDetail]] = {}
+    unknown = [name for name in values if name not in spec]
+    # These come first: a typing error in a name explains why the right one is missing, too.
+    errors = {echo(name): [_unknown(spec, name, noun)] for name in unknown[:MAX_SENTENCES]}
     for name, parameter in spec.items():
         try:
             converted[name] = convert(parameter, values.get(name, empty))
@@ -128,12 +131,17 @@ def _convert_each(spec: Spec, values: Any, convert: Callable[[Parameter, Any], A
             pass
         except UNFIT as error:
             errors[name] = sentences(error)
-    unknown = [name for name in values if name not in spec]
-    for name in unknown[:MAX_SENTENCES]:
-        errors[echo(name)] = [ErrorDetail(f"Unknown {noun}. Expected: {_names(spec)}.", "unknown")]
     if errors:
         raise ValidationError(errors)
     return converted
+
+
+def _unknown(spec: Spec, name: Any, noun: str) -> ErrorDetail:
+    """That the spec has no such name, with the one that was meant, if it is likely."""
+    said = echo(name)
+    close = difflib.get_close_matches(said, spec, 1)
+    remedy = f"Did you mean {close[0]!r}?" if close else f"Expected: {_names(spec)}."
+    return ErrorDetail(f"Unknown {noun} '{said}'. {remedy}", "unknown")
 
 
 def _names(spec: Spec) -> str:

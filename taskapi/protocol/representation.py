@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def represent(info: TaskInfo, messages: Sequence[Any] | None = None) -> dict[str, Any]:
-    """The representation of the run; without `messages`, that key is left out."""
+    """The representation of the run; without `messages`, that key is left out, and so is a `hint` if there is none."""
     return {
         "uuid": str(info.uuid),
         "task": info.task,
@@ -29,6 +29,7 @@ def represent(info: TaskInfo, messages: Sequence[Any] | None = None) -> dict[str
         "created": timestamp(info.created),
         "started": timestamp(info.started),
         "finished": timestamp(info.finished),
+        **({} if info.hint is None else {"hint": info.hint}),
     }
 
 

@@ -25,7 +25,7 @@ from taskapi.conf import settings
 from taskapi.exceptions import AlreadyFinished, UnknownTask
 from taskapi.models import TaskInfo
 from taskapi.runs import Submission
-from taskapi.runs.refusals import UNKNOWN_CALLER, as_api_exception, code_of
+from taskapi.runs.refusals import UNKNOWN_CALLER, as_api_exception, code_of, lacks_migration
 from taskapi.store import rows
 from taskapi.store.database import AWAY, requests_transaction
 from taskapi.tasks import Task
@@ -54,7 +54,7 @@ class TaskAPIView(APIView):
         return [throttle() for throttle in (*settings.throttle_classes, *self.task.throttle_classes)]
 
     def handle_exception(self, exc: Exception) -> Any:
-        if isinstance(exc, AWAY):
+        if isinstance(exc, AWAY) or lacks_migration(exc):
             logger.error("A request failed in the database. Its client is told to try again later (503).", exc_info=exc)
         answer = as_api_exception(exc)
         response = super().handle_exception(answer)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings as django_settings
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import RequestDataTooBig
+from django.db import DatabaseError
 from django.http import Http404, HttpRequest
 from rest_framework import exceptions, status
 from rest_framework.request import Request
@@ -23,6 +27,19 @@ from taskapi.exceptions import (
 )
 from taskapi.models import TaskInfo
 from taskapi.store.database import AWAY
+from taskapi.tasks.registry import tasks
+
+#: REST framework's sentences for a browser that has no token to send.
+CSRF_UNSET = ("CSRF Failed: CSRF cookie not set.", "CSRF Failed: CSRF token missing.")
+CSRF_REMEDY = (
+    "Put {% csrf_token %} into the template of the page, or decorate its view with "
+    "django.views.decorators.csrf.ensure_csrf_cookie."
+)
+#: What SQLite, PostgreSQL and MySQL say of a table or a column that is missing.
+UNMIGRATED = re.compile(
+    r"no such (table|column)|has no column named|Unknown column|(relation|column|table) .*(does not|doesn't) exist",
+    re.IGNORECASE,
+)
 
 UNKNOWN_CALLER = exceptions.NotAuthenticated.default_code
 
@@ -60,9 +77,24 @@ class Unavailable(exceptions.APIException):
     default_detail = "The server could not do this now. Try again later."
 
 
+def _no_such_task(error: UnknownTask) -> exceptions.ValidationError:
+    """That there is no such task. With DEBUG on, its developer is told which there are."""
+    sentence = str(error)
+    if django_settings.DEBUG:
+        names = sorted(tasks())
+        close = difflib.get_close_matches(str(error.name), names, 1)
+        if not names:
+            sentence += " TASK_API_BACKGROUND_TASKS is empty: name the Task classes in it, by their dotted paths."
+        elif close:
+            sentence += f" Did you mean {close[0]!r}?"
+        else:
+            sentence += f" The tasks in TASK_API_BACKGROUND_TASKS are: {', '.join(names)}."
+    return exceptions.ValidationError({"task": [sentence]})
+
+
 _ANSWERS: dict[type[Exception], Callable[[Any], exceptions.APIException]] = {
     InvalidInputs: lambda error: exceptions.ValidationError({"inputs": error.detail}),
-    UnknownTask: lambda error: exceptions.ValidationError({"task": [str(error)]}),
+    UnknownTask: _no_such_task,
     IdempotencyConflict: lambda error: IdempotencyKeyReused(str(error)),
     AlreadyFinished: lambda error: RunStateConflict(str(error)),
     NotFinished: lambda error: RunStateConflict(str(error)),
@@ -91,7 +123,23 @@ CODES: dict[type[Exception], str] = {
 
 def as_api_exception(error: Exception) -> Exception:
     """The refusal as DRF answers it; any other exception as it is."""
+    if lacks_migration(error):
+        return Unavailable(sentence_of_fault(error))
+    if isinstance(error, exceptions.PermissionDenied) and str(error.detail) in CSRF_UNSET:
+        return exceptions.PermissionDenied(f"{error.detail} {CSRF_REMEDY}")
     return next((answer(error) for kind, answer in _ANSWERS.items() if isinstance(error, kind)), error)
+
+
+def lacks_migration(error: BaseException) -> bool:
+    """Whether a table or a column is missing. It is told only with DEBUG on: then `migrate` was forgotten."""
+    return django_settings.DEBUG and isinstance(error, DatabaseError) and UNMIGRATED.search(str(error)) is not None
+
+
+def sentence_of_fault(error: BaseException) -> str:
+    """What a caller is told if the server failed: to try again, or, with DEBUG on, what its developer has forgotten."""
+    if lacks_migration(error):
+        return f"The database lacks a table or a column ({error}). Run: python manage.py migrate"
+    return Unavailable.default_detail
 
 
 def code_of(answer: exceptions.APIException) -> str:

@@ -9,6 +9,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from taskapi.backends.attendance import hint_for
 from taskapi.models import TaskInfo
 from taskapi.protocol import KEY_LENGTH, represent
 from taskapi.runs.access import TaskAPIView
@@ -27,6 +28,7 @@ class View(TaskAPIView):
         self, info: TaskInfo, after: int = 0, *, code: int = status.HTTP_200_OK, location: str | None = None
     ) -> Response:
         """The representation, with the messages past the first `after`; `location`: the path of a new run."""
+        info.hint = hint_for(info)
         response = Response(represent(info, info.messages_after(after)), code)
         response["Cache-Control"] = "no-store"
         if location is not None:

@@ -263,6 +263,8 @@ def _succeed(task: Task, result: Any) -> Outcome:
     """The outcome of a `run` that returned: its outputs as JSON, if they are what the task declares."""
     spec = task.outputs
     if not spec:
+        if result is not None:
+            _warn_of_dropped(task, result)
         return Outcome(Status.SUCCEEDED, {})
     if len(spec) == 1 and not (isinstance(result, Mapping) and result.keys() == spec.keys()):
         result = dict.fromkeys(spec, result)
@@ -271,6 +273,23 @@ def _succeed(task: Task, result: Any) -> Outcome:
     except ValidationError as error:
         logger.error("Task %s returned invalid outputs: %s", task.name, _sentence(error))
         return Outcome.failed(ErrorCode.INVALID_OUTPUTS, f"The task returned invalid outputs. {_sentence(error)}")
+
+
+_warned: set[type[Task]] = set()  # tasks whose dropped value was logged
+
+
+def _warn_of_dropped(task: Task, result: Any) -> None:
+    """Log, once for each task, that what `run` returned goes nowhere."""
+    if type(task) in _warned:
+        return
+    _warned.add(type(task))
+    logger.warning(
+        "The `run` of task %s returned a %s in run %s, but the task has no `outputs`: the value is dropped. "
+        "Declare it, as in `outputs = {'result': JSONParameter()}`, or return nothing.",
+        task.name,
+        type(result).__name__,
+        task.info.uuid,
+    )
 
 
 def _sentence(error: ValidationError) -> str:

@@ -8,6 +8,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.cache import cache
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.db import OperationalError, ProgrammingError
 from django.http import Http404
 from django.test import Client
 from django.utils.crypto import get_random_string
@@ -36,7 +37,7 @@ from taskapi.exceptions import (
 )
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
-from taskapi.runs.refusals import REFUSALS, as_api_exception, as_protocol_error
+from taskapi.runs.refusals import REFUSALS, as_api_exception, as_protocol_error, sentence_of_fault
 from taskapi.tasks import Task
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("queue")]
@@ -613,6 +614,26 @@ def test_a_cookie_alone_starts_nothing_over_rest(browser):
     assert not TaskInfo.objects.exists()
 
 
+def test_who_has_no_csrf_cookie_is_told_how_a_page_gets_it(browser):
+    status, detail = browser.rest_start()
+    assert status == 403
+    assert detail == (
+        "CSRF Failed: CSRF cookie not set. Put {% csrf_token %} into the template of the page, or decorate its view "
+        "with django.views.decorators.csrf.ensure_csrf_cookie."
+    )
+    browser.client.cookies["csrftoken"] = get_random_string(32)
+    _, detail = browser.rest_start()
+    assert detail.startswith("CSRF Failed: CSRF token missing. Put {% csrf_token %} into")
+
+
+def test_a_wrong_csrf_token_is_another_mistake(browser):
+    browser.client.cookies["csrftoken"] = get_random_string(32)
+    browser.headers = {"X-CSRFToken": get_random_string(32)}
+    _, detail = browser.rest_start()
+    assert detail.startswith("CSRF Failed: CSRF token from the 'X-Csrftoken' HTTP header")
+    assert "ensure_csrf_cookie" not in detail
+
+
 def test_a_cookie_with_a_token_starts_a_run_over_rest(browser):
     token = get_random_string(32)
     browser.client.cookies["csrftoken"] = token
@@ -733,6 +754,61 @@ def test_a_refusal_says_over_a_socket_what_it_says_over_rest(error, code, detail
 def test_what_makes_no_sense_is_a_conflict_and_says_which(error, sentence):
     refusal = as_protocol_error(error, None)
     assert (refusal.code, refusal.detail, refusal.status) == ("conflict", sentence, 409)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "name", "remedy"),
+    [
+        ([], "sum", "TASK_API_BACKGROUND_TASKS is empty: name the Task classes in it, by their dotted paths."),
+        (["tests.project.tasks.Sum"], "sums", "Did you mean 'sum'?"),
+        (
+            ["tests.project.tasks.Sum", "tests.project.tasks.Hold"],
+            "fly",
+            "The tasks in TASK_API_BACKGROUND_TASKS are: hold, sum.",
+        ),
+    ],
+)
+def test_a_developer_is_told_which_tasks_there_are(settings, tasks, name, remedy):
+    settings.TASK_API_BACKGROUND_TASKS = tasks
+    settings.DEBUG = True
+    said = f"There is no task named {name!r}."
+    assert as_protocol_error(UnknownTask(name), None).detail == {"task": [f"{said} {remedy}"]}
+    settings.DEBUG = False
+    assert as_protocol_error(UnknownTask(name), None).detail == {"task": [said]}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("no such table: taskapi_taskinfo"),
+        OperationalError("table taskapi_taskinfo has no column named lost"),
+        ProgrammingError('relation "taskapi_taskinfo" does not exist\nLINE 1: SELECT 1'),
+        ProgrammingError('column "lost" of relation "taskapi_taskinfo" does not exist'),
+        ProgrammingError(1146, "Table 'mysite.taskapi_taskinfo' doesn't exist"),
+        OperationalError(1054, "Unknown column 'lost' in 'field list'"),
+    ],
+)
+def test_a_developer_who_has_forgotten_migrate_is_told(settings, error):
+    settings.DEBUG = True
+    answer = as_api_exception(error)
+    assert answer.status_code == 503
+    assert str(answer.detail) == sentence_of_fault(error)
+    assert str(answer.detail).endswith("Run: python manage.py migrate")
+    settings.DEBUG = False
+    assert sentence_of_fault(error) == "The server could not do this now. Try again later."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError('connection failed: FATAL: database "mysite" does not exist'),
+        OperationalError("database is locked"),
+        ValueError("no such table: taskapi_taskinfo"),
+    ],
+)
+def test_other_faults_are_not_taken_for_a_missing_migration(settings, error):
+    settings.DEBUG = True
+    assert sentence_of_fault(error) == "The server could not do this now. Try again later."
 
 
 def test_a_refusal_of_the_protocol_is_its_own():

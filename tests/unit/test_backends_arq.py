@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from types import SimpleNamespace
 from uuid import UUID, uuid4
 
@@ -97,6 +98,17 @@ def test_a_redis_that_refuses_is_tried_each_time():
     for _ in range(2):
         with pytest.raises(QueueUnavailable, match="Redis is not there"):
             get_backend().enqueue(uuid4(), queue="default")
+
+
+def test_who_has_no_redis_is_told_of_the_backend_that_needs_none(caplog):
+    for ask in (get_backend().has_worker, partial(get_backend().missing, uuids=[RUN])):
+        with pytest.raises(QueueUnavailable) as caught:
+            ask("default")
+        assert "Start it, or set TASK_API_REDIS_URL." in str(caught.value)
+        assert "'taskapi.backends.local.LocalBackend'" in str(caught.value)
+    with get_backend().together():
+        get_backend().enqueue(uuid4(), queue="default")
+    assert "'taskapi.backends.local.LocalBackend'" in caplog.text, "the server's log says it, too"
 
 
 def test_nothing_is_asked_about_no_runs():

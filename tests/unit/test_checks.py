@@ -3,7 +3,9 @@
 import ast
 from datetime import timedelta
 from functools import partialmethod, wraps
+from pathlib import Path
 
+import django
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core import checks
@@ -16,9 +18,11 @@ from rest_framework.authentication import BasicAuthentication
 from rest_framework.permissions import IsAdminUser, IsAuthenticated
 from rest_framework.throttling import UserRateThrottle
 
+from taskapi.backends import QueueUnavailable
 from taskapi.management.checks.databases import check_postgresql
 from taskapi.params import IntParameter
 from taskapi.tasks import Task
+from tests.support.backends import ListBackend
 
 IN_MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 PUBSUB = {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}
@@ -47,8 +51,11 @@ def test_a_clean_project_has_nothing_to_hear():
     assert found() == []
 
 
-def test_a_project_that_sets_nothing_has_nothing_to_hear():
-    assert found(TASK_API_BACKGROUND_TASKS=[], CHANNEL_LAYERS={}) == []
+def test_a_project_that_sets_nothing_hears_that_it_has_no_task():
+    message = the_one(TASK_API_BACKGROUND_TASKS=[], CHANNEL_LAYERS={})
+    assert (message.id, type(message)) == ("taskapi.W013", checks.Warning)
+    assert message.msg == "TASK_API_BACKGROUND_TASKS is empty, so no task can be run."
+    assert "TASK_API_BACKGROUND_TASKS = ['myapp.background.MyTask']" in message.hint
 
 
 def test_a_bad_setting_keeps_a_command_from_starting():
@@ -392,7 +399,6 @@ def test_a_good_value(setting, value):
     "setting",
     [
         "TASK_API_BACKEND",
-        "TASK_API_BACKGROUND_TASKS",
         "TASK_API_BACKGROUND_CLASSES",
         "TASK_API_REDIS_URL",
         "TASK_API_EVENT_INTERVAL",
@@ -402,6 +408,10 @@ def test_a_good_value(setting, value):
 )
 def test_none_is_as_if_it_were_not_set(setting):
     assert found(**{setting: None}) == []
+
+
+def test_a_list_of_tasks_that_is_none_is_as_if_it_were_empty():
+    assert the_one(TASK_API_BACKGROUND_TASKS=None).id == "taskapi.W013"
 
 
 def test_everything_that_is_wrong_with_the_settings_is_said():
@@ -419,6 +429,167 @@ def test_a_limit_that_bounds_nothing_yet_is_said_to():
     assert (message.id, type(message)) == ("taskapi.W010", checks.Warning)
     assert "'messages', 'frames_per_second'" in message.msg
     assert "sent_frame_bytes" not in message.msg
+
+
+# Names of settings
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("TASK_API_TASKS", "TASK_API_BACKGROUND_TASKS"),
+        ("TASK_API_BACKGROUND_TASK", "TASK_API_BACKGROUND_TASKS"),
+        ("TASKAPI_BACKGROUND_TASKS", "TASK_API_BACKGROUND_TASKS"),
+        ("TASKAPI_TASKS", "TASK_API_BACKGROUND_TASKS"),
+        ("TASKS_API_BACKGROUND_TASKS", "TASK_API_BACKGROUND_TASKS"),
+        ("DJANGO_TASK_API_BACKGROUND_TASKS", "TASK_API_BACKGROUND_TASKS"),
+        ("TASK_API_PERMISSION_CLASSES", "TASK_API_PERMISSIONS_CLASSES"),
+        ("TASKAPI_REDIS_URL", "TASK_API_REDIS_URL"),
+        ("TASKAPI_BACKENDS", "TASK_API_BACKEND"),
+    ],
+)
+def test_a_misspelt_setting_is_told_the_right_name(name, meant):
+    message = the_one(**{name: []})
+    assert (message.id, type(message)) == ("taskapi.W002", checks.Warning)
+    assert message.msg == f"{name} is not a setting of Django Task API, so it has no effect."
+    assert message.hint == f"Did you mean {meant}?"
+
+
+@pytest.mark.parametrize("name", ["TASK_API", "TASKAPI", "TASK_API_COLOUR"])
+def test_a_setting_that_is_like_none_is_told_all_of_them(name):
+    assert "TASK_API_BACKGROUND_TASKS, TASK_API_BACKGROUND_CLASSES" in the_one(**{name: {}}).hint
+
+
+@pytest.mark.parametrize("name", ["BACKGROUND_TASKS", "BACKGROUND_CLASSES", "BACKGROUND_TASK"])
+def test_a_list_of_tasks_without_the_prefix(name):
+    misspelt, empty = sorted(
+        found(**{name: ["tests.project.tasks.Sum"], "TASK_API_BACKGROUND_TASKS": None}), key=lambda m: m.id
+    )
+    assert (misspelt.id, misspelt.hint) == ("taskapi.W002", "Did you mean TASK_API_BACKGROUND_TASKS?")
+    assert empty.id == "taskapi.W013"
+    assert found(**{name: ["another package's"]}) == [], "a project with a list of tasks has not misspelt it"
+
+
+def test_a_setting_of_django_is_not_meant_for_us():
+    assert found(TASKS={"default": {}}, TASK_APIARY=1) == []
+
+
+# Servers
+
+
+@pytest.fixture
+def asgi_of(tmp_path, monkeypatch):
+    """The dotted path of an application whose module has this source."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(source):
+        name = f"asgi_{len(list(tmp_path.iterdir()))}_of_a_test"
+        (tmp_path / f"{name}.py").write_text(source)
+        return f"{name}.application"
+
+    return write
+
+
+DJANGOS_OWN = Path(django.__file__).with_name("conf") / "project_template" / "project_name" / "asgi.py-tpl"
+
+
+@pytest.fixture
+def djangos_own(asgi_of):
+    return asgi_of(DJANGOS_OWN.read_text().replace("{{ project_name }}", "mysite"))
+
+
+def test_djangos_own_asgi_serves_no_websocket(djangos_own):
+    message = the_one(ASGI_APPLICATION=djangos_own)
+    assert (message.id, type(message)) == ("taskapi.W011", checks.Warning)
+    assert message.msg.startswith(f"{djangos_own.removesuffix('.application')} is Django's own")
+    assert "Import `get_asgi_application` from `taskapi.asgi` instead of `django.core.asgi`" in message.hint
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from taskapi.asgi import get_asgi_application\napplication = get_asgi_application()\n",
+        "from django.core.asgi import get_asgi_application\nfrom channels.routing import ProtocolTypeRouter\n",
+        "from django.core.asgi import get_asgi_application\nfrom mysite.routing import application\n",
+        "from django.core.asgi import get_asgi_application\nfrom .routing import application\n",
+        "application = None",
+        "it is no Python",
+    ],
+)
+def test_an_asgi_that_may_route_websockets_is_not_judged(asgi_of, source):
+    assert found(ASGI_APPLICATION=asgi_of(source)) == []
+
+
+@pytest.mark.parametrize("path", ["nowhere.asgi.application", "application", "", None, 5])
+def test_an_asgi_application_that_cannot_be_found_is_not_ours_to_report(path):
+    assert found(ASGI_APPLICATION=path) == []
+
+
+def test_an_asgi_is_not_imported(asgi_of):
+    assert found(ASGI_APPLICATION=asgi_of("from django.core.asgi import x\nraise SystemExit"))[0].id == "taskapi.W011"
+
+
+def test_runserver_without_daphne():
+    message = the_one(DEBUG=True)
+    assert (message.id, type(message)) == ("taskapi.W012", checks.Warning)
+    assert message.msg.startswith("'daphne' is not in INSTALLED_APPS, so `runserver`")
+    assert message.hint.startswith("Put 'daphne' first into INSTALLED_APPS.")
+
+
+def test_runserver_without_asgi_is_a_remark_that_names_how_to_silence_it():
+    message = the_one(DEBUG=True, ASGI_APPLICATION=None)
+    assert (message.id, type(message)) == ("taskapi.I001", checks.Info)
+    assert "ASGI_APPLICATION = 'tests.project.asgi.application'" in message.hint
+    assert "SILENCED_SYSTEM_CHECKS = ['taskapi.I001']" in message.hint
+    assert "taskapi.asgi" not in message.hint, "this project's asgi.py is right already"
+
+
+def test_runserver_with_django_as_it_makes_a_project(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "newsite").mkdir()
+    (tmp_path / "newsite" / "asgi.py").write_text(DJANGOS_OWN.read_text())
+    hint = the_one(DEBUG=True, ASGI_APPLICATION=None, ROOT_URLCONF="newsite.urls").hint
+    assert "ASGI_APPLICATION = 'newsite.asgi.application'" in hint
+    assert "In newsite.asgi: import `get_asgi_application` from `taskapi.asgi`" in hint
+
+
+# Workers
+
+
+class Attended(ListBackend):
+    """A queue `fast` that has a worker, and others that have none, are away, or cannot be told."""
+
+    def has_worker(self, queue):
+        if queue == "away":
+            raise QueueUnavailable("It is away")
+        return {"fast": True, "unknown": None}.get(queue, False)
+
+
+def found_by_deploy(*queues, backend=f"{__name__}.Attended"):
+    tasks = [type("Queued", (Task,), {"name": name, "queue": name, "run": lambda self: None}) for name in queues]
+    with override_settings(TASK_API_BACKEND=backend, TASK_API_BACKGROUND_TASKS=tasks):
+        return run_checks(tags=["taskapi"], include_deployment_checks=True, databases=[])
+
+
+def test_a_deployment_hears_which_queues_have_no_worker():
+    (message,) = found_by_deploy("fast", "slow", "unknown")
+    assert (message.id, type(message)) == ("taskapi.W014", checks.Warning)
+    assert message.msg == "No worker takes the queue 'slow' now: its runs wait until one does."
+    assert message.hint == "Start one: python manage.py taskworker --queue slow"
+
+
+def test_a_deployment_hears_once_that_the_queue_is_away():
+    (message,) = found_by_deploy("away", "slow")
+    assert (message.id, type(message)) == ("taskapi.W014", checks.Warning)
+    assert "'away', 'slow' could not be found out: It is away." in message.msg
+
+
+def test_workers_are_asked_for_only_before_a_deployment():
+    assert found(TASK_API_BACKEND=f"{__name__}.Attended") == []
+
+
+def test_a_backend_that_does_not_know_its_workers_has_nothing_to_hear():
+    assert found_by_deploy("slow", backend="tests.support.backends.ListBackend") == []
 
 
 # Channel layer

@@ -159,6 +159,25 @@ class Exhausted(Sealed):
 
 
 @both
+async def test_a_task_that_returns_a_value_and_declares_no_outputs_is_logged_once(bench, flavour, caplog):
+    task = make(flavour(lambda self: {"sum": 3}))
+    first, second = [await bench.run(task) for _ in range(2)]
+    assert (first.outputs, second.outputs) == ({}, {})
+    (line,) = [record.getMessage() for record in caplog.records if "`outputs`" in record.getMessage()]
+    assert line == (
+        f"The `run` of task made returned a dict in run {first.uuid}, but the task has no `outputs`: the value is "
+        "dropped. Declare it, as in `outputs = {'result': JSONParameter()}`, or return nothing."
+    )
+
+
+@both
+@pytest.mark.parametrize(("outputs", "returned"), [({}, None), (ONE, 3)])
+async def test_a_task_whose_value_has_a_place_is_not_logged(bench, flavour, caplog, outputs, returned):
+    await bench.run(make(flavour(lambda self: returned), outputs=outputs))
+    assert "`outputs`" not in caplog.text
+
+
+@both
 @pytest.mark.parametrize(
     ("outputs", "returned", "sentence"),
     [
@@ -172,7 +191,7 @@ class Exhausted(Sealed):
             "Declare it as IntParameter(as_string=True), or return it as a string.",
         ),
         (TWO, {}, "a: This field is required."),
-        (TWO, {"a": 1, "c": 2}, "c: Unknown name. Expected: a, b."),
+        (TWO, {"a": 1, "c": 2}, "c: Unknown name 'c'. Expected: a, b."),
         (TWO, 5, "Expected an object with the names: a, b. Got int."),
         (TWO, {"a": "x", "b": 5j}, "a: A valid integer is required.; b: Not a valid string."),
     ],

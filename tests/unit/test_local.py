@@ -164,7 +164,7 @@ def test_a_check_says_that_one_process_is_enough_before_a_site_is_deployed(setti
     settings.TASK_API_BACKEND = LOCAL
     assert deployed() == []
     ((number, hint),) = deployed(include_deployment_checks=True)
-    assert number == "taskapi.I001"
+    assert number == "taskapi.I002"
     assert "with one process" in hint
 
 

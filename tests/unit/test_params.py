@@ -765,13 +765,26 @@ def test_all_errors_are_told_at_once():
             "Item 1: Ensure this value is less than or equal to 1.",
             "Item 2: A valid integer is required.",
         ],
-        "e": ["Unknown input. Expected: a, b, c, d."],
+        "e": ["Unknown input 'e'. Expected: a, b, c, d."],
     }
 
 
 def test_a_task_without_inputs_expects_none():
     assert parse_inputs({}, {}) == {}
-    assert refusals(parse_inputs, {}, {"a": 1}) == {"a": ["Unknown input. Expected: none."]}
+    assert refusals(parse_inputs, {}, {"a": 1}) == {"a": ["Unknown input 'a'. Expected: none."]}
+
+
+def test_a_typing_error_in_a_name_is_told_first_with_the_name_that_was_meant():
+    spec = {"seconds": IntParameter(), "colour": StringParameter(required=False)}
+    told = refusals(parse_inputs, spec, {"secnods": 3})
+    assert list(told.items()) == [
+        ("secnods", ["Unknown input 'secnods'. Did you mean 'seconds'?"]),
+        ("seconds", ["This field is required."]),
+    ]
+    told = refusals(parse_inputs, spec, {"seconds": 3, "color": "red"})
+    assert told == {"color": ["Unknown input 'color'. Did you mean 'colour'?"]}
+    told = refusals(dump_values, {"sum": IntParameter()}, {"summ": 3, "sum": 3})
+    assert told == {"summ": ["Unknown name 'summ'. Did you mean 'sum'?"]}
 
 
 @pytest.mark.parametrize("data", [None, [], "a", 1, [("a", 1)]])
@@ -809,7 +822,7 @@ def test_outputs_are_what_the_task_declares():
     assert refusals(dump_values, spec, {"note": [], "more": 1}) == {
         "sum": ["This field is required."],
         "note": ["Not a valid string."],
-        "more": ["Unknown name. Expected: sum, note."],
+        "more": ["Unknown name 'more'. Expected: sum, note."],
     }
     assert refusal(dump_values, spec, 3) == ["Expected an object with the names: sum, note. Got int."]
 

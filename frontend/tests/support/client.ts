@@ -12,6 +12,7 @@ beforeEach(() => {
     answer: 4_000,
     wake: 4_000,
     request: 4_000,
+    pending: 5_000,
     uploadRate: 10,
     unreached: 120_000,
     minUptime: 60,

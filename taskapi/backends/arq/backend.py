@@ -17,7 +17,7 @@ from arq.constants import expires_extra_ms, job_key_prefix
 from taskapi.backends.arq import versions
 from taskapi.backends.arq.layout import DEFERRED_SUFFIX, call, queue_key, raising_unavailable
 from taskapi.backends.arq.queue import ArqQueue
-from taskapi.backends.arq.scripts import ENQUEUE, SET_ASIDE
+from taskapi.backends.arq.scripts import ENQUEUE, HAS_WORKER, SET_ASIDE
 from taskapi.backends.base import Backend
 from taskapi.backends.redis import Breaker, sync_client
 from taskapi.conf import settings
@@ -38,6 +38,7 @@ class ArqBackend(Backend):
         self.redis = sync_client(settings.redis_url)
         self._enqueue = self.redis.register_script(ENQUEUE)
         self._set_aside = self.redis.register_script(SET_ASIDE)
+        self._has_worker = self.redis.register_script(HAS_WORKER)
         self._breaker = Breaker()
         self._collected = threading.local()  # `.jobs`: a list while the thread is inside `together`
 
@@ -91,6 +92,11 @@ class ArqBackend(Backend):
             pipeline.zmscore(key, ids)
             deferred, queued = pipeline.execute()
         return [uuid for uuid, *scores in zip(asked, queued, deferred, strict=True) if scores == [None, None]]
+
+    def has_worker(self, queue: str) -> bool:
+        """Whether any worker has said within seconds that it takes the queue (`ArqQueue.promote`)."""
+        with raising_unavailable(), self._breaker.guard():
+            return bool(self._has_worker(keys=[queue_key(queue) + versions.VERSIONS_SUFFIX]))
 
     def worker_queue(self, queues: Sequence[str]) -> ArqQueue:
         return ArqQueue(queues)

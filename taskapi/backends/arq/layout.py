@@ -17,6 +17,10 @@ from taskapi.conf import settings
 FUNCTION = "run_task"  # the name of the arq function; its one argument is the run's uuid
 QUEUE_INFIX = ":queue:"  # after TASK_API_REDIS_PREFIX; then the name of the queue
 DEFERRED_SUFFIX = ":deferred"  # of the sorted set of a queue's jobs that are not due yet
+REMEDY = (
+    "Start it, or set TASK_API_REDIS_URL. To develop without Redis, set TASK_API_BACKEND to "
+    "'taskapi.backends.local.LocalBackend'"
+)
 STRAY_INFIX = ":stray:"  # after the prefix; then a job's id: how often the job was given back
 
 
@@ -49,4 +53,4 @@ def raising_unavailable() -> Iterator[None]:
 
 
 def unavailable(error: Exception) -> QueueUnavailable:
-    return QueueUnavailable(f"Redis is not there ({error!r})")
+    return QueueUnavailable(f"Redis is not there ({error!r}). {REMEDY}")

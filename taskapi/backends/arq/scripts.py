@@ -81,3 +81,9 @@ if times <= tonumber(ARGV[3]) and not redis.call('ZSCORE', KEYS[1], ARGV[1]) the
 end
 return times
 """
+
+# KEYS: versions. Returns how many versions of the queue have workers now, by the clock of Redis.
+HAS_WORKER = """
+local time = redis.call('TIME')
+return redis.call('ZCOUNT', KEYS[1], string.format('%.17g', time[1] * 1000 + time[2] / 1000), '+inf')
+"""

@@ -25,6 +25,6 @@ def check_local_backend(**kwargs: Any) -> list[CheckMessage]:
             "executed once, but a follower in another process hears of it only every few seconds.",
             hint="Serve the site with one process, which daphne always is; gunicorn: --workers 1 --threads 8. For "
             "several processes, use 'taskapi.backends.arq.ArqBackend' with Redis and `manage.py taskworker`.",
-            id="taskapi.I001",
+            id="taskapi.I002",
         )
     ]

@@ -36,6 +36,10 @@ SETTINGS = (
     "TASK_API_EVENT_INTERVAL",
     "TASK_API_LIMITS",
 )
+#: How the names of a setting begin if TASK_API_ was meant.
+LIKELY_PREFIX = re.compile(r"(?:DJANGO_)?TASKS?_?APIS?(?:_|$)")
+BARE_LISTS = ("BACKGROUND_TASKS", "BACKGROUND_TASK", "BACKGROUND_CLASSES")  # the list of tasks, without a prefix
+LISTS = (*BARE_LISTS, "TASKS", "TASK", "CLASSES", "TASK_CLASSES")  # the same, after a prefix
 LATER_LIMITS = (  # limits of a later version: their names are decided, and they have no effect yet
     "input_bytes",
     "output_bytes",
@@ -75,13 +79,31 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 def _check_names() -> Iterator[CheckMessage]:
     """A misspelt TASK_API_PERMISSIONS_CLASSES would leave the API open, in silence."""
     for name in dir(django_settings):
-        if name.startswith("TASK_API_") and name not in SETTINGS:
-            close = difflib.get_close_matches(name, SETTINGS, 1)
+        if _is_misspelt(name):
+            meant = _meant_by(name)
             yield checks.Warning(
                 f"{name} is not a setting of Django Task API, so it has no effect.",
-                hint=f"Did you mean {close[0]}?" if close else f"The settings are: {', '.join(SETTINGS)}.",
+                hint=f"Did you mean {meant}?" if meant else f"The settings are: {', '.join(SETTINGS)}.",
                 id="taskapi.W002",
             )
+
+
+def _is_misspelt(name: str) -> bool:
+    """Whether the name of a setting seems to be meant for this package, and is none of its names."""
+    if name in SETTINGS:
+        return False
+    if name in BARE_LISTS:  # another package may have such a setting
+        return not any(value_of(right) for right in TASKS_SETTINGS)
+    return LIKELY_PREFIX.match(name) is not None
+
+
+def _meant_by(name: str) -> str | None:
+    """The setting that a misspelt name is most like."""
+    rest = LIKELY_PREFIX.sub("", name)
+    if rest in LISTS:
+        return "TASK_API_BACKGROUND_TASKS"
+    close = difflib.get_close_matches(rest, [name.removeprefix("TASK_API_") for name in SETTINGS], 1)
+    return f"TASK_API_{close[0]}" if close else None
 
 
 Problem = tuple[str, str, str]  # the setting, what is wrong with it, what to do

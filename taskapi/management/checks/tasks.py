@@ -60,6 +60,14 @@ def check_tasks(**kwargs: Any) -> list[CheckMessage]:
                     id="taskapi.E003",
                 )
             )
+    if not messages and not by_name:
+        messages.append(
+            checks.Warning(
+                "TASK_API_BACKGROUND_TASKS is empty, so no task can be run.",
+                hint="Name your Task classes in it: TASK_API_BACKGROUND_TASKS = ['myapp.background.MyTask'].",
+                id="taskapi.W013",
+            )
+        )
     return messages
 
 

@@ -16,7 +16,7 @@ from asgiref.sync import sync_to_async
 
 from taskapi.backends import get_backend
 from taskapi.conf import settings
-from taskapi.events.following import Following
+from taskapi.events.following import Following, find_run
 from taskapi.exceptions import UnknownRun
 from taskapi.management.running.following import LEFT, TOO_LONG, Follower, RunGone
 from taskapi.models import TaskInfo
@@ -45,7 +45,7 @@ class RunHere:
 
         async with AsyncExitStack() as stack:
             following = await stack.enter_async_context(Following(send))
-            await following.follow(self._info.uuid, {"type": "snapshot"})
+            await following.follow(self._info.uuid, {"type": "snapshot"}, find_run)
             if self.is_executed_here and not ended.is_set():
                 await stack.enter_async_context(_executing(self._info))
             await ended.wait()
