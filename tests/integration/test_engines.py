@@ -8,7 +8,6 @@ import asyncio
 import json
 import threading
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -92,8 +91,6 @@ async def engine(request, settings, monkeypatch, transactional_db):
     why = engine.without.get(request.node.originalname)
     if why is not None:
         pytest.skip(f"{request.param}: {why}")
-    if find_spec(engine.backend.rpartition(".")[0]) is None:
-        pytest.skip(f"{engine.backend} is not there")
     monkeypatch.setattr("taskapi.models.LAST_LOOK", 0.02)  # a test waits for many results
     monkeypatch.setattr("taskapi.workers.worker.POLL_INTERVAL", 0.05)  # and for a worker to end
     settings.CHANNEL_LAYERS = {}  # as in a project that configures no layer
