@@ -9,7 +9,7 @@ import pytest
 from taskapi import events
 from taskapi.events import channel_layer, hub, using
 from taskapi.events.channel_layer import ChannelLayerEvents
-from taskapi.events.following import Following
+from taskapi.events.following import Following, find_run
 from taskapi.events.in_process import InProcessEvents
 from taskapi.models import TaskInfo
 from taskapi.protocol import Event, Report
@@ -183,7 +183,7 @@ async def test_a_follower_gets_everything_once_and_in_order_and_one_end(port, se
     executor = Executor(4)
     with using(UnreliableEvents(port, **faults)):
         async with Following(send) as following:
-            await following.follow(info.uuid, {"type": "snapshot"})
+            await following.follow(info.uuid, {"type": "snapshot"}, find_run)
             for _ in range(2):
                 await executor.execute(info.uuid)
             await until(lambda: frames[-1]["type"] == "finished")
