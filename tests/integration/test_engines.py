@@ -16,7 +16,7 @@ from django.db import transaction
 
 from taskapi.engines import local, serving
 from taskapi.events import channel_layer
-from taskapi.events.following import Following
+from taskapi.events.following import Following, find_run
 from taskapi.exceptions import TaskCancelled, TaskError, TaskFailed
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
@@ -290,7 +290,7 @@ async def test_progress_and_messages_arrive_in_order(engine, task):
 
     async with Following(send) as following:
         info = await task.astart()
-        await following.follow(info.uuid, {"type": "snapshot"})
+        await following.follow(info.uuid, {"type": "snapshot"}, find_run)
         Steps.going_on.set()
         async with asyncio.timeout(30):
             await ended.wait()

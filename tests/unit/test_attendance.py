@@ -14,7 +14,7 @@ from taskapi import events
 from taskapi.backends import QueueUnavailable, attendance, get_backend
 from taskapi.backends.attendance import KEPT, LOG_INTERVAL, PATIENCE, hint_for
 from taskapi.events import hub
-from taskapi.events.following import Following
+from taskapi.events.following import Following, find_run
 from taskapi.events.in_process import InProcessEvents
 from taskapi.models import TaskInfo
 from taskapi.protocol import represent
@@ -172,7 +172,7 @@ async def test_a_snapshot_tells_it():
         frames.append(json.loads(text))
 
     async with Following(send) as following:
-        await following.follow(info.uuid, SNAPSHOT)
+        await following.follow(info.uuid, SNAPSHOT, find_run)
     assert frames[0]["task"]["hint"] == NO_WORKER
 
 
@@ -198,7 +198,7 @@ async def test_a_run_that_is_only_followed_is_logged(monkeypatch, caplog, backen
     backend.answer = None
     async with Following(send) as following:
         for info in runs:
-            await following.follow(UUID(str(info.uuid)), SNAPSHOT)
+            await following.follow(UUID(str(info.uuid)), SNAPSHOT, find_run)
         backend.answer = False
         await until(lambda: lines(caplog))
         asked = backend.questions

@@ -15,7 +15,7 @@ from django.test import TestCase, override_settings
 from django.utils import timezone
 
 from taskapi.backends import get_backend
-from taskapi.events.following import Following
+from taskapi.events.following import Following, find_run
 from taskapi.exceptions import IdempotencyConflict, InvalidInputs, TaskFailed
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
@@ -286,7 +286,7 @@ async def test_followers_of_a_run_hear_it():
 
     info = await TaskInfo.objects.acreate(task="double", inputs={"n": 2})
     async with Following(send) as following:
-        await following.follow(info.uuid, {"type": "snapshot"})
+        await following.follow(info.uuid, {"type": "snapshot"}, find_run)
         await sync_to_async(get_backend().enqueue)(info.uuid, queue="default")
         async with asyncio.timeout(20):
             await ended.wait()
