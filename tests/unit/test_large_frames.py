@@ -181,6 +181,9 @@ class Follower:
         assert byte_size(text) <= UNLIMITED
         self.frames.append(json.loads(text))
 
+    def hear(self, report):
+        self.subscription.hear(report, report.characters)
+
     async def start(self, after=0):
         info = await TaskInfo.objects.aget(uuid=self.subscription.uuid)
         messages = await sync_to_async(read_messages)(info, after, SHOWN)
@@ -220,9 +223,7 @@ async def test_what_happens_meanwhile_follows_the_messages_that_were_there_befor
     bodies = ["x" * 900] * 40
     info = await sync_to_async(recorded)(bodies)
     follower = Follower(info)
-    follower.subscription.hear(
-        Report(ONE + 48, ONE + 44, 40, False, [protocol.progress_event(info.uuid, 1, ONE + 47, 7, 9)])
-    )
+    follower.hear(Report(ONE + 48, ONE + 44, 40, False, [protocol.progress_event(info.uuid, 1, ONE + 47, 7, 9)]))
     await follower.start()
     await until(lambda: follower.frames[-1]["type"] == "progress")
     assert all_messages(follower.frames) == bodies
@@ -316,7 +317,7 @@ async def test_reports_for_a_follower_that_is_stuck_are_forgotten_and_the_row_is
     follower = await Follower(info).start()
     follower.going.clear()
     for n in range(reports):
-        follower.subscription.hear(said(ONE + 5 + n, ONE + 4 + n, text))
+        follower.hear(said(ONE + 5 + n, ONE + 4 + n, text))
         if n % 100 == 0:
             await asyncio.sleep(0)
         assert len(follower.subscription._reports) <= subscription.MOST_REPORTS
@@ -342,10 +343,10 @@ async def test_a_report_that_is_forgotten_while_the_row_is_read_for_it_is_told_f
         return found
 
     monkeypatch.setattr(subscription, "_read_changes", read)
-    follower.subscription.hear(said(ONE + 20, ONE + 19))  # shows a gap
+    follower.hear(said(ONE + 20, ONE + 19))  # shows a gap
     await until(lambda: reads)
     for n in range(subscription.MOST_REPORTS + 1):
-        follower.subscription.hear(said(ONE + 21 + n, ONE + 20 + n))
+        follower.hear(said(ONE + 21 + n, ONE + 20 + n))
 
     def end():
         TaskInfo.objects.filter(pk=info.pk).update(status="failed", seq=ONE + 5000)
@@ -398,7 +399,7 @@ async def test_what_does_not_fit_is_not_published_and_not_passed_on_whatever_oth
 
     hub, heard = Hub(), []
     subscription = Subscription(info.uuid, lambda text: None, lambda subscription: None)
-    subscription.hear = heard.append
+    subscription.hear = lambda report, characters: heard.append(report)
     hub._followers[info.uuid] = {subscription}
     settings.TASK_API_LIMITS = {"sent_frame_bytes": 100_000}  # the worker has another limit
     message = channel_layer.message_of(info.uuid, report)
