@@ -50,7 +50,7 @@ def submit(task: type[Task], inputs: Any, **options: Unpack[DraftOptions]) -> Su
 
 def start(task: type[Task], inputs: Any, **options: Unpack[StartOptions]) -> TaskInfo:
     """As `submit`, for a caller that need not know whether the run is new."""
-    return _followed(submit(task, inputs, **options).info)
+    return _read_again_if_inline(submit(task, inputs, **options).info)
 
 
 def retry(info: TaskInfo, build_absolute_uri: Callable[[str], str] = str) -> TaskInfo:
@@ -60,11 +60,11 @@ def retry(info: TaskInfo, build_absolute_uri: Callable[[str], str] = str) -> Tas
         raise NotFinished(info)
     user = read_user(info)
     again = submit(get_task(info.task), info.inputs, user=user, build_absolute_uri=build_absolute_uri, same_inputs=True)
-    return _followed(again.info)
+    return _read_again_if_inline(again.info)
 
 
-def _followed(info: TaskInfo) -> TaskInfo:
-    """The run, which is read again once it has ended, if the backend executes it inline."""
+def _read_again_if_inline(info: TaskInfo) -> TaskInfo:
+    """The run. If the backend executes it inline, it is read again as soon as it has ended."""
     if get_backend().inline:
         on_commit(partial(refresh, info))
     return info
