@@ -53,7 +53,7 @@ async def test_a_server_hears_of_a_run_for_longer_than_a_group_lasts(core_layer)
     heard: asyncio.Queue[Report] = asyncio.Queue()
 
     class Follower(Subscription):
-        def hear(self, report: Report) -> None:
+        def hear(self, report: Report, characters: int) -> None:
             heard.put_nowait(report)
 
     hub = get_hub()

@@ -340,7 +340,7 @@ def test_waiting_for_a_result():
 def test_renewing_leases():
     executing = set(TaskInfo.objects.filter(status="running", worker="mine").values_list("uuid", "attempt"))
     with in_indexes(2):
-        assert upkeep.renew("mine", executing | {(uuid4(), 2)}).executions == executing
+        assert upkeep.renew("mine", executing | {(uuid4(), 2)}).held == executing
 
 
 def test_the_sweeps_look_for_lost_workers():
