@@ -1,11 +1,12 @@
 """A small site whose server executes its own runs (LocalBackend), in a folder of its own: one SQLite file, no Redis."""
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -115,6 +116,7 @@ class Site:
         self.folder = folder
         self.database = str(folder / "site.sqlite3")
         self.processes: dict[str, Process] = {}
+        self.started: list[Process] = []  # also those in whose place another was started
         self.ports: dict[str, int] = {}
         self.logs: list[Path] = []
         files = {"site_settings": SETTINGS, "site_tasks": TASKS, "asgi": ASGI, "wsgi": WSGI, "forking": FORKING}
@@ -126,8 +128,9 @@ class Site:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.processes.values():
-            process.popen.kill()
+        for process in self.started:
+            with suppress(ProcessLookupError):  # runserver has a second process, which outlives a killed first one
+                os.killpg(process.popen.pid, signal.SIGKILL)
             process.popen.wait()
 
     @property
@@ -157,8 +160,9 @@ class Site:
         log = self.folder / f"{name}.log"
         self.logs.append(log)
         command = [sys.executable, *module, str(port)]
-        process = Process(name, command, self.environment | environment, log, self.folder)
+        process = Process(name, command, self.environment | environment, log, self.folder, group=0)
         self.processes[name] = process
+        self.started.append(process)
         process.wait_for_output(serves)
         return process
 
