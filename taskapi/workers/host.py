@@ -41,7 +41,7 @@ CLEANUP_TIME = 5.0  # seconds that interrupted tasks get to clean up
 HAND_BACK_LIMIT = 5.0  # seconds for the database to take back what did not end by then
 SWEEP_INTERVAL = 2.0  # seconds between two sweeps
 WATCH_INTERVAL = 1.0  # seconds between two looks at the thread that renews leases
-LISTEN_PAUSE = 2.0  # seconds after which a channel layer that was away is listened to again
+LISTEN_PAUSE = 2.0  # seconds after which cancels that could not be heard are listened for again
 
 
 class Host:
@@ -172,7 +172,12 @@ class Host:
                 async for execution in events.cancellations():
                     self._interrupt(execution, Interruption.CANCELLED)
             except Exception as error:  # noqa: BLE001 - each layer has errors of its own
-                logger.warning("The channel layer is not there: %r", error)
+                logger.warning(
+                    "Cancels cannot be heard (%r); the next try is in %g s, and until then they are read from the rows "
+                    "each time that leases are renewed.",
+                    error,
+                    LISTEN_PAUSE,
+                )
             await asyncio.sleep(LISTEN_PAUSE)
 
     # Sweeps

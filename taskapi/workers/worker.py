@@ -6,6 +6,7 @@ Signals, the grace time, a burst and the end of the process are here. How a run 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -61,6 +62,9 @@ class Worker:
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT or, in a burst, until nothing is due."""
+        # What the project has loaded stays. A search for garbage in it would stop all runs for 50 ms, again and again.
+        gc.collect()
+        gc.freeze()
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
             ended = complete(loop, loop.create_task(self.main()))

@@ -28,6 +28,7 @@ from taskapi.runs import CANCELLED, LEASE, Outcome
 from taskapi.tasks.registry import get_task
 from taskapi.workers import upkeep
 from tests.support.databases import Databases
+from tests.support.routers import To
 
 RUNS = 30_000  # finished runs; PostgreSQL prefers to scan a table of a few pages
 TEMPLATES = 1_000  # finished runs that the ORM makes; the others are copies of them
@@ -155,18 +156,6 @@ def in_indexes(statements: int = 1) -> Iterator[None]:
 
 
 # The long table
-
-
-class To:
-    """A database router: all models are in the database of that alias."""
-
-    def __init__(self, alias: str) -> None:
-        self.alias = alias
-
-    def db_for_read(self, *_: Any, **__: Any) -> str:
-        return self.alias
-
-    db_for_write = db_for_read
 
 
 def connection() -> Any:

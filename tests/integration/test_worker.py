@@ -336,7 +336,7 @@ async def test_a_layer_that_comes_back_is_listened_to_again(project, valkey, mon
     monkeypatch.setattr(host, "LISTEN_PAUSE", 0.02)
     project.CHANNEL_LAYERS = {"taskapi": {"BACKEND": "tests.support.layers.AwayLayer"}}
     async with at_work():
-        await until(lambda: "The channel layer is not there" in caplog.text)
+        await until(lambda: "Cancels cannot be heard" in caplog.text)
         channel_layer.get_layer().come_back()
         await listening()
         info = await Waiting.astart()
