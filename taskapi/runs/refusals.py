@@ -32,7 +32,7 @@ from taskapi.tasks.registry import tasks
 #: REST framework's sentences for a browser that has no token to send.
 CSRF_UNSET = ("CSRF Failed: CSRF cookie not set.", "CSRF Failed: CSRF token missing.")
 CSRF_REMEDY = (
-    "Put {% csrf_token %} into the template of the page, or decorate its view with "
+    "Put {% task_script %} or {% csrf_token %} into the template of the page, or decorate its view with "
     "django.views.decorators.csrf.ensure_csrf_cookie."
 )
 #: What SQLite, PostgreSQL and MySQL say of a table or a column that is missing.

@@ -618,12 +618,12 @@ def test_who_has_no_csrf_cookie_is_told_how_a_page_gets_it(browser):
     status, detail = browser.rest_start()
     assert status == 403
     assert detail == (
-        "CSRF Failed: CSRF cookie not set. Put {% csrf_token %} into the template of the page, or decorate its view "
-        "with django.views.decorators.csrf.ensure_csrf_cookie."
+        "CSRF Failed: CSRF cookie not set. Put {% task_script %} or {% csrf_token %} into the template of the page, "
+        "or decorate its view with django.views.decorators.csrf.ensure_csrf_cookie."
     )
     browser.client.cookies["csrftoken"] = get_random_string(32)
     _, detail = browser.rest_start()
-    assert detail.startswith("CSRF Failed: CSRF token missing. Put {% csrf_token %} into")
+    assert detail.startswith("CSRF Failed: CSRF token missing. Put {% task_script %} or {% csrf_token %} into")
 
 
 def test_a_wrong_csrf_token_is_another_mistake(browser):
