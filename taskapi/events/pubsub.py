@@ -20,9 +20,9 @@ class PubSubLayer(RedisPubSubChannelLayer):  # type: ignore[misc]  # channels_re
     """The pubsub layer of channels_redis, whose connections publish in one round trip all that waits."""
 
     def _get_layer(self) -> Any:
-        known = asyncio.get_running_loop() in self._layers
-        layer = super()._get_layer()
-        if not known:
+        layer = self._layers.get(asyncio.get_running_loop())
+        if layer is None:
+            layer = super()._get_layer()
             layer._shards = [_Connection(shard.host, layer) for shard in layer._shards]  # noqa: SLF001
         return layer
 

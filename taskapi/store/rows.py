@@ -77,9 +77,13 @@ def insert(info: TaskInfo) -> None:
     alias = router.db_for_write(TaskInfo)
     connection = connections[alias]
     returning = connection.features.can_return_columns_from_insert
-    values = [_prepared(field, field.pre_save(info, True), connection) for field in _fields_but_the_id()]
+    values = {
+        field.name: field.get_db_prep_save(value, connection)
+        for field in _fields_but_the_id()
+        if (value := field.pre_save(info, True)) is not None  # half of a new run's fields: their columns become NULL
+    }
     with connection.cursor() as cursor:
-        cursor.execute(_insert(alias, returning), values)
+        cursor.execute(_insert(alias, tuple(values), returning), list(values.values()))
         if returning:
             (info.pk,) = cursor.fetchone()
         else:  # MySQL
@@ -134,8 +138,8 @@ def now() -> datetime:
 
 
 @cache
-def _insert(alias: str, returning: bool) -> str:
-    columns = [_column(alias, field) for field in _fields_but_the_id()]
+def _insert(alias: str, names: tuple[str, ...], returning: bool) -> str:
+    columns = [_column(alias, _field(name)) for name in names]
     places = ", ".join("%s" for _ in columns)
     sql = f"INSERT INTO {_table(alias)} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608 - our own names
     return f"{sql} RETURNING {_column(alias, _meta.pk)}" if returning else sql
@@ -208,7 +212,7 @@ def _compile(alias: str, expression: Any) -> tuple[str, Any]:
 
 
 def _prepared(field: Field[Any, Any], value: Any, connection: Any) -> Any:
-    """The value as the driver takes it. Most fields of a new run are None, which is NULL for each of them."""
+    """The value as the driver takes it; None is NULL for each field, also for one of JSON."""
     return None if value is None else field.get_db_prep_save(value, connection)
 
 
