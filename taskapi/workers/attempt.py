@@ -118,6 +118,7 @@ class Attempt:
             self._timer.cancel()
             if self._publisher is not None:
                 await self._publisher
+            self.speaker.release()
 
     async def _write_end(self, outcome: Outcome) -> None:
         said = self._monotonic(self.speaker.collect())
