@@ -213,6 +213,7 @@ class InlineAttempt(Account):
     def _finish(self, outcome: Outcome) -> bool:
         with self._lock:
             self._ended = True
+            self.speaker.release()
             said = self._monotonic(self.speaker.collect())
             messages = self._rows(said.messages)
         seq = self._reported.seq + len(messages) + SEQ_STATE

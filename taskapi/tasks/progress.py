@@ -90,6 +90,10 @@ class Speaker:
         self._interrupted = True
         self.pending = False
 
+    def release(self) -> None:
+        """Wake nobody any more. What it wakes keeps this alive, and this it: only a search for garbage frees both."""
+        self._wake = _nobody
+
     def collect(self) -> ProgressUpdate:
         """What was said since the last collection.
 
@@ -101,6 +105,10 @@ class Speaker:
         while self._messages:
             messages.append(self._messages.popleft())
         return ProgressUpdate(_bounded(self.target), _bounded(self.progress), messages)
+
+
+def _nobody() -> None:
+    """In place of what a call wakes."""
 
 
 _TOO_DEEP = f"A message may have lists and dicts inside one another {MAX_DEPTH} deep at most."

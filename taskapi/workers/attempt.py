@@ -123,6 +123,7 @@ class Attempt(Account):
             self._timer.cancel()
             if self._publisher is not None:
                 await self._publisher
+            self.speaker.release()
         if final is not None:
             journal.ended(final, outcome, seconds)
 
