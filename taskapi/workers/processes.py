@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from django.db import connections
 
-from taskapi.workers.terminal import RUN_LINES, LineFormatter, TerminalFormatter, TerminalHandler, wants_colour
+from taskapi.workers.terminal import RUN_LINES, LineFormatter, TerminalFormatter, wants_colour
 
 LEVELS = {0: logging.WARNING, 1: logging.INFO}  # of our log, by the verbosity of manage.py
 
@@ -42,7 +42,7 @@ def log_to_terminal(verbosity: int = 1, colour: bool | None = None) -> None:
     if verbosity == 0:
         logging.getLogger(RUN_LINES).setLevel(logging.WARNING)
     if not package.hasHandlers():
-        handler = TerminalHandler()
+        handler = logging.StreamHandler()
         handler.setFormatter(TerminalFormatter() if wants_colour(handler.stream, colour) else LineFormatter())
         package.addHandler(handler)
         package.setLevel(LEVELS.get(verbosity, logging.DEBUG))

@@ -1,11 +1,7 @@
-"""How log lines get into a terminal, and how they look there: the outcome of a run has a colour.
-
-Nothing here needs the apps.
-"""
+"""How log lines look in a terminal: the outcome of a run has a colour. Nothing here needs the apps."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import time
@@ -15,7 +11,6 @@ from typing import IO
 from django.core.management.color import color_style
 
 RUN_LINES = "taskapi.workers.journal"  # the logger of the lines of each run
-PAUSE = 0.02  # seconds between two writes of what a busy worker says
 
 #: By outcome: how the line says it, and Django's name for its colour.
 OUTCOMES = {
@@ -27,47 +22,6 @@ OUTCOMES = {
     "process lost": ("lost its process", "WARNING"),
     "left": ("was left to others", "WARNING"),
 }
-
-
-class TerminalHandler(logging.StreamHandler[IO[str]]):
-    """Writes a line at once; but what follows within PAUSE on an event loop is written together.
-
-    A worker that ends a thousand runs a second would wait two thousand times for its terminal, and its runs with it.
-    A warning is always written at once, and so is all that has waited.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._waiting: list[str] = []
-        self._written = -PAUSE  # when, by the clock of the loop
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._waiting.append(self.format(record) + self.terminator)
-            loop = _running_loop() if record.levelno <= logging.INFO else None
-            if loop is None:
-                self.flush()
-            elif loop.time() - self._written >= PAUSE:
-                self._written = loop.time()
-                self.flush()
-            elif len(self._waiting) == 1:
-                loop.call_later(PAUSE, self.flush)
-        except Exception:  # noqa: BLE001 - as every handler of logging
-            self.handleError(record)
-
-    def flush(self) -> None:
-        with self.lock:  # type: ignore[union-attr]  # typeshed: None is possible before `__init__`
-            waiting, self._waiting = self._waiting, []
-            if waiting:
-                self.stream.write("".join(waiting))
-            super().flush()
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 class LineFormatter(logging.Formatter):
