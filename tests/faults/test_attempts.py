@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from datetime import datetime
+from itertools import cycle
 
 import pytest
 
@@ -21,7 +22,9 @@ def parent(stack):
     for name in stack.workers:
         stack.kill(name)
     stack.start_worker("--processes", "2", "--grace", "1", name="parent")
-    yield stack.processes["parent"]
+    parent = stack.processes["parent"]
+    wait_for(lambda: parent.output.count("takes runs from") == 2)
+    yield parent
     stack.stop("parent")  # not killed: its children would take runs for a moment longer
 
 
@@ -34,6 +37,15 @@ def began(stack, uuid, attempt=1):
     return wait_for(look, EXPIRED)
 
 
+def hold_both(stack, rest, gate):
+    """Start runs that wait at the gate, until both processes execute some; the id of the process, by run."""
+    pids, names = {}, cycle(("hold", "async_hold"))
+    while len(pids) < 6 or len(set(pids.values())) < 2:
+        uuid = rest.start(next(names), gate=str(gate))  # max_attempts = 2
+        pids[uuid] = began(stack, uuid)["pid"]
+    return pids
+
+
 def leases(stack, uuids):
     """When the lease of each of these runs expires: in seven to ten seconds, if nothing renews it."""
     with stack.connect() as connection:
@@ -42,8 +54,8 @@ def leases(stack, uuids):
 
 
 async def test_the_runs_of_a_killed_process_are_taken_up_at_once_where_its_parent_lives(stack, rest, gate, parent):
-    uuids = [rest.start(name, gate=str(gate)) for name in ("hold", "async_hold") * 3]
-    first = {uuid: began(stack, uuid)["pid"] for uuid in uuids}
+    first = hold_both(stack, rest, gate)
+    uuids = list(first)
     killed = first[uuids[0]]
     theirs = [uuid for uuid, pid in first.items() if pid == killed]
     follower = Follower(lambda: stack.ws_url, uuids[0])
@@ -65,8 +77,7 @@ async def test_the_runs_of_a_killed_process_are_taken_up_at_once_where_its_paren
 
 def test_a_run_that_kills_its_worker_takes_its_neighbours_along_once(stack, rest, gate, parent):
     """Only once: afterwards it has its own process, and so have they, because any of them may have been the cause."""
-    others = [rest.start(name, gate=str(gate)) for name in ("hold", "async_hold") * 3]  # max_attempts = 2
-    beside = {uuid: began(stack, uuid)["pid"] for uuid in others}
+    beside = hold_both(stack, rest, gate)
     deadly = rest.start("deadly")
     run = rest.ended(deadly, EXPIRED)
     assert (run["status"], run["error"]["code"], run["attempt"]) == ("failed", "process_lost", 3)
@@ -79,7 +90,7 @@ def test_a_run_that_kills_its_worker_takes_its_neighbours_along_once(stack, rest
         again = began(stack, uuid, attempt=2)
         assert again["pid"] != again["worker"]
     gate.touch()
-    for uuid in others:
+    for uuid in beside:
         run = rest.ended(uuid, EXPIRED)
         assert (run["status"], run["attempt"]) == ("succeeded", 2 if uuid in neighbours else 1)
     assert parent.output.count("starting another") == 1

