@@ -13,10 +13,10 @@ from taskapi.events.following import Following, find_run
 from taskapi.events.in_process import InProcessEvents
 from taskapi.models import TaskInfo
 from taskapi.protocol import Event, Report
-from taskapi.tasks import Task
 from taskapi.workers.executor import Executor
 from tests.integration.contract.guarantees import check_stream
 from tests.support.events import UnreliableEvents
+from tests.support.talking import TalkAgain
 from tests.support.waiting import LIMIT, until
 
 
@@ -142,22 +142,6 @@ async def test_all_listeners_hear_which_attempt_is_to_stop(port):
 # Reports that are lost, repeated or late
 
 
-class Talk(Task):
-    """Say much, in two attempts."""
-
-    name = "talk"
-    max_attempts = 2
-    retry_on = (ConnectionError,)
-    retry_delay = 0
-
-    async def run(self):
-        for n in self.track(range(20)):
-            self.add_message([self.info.attempt, n])
-            await asyncio.sleep(0.001)
-        if self.info.attempt == 1:
-            raise ConnectionError("not now")
-
-
 FAULTS = [
     {"loss": 0.3, "repeat": 0.3, "late": 0.3, "seed": 1},
     {"loss": 0.5, "repeat": 0.5, "seed": 2},
@@ -172,9 +156,9 @@ FAULTS = [
 async def test_a_follower_gets_everything_once_and_in_order_and_one_end(port, settings, monkeypatch, faults):
     monkeypatch.setattr(hub, "WATCH_INTERVAL", 0.02)
     settings.TASK_API_BACKEND = "tests.support.backends.ListBackend"
-    settings.TASK_API_BACKGROUND_TASKS = [Talk]
+    settings.TASK_API_BACKGROUND_TASKS = [TalkAgain]
     settings.TASK_API_EVENT_INTERVAL = 0.002
-    info = await TaskInfo.objects.acreate(task="talk", max_attempts=2)
+    info = await TaskInfo.objects.acreate(task="talk_again", max_attempts=2)
     frames = []
 
     async def send(text):

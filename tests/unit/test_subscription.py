@@ -25,6 +25,7 @@ from taskapi.store.messages import SHOWN, read_messages
 from taskapi.tasks import Task
 from taskapi.workers.executor import Executor
 from tests.integration.contract.guarantees import check_stream
+from tests.support.talking import TalkAgain
 from tests.support.waiting import LIMIT, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -601,22 +602,6 @@ class Talk(Task):
         for n in self.track(range(40)):
             self.add_message(n)
             await asyncio.sleep(0.001)
-
-
-class TalkAgain(Task):
-    """Fail in the first attempt, and succeed in the second."""
-
-    name = "talk_again"
-    max_attempts = 2
-    retry_on = (ConnectionError,)
-    retry_delay = 0
-
-    async def run(self):
-        for n in self.track(range(20)):
-            self.add_message([self.info.attempt, n])
-            await asyncio.sleep(0.001)
-        if self.info.attempt == 1:
-            raise ConnectionError("not now")
 
 
 async def executed(info):
