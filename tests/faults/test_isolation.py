@@ -10,7 +10,7 @@ from tests.faults.follower import Follower
 from tests.faults.promises import check
 from tests.faults.stack import EXPIRED
 from tests.support.processes import is_there, zombies_of
-from tests.support.waiting import wait_for
+from tests.support.waiting import until, wait_for
 
 pytestmark = pytest.mark.parametrize("stack", ["postgres"], indirect=True)
 
@@ -37,7 +37,7 @@ async def test_a_worker_told_to_end_kills_what_does_not_and_hands_its_run_back(s
     pids = [pid_of(stack, uuid), pid_of(stack, uuid, what="child")]
     stack.start_worker(name="two")
     assert await asyncio.to_thread(stack.stop, "one") == 0
-    assert not any(is_there(pid) for pid in pids)
+    await until(lambda: not any(is_there(pid) for pid in pids))
     run = await asyncio.to_thread(rest.ended, uuid)
     assert (run["status"], run["outputs"]) == ("succeeded", {"attempt": 2})
     assert "lost its worker" not in stack.processes["two"].output

@@ -164,7 +164,7 @@ def test_a_worker_that_waits_because_of_a_system_check_ends_when_it_is_told(proj
     children = children_of(worker.popen.pid)
     assert children
     assert worker.stop() == 0
-    assert not any(map(is_there, children))
+    wait_for(lambda: not any(map(is_there, children)))
 
 
 def test_a_burst_cannot_reload(project):

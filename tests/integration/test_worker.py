@@ -919,7 +919,7 @@ def test_what_a_task_forks_ends_when_it_is_told_and_harms_nobody(rest, aside, ta
 def test_a_child_that_a_task_forks_by_hand_ends_where_the_task_does(rest, aside):
     worker = aside()
     (pid,) = seen(rest, start(rest, "fork", how="by_hand"), status="succeeded")["outputs"]["pids"]
-    assert not is_there(pid)
+    wait_for(lambda: not is_there(pid))
     seen(rest, start(rest, "aside_quick"), status="succeeded")
     assert worker.stop() == 0
 
