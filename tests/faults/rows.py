@@ -24,15 +24,14 @@ def statuses_if_up(stack: FaultStack) -> dict[str, str]:
     return {}
 
 
-def try_to_bill(stack: FaultStack, uuid: str) -> bool:
-    """Let a row of the project point to the run; False while PostgreSQL is down."""
+def try_to_bill(stack: FaultStack, uuid: str) -> str | None:
+    """Let a row of the project point to the run: "billed", or "gone" if it was deleted; None if PostgreSQL is down."""
     try:
         with stack.connect() as connection:
             billed = connection.execute(BILL, [uuid]).fetchone()
     except psycopg.OperationalError:
-        return False
-    assert billed is not None, f"run {uuid} was deleted before a bill pointed to it"
-    return True
+        return None
+    return "gone" if billed is None else "billed"
 
 
 def is_locked(stack: FaultStack, uuid: str) -> bool:
