@@ -80,7 +80,7 @@ def insert(info: TaskInfo) -> None:
     values = {
         field.name: field.get_db_prep_save(value, connection)
         for field in _fields_but_the_id()
-        if (value := field.pre_save(info, True)) is not None  # half of a new run's fields: their columns become NULL
+        if (value := field.pre_save(info, True)) is not None  # 11 of 28 fields of a new run: their columns become NULL
     }
     with connection.cursor() as cursor:
         cursor.execute(_insert(alias, tuple(values), returning), list(values.values()))

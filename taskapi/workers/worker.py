@@ -62,7 +62,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT or, in a burst, until nothing is due."""
-        # What the project has loaded stays. A search for garbage in it would stop all runs for 50 ms, again and again.
+        # What the project has loaded stays. A search for garbage in it would stop all runs for 30 ms, again and again.
         gc.collect()
         gc.freeze()
         with asyncio.Runner() as runner:
