@@ -2,7 +2,8 @@
 
 from django.urls import path
 
-from taskapi.views.runs import CancelView, RetryView, RunsView, RunView
+from taskapi.views.run import CancelView, RetryView, RunView
+from taskapi.views.runs import RunsView
 
 app_name = "taskapi"
 

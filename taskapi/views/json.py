@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rest_framework import serializers
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 from rest_framework.renderers import BaseRenderer
 
-from taskapi.protocol import TASK_LENGTH, encode
-
-
-class RunRequest(serializers.Serializer[Any]):
-    """The body of ``POST tasks/``."""
-
-    task = serializers.CharField(max_length=TASK_LENGTH)
-    inputs = serializers.JSONField(default=dict, allow_null=True)  # the task checks them
+from taskapi.protocol import encode
 
 
 class Parser(JSONParser):
