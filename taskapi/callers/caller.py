@@ -35,12 +35,15 @@ class Caller:
     """Who is at the other end of a socket or of a stream, and what it may do. Its methods use the database.
 
     `make_request` gives the request that the caller came with; with `again=True`, the same with the session and the
-    user of now. Raises AuthenticationFailed if the credentials of the request are wrong.
+    user of now. `request` is the first of them, if a view has authenticated it already. Raises AuthenticationFailed if
+    the credentials are wrong.
     """
 
-    def __init__(self, make_request: Callable[..., HttpRequest]) -> None:
+    def __init__(self, make_request: Callable[..., HttpRequest], request: Request | None = None) -> None:
         self._make_request = make_request
-        self._authentication, self._identity = _authenticate(make_request())
+        self._authentication, self._identity = _authenticate(
+            request or TaskAPIView().initialize_request(make_request())
+        )
         found_by = self._authentication and self._authentication.found_by
         self._by_password = isinstance(found_by, BasicAuthentication)
         #: Whether it can become another caller: it is a user, or has a session in which a user can log in.
@@ -58,9 +61,9 @@ class Caller:
         return cls(partial(handshake_request, scope))
 
     @classmethod
-    def of_stream(cls, request: HttpRequest) -> Caller:
-        """The caller whose request is answered by a stream."""
-        return cls(partial(open_request, request))
+    def of_stream(cls, request: Request) -> Caller:
+        """The caller whose request, which was authenticated already, is answered by a stream."""
+        return cls(partial(open_request, request._request), request)  # noqa: SLF001 - DRF has no public name for it
 
     @property
     def is_due(self) -> bool:
@@ -88,7 +91,7 @@ class Caller:
         return is_same
 
     def _is_same(self) -> bool:
-        authentication, identity = _authenticate(self._make_request(again=True))
+        authentication, identity = _authenticate(_as_drf(self._make_request(again=True)))
         if identity != self._identity:
             return False
         self._authentication = authentication  # permissions are judged by the user as it is now
@@ -142,13 +145,16 @@ class KnownCaller(BaseAuthentication):
         return None if self.found_by is None else (self.user, self._auth)
 
 
-def _authenticate(http: HttpRequest) -> tuple[KnownCaller | None, tuple[Any, str | None]]:
+def _as_drf(http: HttpRequest) -> Request:
+    return TaskAPIView().initialize_request(http)
+
+
+def _authenticate(request: Request) -> tuple[KnownCaller | None, tuple[Any, str | None]]:
     """What authentication finds, and the identity of the caller: the user's primary key, and the session's key."""
-    request = TaskAPIView().initialize_request(http)
     user = copy(request.user)  # a copy of the user itself: a lazy one keeps its request in memory
     # None if the project has no authenticators: DRF then answers "forbidden", and not "log in"
     found = KnownCaller(user, request.auth, request.successful_authenticator) if request.authenticators else None
-    return found, (getattr(user, "pk", None), getattr(getattr(http, "session", None), "session_key", None))
+    return found, (getattr(user, "pk", None), getattr(getattr(request, "session", None), "session_key", None))
 
 
 # What changes a caller

@@ -216,9 +216,7 @@ class TaskConsumer(AsyncConsumer):
         await self._send_text(protocol.encode(protocol.reply(kind, ref, **fields)))
 
     async def _refuse(self, why: ProtocolError) -> None:
-        also = {"status": why.status, "reason": why.reason}
-        said = {name: value for name, value in also.items() if value is not None}
-        await self._answer("error", why.ref, code=why.code, **said, detail=why.detail)
+        await self._send_text(protocol.encode(protocol.refusal(why)))
 
     async def _send_text(self, text: str) -> None:
         """Send a frame, or what is left of it if it is larger than the server can send."""
