@@ -11,12 +11,13 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from django.db import router
-from django.db.models import Case, F, QuerySet, Sum, When
+from django.db.models import Case, F, QuerySet, Sum, Value, When
 from django.db.models.functions import Coalesce, Length
 
 from taskapi.backends.attendance import hint_for
 from taskapi.models import JSONTextField, TaskInfo, TaskMessage
 from taskapi.protocol import OMITTABLE, represent
+from taskapi.protocol.states import FINAL
 
 LISTED_BYTES = 32 * 1024  # of a value, or of all messages of a run, as the database keeps them: JSON in ASCII
 LISTED_MESSAGES = 1_000  # of a run
@@ -35,14 +36,28 @@ class Size(Length):
         return self.as_sql(compiler, connection, function="OCTET_LENGTH", **context)
 
 
-def select(**where: Any) -> QuerySet[TaskInfo]:
-    """The runs for which this holds, as a list needs them; `read` them."""
+def select(user: Any = None, *, tasks: Collection[str] = (), statuses: Collection[str] = ()) -> QuerySet[TaskInfo]:
+    """Runs of that user, or of everybody; only those of these tasks and statuses, if any are named. `read` them."""
+    found = TaskInfo.rows()
+    if user is not None:
+        found = found.filter(user=user.pk)
+    if tasks:
+        found = found.filter(task__in=[name for name in tasks if "\0" not in name])  # PostgreSQL takes no NUL
+    if statuses and user is not None and not FINAL.isdisjoint(statuses):
+        # Nearly all runs are final. The index of statuses has those of everybody, so no database is to choose it.
+        found = found.alias(final_status=Coalesce("status", Value(""))).filter(final_status__in=statuses)
+    elif statuses:
+        found = found.filter(status__in=statuses)
+    return _readable(found)
+
+
+def _readable(found: QuerySet[TaskInfo]) -> QuerySet[TaskInfo]:
     sizes = {_size(name): Size(name) for name in OMITTABLE}
     values = {
         _value(name): Case(When(**{f"{_size(name)}__lte": LISTED_BYTES}, then=F(name)), output_field=JSONTextField())
         for name in OMITTABLE
     }
-    return TaskInfo.rows().filter(**where).defer(*OMITTABLE, "traceback").annotate(**sizes).annotate(**values)
+    return found.defer(*OMITTABLE, "traceback").annotate(**sizes).annotate(**values)
 
 
 def read(selected: Iterable[TaskInfo]) -> list[TaskInfo]:
@@ -57,7 +72,7 @@ def read(selected: Iterable[TaskInfo]) -> list[TaskInfo]:
 
 def read_again(infos: Sequence[TaskInfo]) -> list[TaskInfo]:
     """These runs, as they are now and as a list needs them, in the same order."""
-    found = {info.pk: info for info in read(select(pk__in=[info.pk for info in infos]))}
+    found = {info.pk: info for info in read(_readable(TaskInfo.rows().filter(pk__in=[info.pk for info in infos])))}
     return [found[info.pk] for info in infos if info.pk in found]  # some may have been deleted
 
 

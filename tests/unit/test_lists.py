@@ -352,7 +352,7 @@ def test_messages_that_are_null(client, ann):
 
 def test_what_is_said_after_the_run_was_read_is_not_shown(ann):
     info = run_task(Add, {"a": 1}, user=ann).info
-    (read,) = listing.read(listing.select(pk=info.pk))
+    (read,) = listing.read(listing.select(ann))
     TaskMessage.objects.create(run=info, index=1, attempt=1, seq=99, body="later")
     assert listing.represent_all([read])[0]["messages"] == ["adding"]
 
