@@ -1,6 +1,7 @@
 """Many runs that one call starts: all of them or none, in order."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from threading import Barrier
 
@@ -16,10 +17,11 @@ from taskapi.exceptions import IdempotencyConflict, InvalidInputs
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
 from taskapi.protocol.states import Status
-from taskapi.runs import batches
+from taskapi.runs import batches, queueing
 from taskapi.store import rows
 from taskapi.tasks import Task
 from taskapi.testing import started_runs
+from tests.support.backends import ListBackend
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("queue")]
 
@@ -145,6 +147,21 @@ def test_they_are_queued_in_order_when_they_are_committed(queue):
         infos = Add.start_many(MANY)
         assert queue.jobs == []
     assert [(job.uuid, job.queue) for job in queue.jobs] == [(info.uuid, "sums") for info in infos]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_backend_that_can_gets_them_in_few_calls(queue, monkeypatch):
+    calls = []
+
+    @contextmanager
+    def together(self):
+        yield
+        calls.append(len(queue.jobs))
+
+    monkeypatch.setattr(ListBackend, "together", together)
+    monkeypatch.setattr(queueing, "QUEUED_TOGETHER", 2)
+    Add.start_many([{"a": n} for n in range(5)])
+    assert calls == [2, 4, 5]
 
 
 @pytest.mark.django_db(transaction=True)
