@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from io import BytesIO
 from typing import Any, cast
 
@@ -45,7 +47,9 @@ class Handler(ASGIHandler):
             return
         self._polls += 1
         try:
-            response = await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, scope)
+            # A context of its own, as each request has: what it activates (a language) is not there for the next.
+            answer = partial(copy_context().run, self._answer, scope)
+            response = await asyncio.get_running_loop().run_in_executor(self._threads, answer)
         finally:
             self._polls -= 1
         await self.send_response(response, send)
