@@ -12,8 +12,9 @@ import asyncio
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from functools import lru_cache, partial
+from functools import lru_cache
 from io import BytesIO
+from threading import Semaphore
 from typing import Any, cast
 from uuid import UUID
 
@@ -46,19 +47,16 @@ class Handler(ASGIHandler):
         self._sync_handler.load_middleware()
         self._is_open = _all_middleware_is_sync()
         self._threads = ThreadPoolExecutor(THREADS, "taskapi-poll")
-        self._polls = 0  # that are being answered
+        self._room = Semaphore(MOST)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if not (self._is_open and _is_poll(scope)) or self._polls >= MOST:
+        if not (self._is_open and _is_poll(scope) and self._room.acquire(blocking=False)):
             await super().__call__({**scope, TRANSPORT: transport_of(send)}, receive, send)
             return
-        self._polls += 1
-        try:
-            # A context of its own, as each request has: what it activates (a language) is not there for the next.
-            answer = partial(copy_context().run, self._answer, scope)
-            response = await asyncio.get_running_loop().run_in_executor(self._threads, answer)
-        finally:
-            self._polls -= 1
+        # A context of its own, as each request has: what it activates (a language) is not there for the next.
+        answering = self._threads.submit(copy_context().run, self._answer, scope)
+        answering.add_done_callback(lambda _: self._room.release())  # not before, also if the client is gone
+        response = await asyncio.wrap_future(answering)
         await self.send_response(response, send)
 
     def _answer(self, scope: Any) -> HttpResponseBase:
