@@ -57,7 +57,11 @@ class Handler(ASGIHandler):
         answering = self._threads.submit(copy_context().run, self._answer, scope)
         answering.add_done_callback(lambda _: self._room.release())  # not before, also if the client is gone
         response = await asyncio.wrap_future(answering)
-        await self.send_response(response, send)
+        try:
+            await self.send_response(response, send)
+        finally:
+            if response.streaming:
+                await asyncio.get_running_loop().run_in_executor(self._threads, response.close)
 
     def _answer(self, scope: Any) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))
@@ -67,7 +71,8 @@ class Handler(ASGIHandler):
         if response.status_code == status.HTTP_503_SERVICE_UNAVAILABLE and close_dead_connections(opened):
             response = self._respond(scope)
         keep_connections()
-        response.close()
+        if not response.streaming:  # as middleware may have made it
+            response.close()
         return response
 
     def _respond(self, scope: Any) -> HttpResponseBase:
