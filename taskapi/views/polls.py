@@ -28,7 +28,8 @@ from django.utils.module_loading import import_string
 from rest_framework import status
 
 from taskapi.callers.backlog import TRANSPORT, transport_of
-from taskapi.store.database import close_dead_connections, keep_connections, open_connections
+from taskapi.store.database import borrowed_connections, close_dead_connections, open_connections
+from taskapi.store.silence import watching
 from taskapi.views.run import RunView
 
 THREADS = 4  # each keeps a connection to the database
@@ -67,10 +68,10 @@ class Handler(ASGIHandler):
         set_script_prefix(get_script_prefix(scope))
         request_started.send(sender=self.__class__, scope=scope)
         opened = open_connections()
-        response = self._respond(scope)
-        if response.status_code == status.HTTP_503_SERVICE_UNAVAILABLE and close_dead_connections(opened):
+        with watching(), borrowed_connections():
             response = self._respond(scope)
-        keep_connections()
+            if response.status_code >= status.HTTP_500_INTERNAL_SERVER_ERROR and close_dead_connections(opened):
+                response = self._respond(scope)
         if not response.streaming:  # as middleware may have made it
             response.close()
         return response
