@@ -18,9 +18,13 @@ def get_asgi_application(prefix: str = "") -> Any:
 
     `prefix` is where ``include("taskapi.urls")`` is mounted: ``"api/"`` for ``path("api/", include(…))``.
     """
-    http = get_django_application()  # sets Django up; what follows needs its models
+    django = get_django_application()  # sets Django up; what follows needs its models
+    from taskapi.callers.backlog import TRANSPORT, transport_of
     from taskapi.engines.serving import lifespan
     from taskapi.routing import websocket_urlpatterns
+
+    async def http(scope: Any, receive: Any, send: Any) -> None:
+        await django({**scope, TRANSPORT: transport_of(send)}, receive, send)
 
     sockets: Any = URLRouter(websocket_urlpatterns)
     routes: list[Any] = [path(prefix.lstrip("/"), sockets)]

@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from taskapi.views.events import EventsView
 from taskapi.views.run import CancelView, RetryView, RunView
 from taskapi.views.runs import RunsView
 
@@ -10,6 +11,7 @@ app_name = "taskapi"
 urlpatterns = [
     path("tasks/", RunsView.as_view(), name="runs"),
     path("tasks/<uuid:uuid>/", RunView.as_view(), name="run"),
+    path("tasks/<uuid:uuid>/events/", EventsView.as_view(), name="events"),
     path("tasks/<uuid:uuid>/cancel/", CancelView.as_view(), name="cancel"),
     path("tasks/<uuid:uuid>/retry/", RetryView.as_view(), name="retry"),
 ]

@@ -12,11 +12,11 @@ from channels.consumer import AsyncConsumer
 from django.db import IntegrityError
 
 from taskapi import protocol, runs
+from taskapi.callers.backlog import is_behind, transport_of, wait_for_reader
+from taskapi.callers.caller import Caller
+from taskapi.callers.rounds import get_round
 from taskapi.conf import settings
-from taskapi.consumers.backlog import is_behind, transport_of, wait_for_reader
-from taskapi.consumers.callers import Caller
 from taskapi.consumers.handshake import origin_allowed
-from taskapi.consumers.rounds import get_round
 from taskapi.events.following import Following
 from taskapi.exceptions import AlreadyFinished, ProtocolError
 from taskapi.models import TaskInfo
@@ -81,7 +81,7 @@ class TaskConsumer(AsyncConsumer):
             await self.send({"type": "websocket.close"})
             return
         try:
-            self.caller = await in_database(Caller, scope)
+            self.caller = await in_database(Caller.of_socket, scope)
         except REFUSALS as error:
             logger.warning("Refused a WebSocket because its credentials are wrong: %s", error)
             await self.send({"type": "websocket.close"})
@@ -216,9 +216,7 @@ class TaskConsumer(AsyncConsumer):
         await self._send_text(protocol.encode(protocol.reply(kind, ref, **fields)))
 
     async def _refuse(self, why: ProtocolError) -> None:
-        also = {"status": why.status, "reason": why.reason}
-        said = {name: value for name, value in also.items() if value is not None}
-        await self._answer("error", why.ref, code=why.code, **said, detail=why.detail)
+        await self._send_text(protocol.encode(protocol.refusal(why)))
 
     async def _send_text(self, text: str) -> None:
         """Send a frame, or what is left of it if it is larger than the server can send."""

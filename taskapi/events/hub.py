@@ -11,6 +11,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from math import inf
+from typing import Protocol
 from uuid import UUID
 
 from django.db.models import Q
@@ -19,7 +20,6 @@ from django.utils import timezone
 from taskapi.backends.attendance import PATIENCE, has_worker
 from taskapi.conf import settings
 from taskapi.events import Feed, get_events
-from taskapi.events.subscription import Subscription
 from taskapi.models import TaskInfo
 from taskapi.protocol import Report
 from taskapi.protocol.states import Status
@@ -34,15 +34,31 @@ WATCH_PAGE = 500  # runs in one query of the watch
 FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0  # seconds between two tries while events cannot be heard; doubling
 
 
-class Hub:
-    """The subscriptions of one event loop. One feed of events serves them all.
+class Follower(Protocol):
+    """What is told of one run: a subscription, or what waits for the run."""
 
-    It lives while it is in use (`open` and `close` count its users). No subscription waits for events that are known to
+    uuid: UUID
+    seq: int  # of the state that it knows
+
+    def hear(self, report: Report, characters: int) -> None:
+        """Take a report of the run, which has so many characters of text."""
+
+    def catch_up(self) -> None:
+        """Look at the row: something was missed, or may have been."""
+
+    def stop(self) -> None:
+        """Hear nothing more."""
+
+
+class Hub:
+    """The followers of one event loop. One feed of events serves them all.
+
+    It lives while it is in use (`open` and `close` count its users). No follower waits for events that are known to
     be away: the watch tells followers what happens, and follows their runs when events are heard again.
     """
 
     def __init__(self) -> None:
-        self._followers: dict[UUID, set[Subscription]] = {}
+        self._followers: dict[UUID, set[Follower]] = {}
         self._joined: dict[UUID, float] = {}  # the runs that the feed follows, and since when
         self._feed: Feed | None = None
         self._connected = asyncio.Event()
@@ -73,25 +89,25 @@ class Hub:
                     chore.cancel()
                 await asyncio.gather(*chores, *self._leaving, return_exceptions=True)
 
-    async def add(self, subscription: Subscription) -> None:
+    async def add(self, follower: Follower) -> None:
         """Let it hear of its run from now on. Returns once its run is followed, or if events are known to be away."""
-        self._followers.setdefault(subscription.uuid, set()).add(subscription)
+        self._followers.setdefault(follower.uuid, set()).add(follower)
         if self._away:
             return
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):  # wait_for can lose a cancellation, before Python 3.12
                 await self._connected.wait()
-                await self._join(subscription.uuid)
+                await self._join(follower.uuid)
         except TimeoutError:
             self._away = True
 
-    def remove(self, subscription: Subscription) -> None:
+    def remove(self, follower: Follower) -> None:
         """Stop it: it hears nothing more, and sends nothing more."""
-        subscription.stop()
-        followers = self._followers.get(subscription.uuid, set())
-        followers.discard(subscription)
-        if not followers and self._followers.pop(subscription.uuid, None) is not None:
-            leaving = asyncio.get_running_loop().create_task(self._leave(subscription.uuid))
+        follower.stop()
+        followers = self._followers.get(follower.uuid, set())
+        followers.discard(follower)
+        if not followers and self._followers.pop(follower.uuid, None) is not None:
+            leaving = asyncio.get_running_loop().create_task(self._leave(follower.uuid))
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
 
@@ -182,8 +198,8 @@ class Hub:
         if followers:
             report = report.within(settings.sent_frame_bytes)  # the limit of the publisher may be another
             characters = report.characters  # once for all followers
-            for subscription in followers:
-                subscription.hear(report, characters)
+            for follower in followers:
+                follower.hear(report, characters)
 
     async def _watch(self) -> None:
         """Look at the rows of all runs that are followed, every few seconds."""
@@ -208,9 +224,9 @@ class Hub:
 
     def _catch_up(self, uuid: UUID, seq: int | None = None) -> None:
         """Let the followers of the run that are behind `seq` read its row; all of them if there is no row."""
-        for subscription in self._followers.get(uuid, ()):
-            if seq is None or subscription.seq < seq:
-                subscription.catch_up()
+        for follower in self._followers.get(uuid, ()):
+            if seq is None or follower.seq < seq:
+                follower.catch_up()
 
 
 def _read_seqs(uuids: list[UUID]) -> dict[UUID, int]:

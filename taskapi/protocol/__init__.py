@@ -36,6 +36,7 @@ from taskapi.protocol.frames import (
     Subscribe,
     Unsubscribe,
     parse,
+    refusal,
     reply,
 )
 from taskapi.protocol.reports import Report, State, changes
@@ -83,6 +84,7 @@ __all__ = [
     "message_event",
     "parse",
     "progress_event",
+    "refusal",
     "reply",
     "represent",
     "snapshot",

@@ -145,3 +145,10 @@ PARSERS: dict[str, Callable[[_Fields], Frame]] = {
 def reply(kind: str, ref: str | None, **fields: Any) -> dict[str, Any]:
     """The answer to a client frame, with its `ref` if it had one."""
     return {"type": kind, **({} if ref is None else {"ref": ref}), **fields}
+
+
+def refusal(why: ProtocolError, **fields: Any) -> dict[str, Any]:
+    """The `error` frame that says why something was refused."""
+    also = {"status": why.status, "reason": why.reason}
+    said = {name: value for name, value in also.items() if value is not None}
+    return reply("error", why.ref, **fields, code=why.code, **said, detail=why.detail)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import SyncToAsync, sync_to_async
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -178,7 +178,13 @@ async def in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
         progressed()
         return function(*args, **kwargs)
 
-    return await sync_to_async(call, thread_sensitive=True)()
+    # A request under ASGI has a thread of its own, which ends with the request. This is about the process's.
+    context = SyncToAsync.thread_sensitive_context
+    token = context.set(None)  # type: ignore[arg-type]  # as if there were none: it has no other way to leave it
+    try:
+        return await sync_to_async(call, thread_sensitive=True)()
+    finally:
+        context.reset(token)
 
 
 def _is_dead(connection: BaseDatabaseWrapper, was: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rest_framework import status
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -38,3 +39,11 @@ class View(TaskAPIView):
 def public_path(request: Request) -> str:
     """The path as the client knows it: a proxy may have removed a prefix (FORCE_SCRIPT_NAME)."""
     return f"{request.META['SCRIPT_NAME'].rstrip('/')}{request.path_info}"
+
+
+def messages_known(request: Request) -> int:
+    """`?after=N`: how many messages the client has already."""
+    value = request.query_params.get("after", "0")
+    if not (value.isascii() and value.isdecimal() and len(value) < 16):
+        raise ValidationError({"after": ["Expected how many messages are known: an integer of 0 or more."]})
+    return int(value)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from uuid import UUID
 
 from rest_framework import status
-from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from taskapi.views.base import View, public_path
+from taskapi.views.base import View, messages_known, public_path
 
 
 class RunView(View):
@@ -17,7 +16,7 @@ class RunView(View):
 
     def get(self, request: Request, uuid: UUID) -> Response:
         """The representation; ``?after=N`` leaves out the first N messages."""
-        return self.represented(self.find_run(uuid), _after(request))
+        return self.represented(self.find_run(uuid), messages_known(request))
 
 
 class CancelView(View):
@@ -36,10 +35,3 @@ class RetryView(View):
         info = self.retry_run(uuid)
         location = public_path(request).replace(str(uuid), str(info.uuid)).removesuffix("retry/")
         return self.represented(info, code=status.HTTP_202_ACCEPTED, location=location)
-
-
-def _after(request: Request) -> int:
-    value = request.query_params.get("after", "0")
-    if not (value.isascii() and value.isdecimal() and len(value) < 16):
-        raise ValidationError({"after": ["Expected how many messages are known: an integer of 0 or more."]})
-    return int(value)

@@ -19,7 +19,7 @@ from django.test import Client, override_settings
 from django.utils import timezone
 
 from taskapi import runs
-from taskapi.consumers.callers import Caller
+from taskapi.callers.caller import Caller
 from taskapi.consumers.tasks import TaskConsumer
 from taskapi.events import following, hub, subscription
 from taskapi.models import TaskInfo, TaskMessage
@@ -393,7 +393,7 @@ def test_retrying_by_rest():
 def test_subscribing():
     info = TaskInfo.objects.filter(status="succeeded", user=None).first()
     consumer = TaskConsumer()
-    consumer.caller = Caller({"type": "websocket", "path": "/tasks/ws/", "headers": []})
+    consumer.caller = Caller.of_socket({"type": "websocket", "path": "/tasks/ws/", "headers": []})
     with in_indexes(2):
         found, messages = following._read(consumer._find, info.uuid, after=1)
     assert (found, len(messages)) == (info, MESSAGES - 1)

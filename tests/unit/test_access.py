@@ -25,7 +25,7 @@ from rest_framework.permissions import (
 )
 from rest_framework.throttling import AnonRateThrottle, UserRateThrottle
 
-from taskapi.consumers.callers import Caller
+from taskapi.callers.caller import Caller
 from taskapi.consumers.handshake import origin_allowed
 from taskapi.exceptions import (
     AlreadyFinished,
@@ -207,7 +207,7 @@ class Visitor:
 
     def ws(self, method, act, data=None, **kwargs):
         try:
-            return act(Caller(self.scope()).view(method, data, **kwargs))
+            return act(Caller.of_socket(self.scope()).view(method, data, **kwargs))
         except REFUSALS as error:
             refusal = as_protocol_error(error, "r")
             assert refusal.ref == "r"
@@ -407,7 +407,7 @@ def test_a_task_may_have_a_class_that_judges_its_runs(users, runs, monkeypatch):
 
 
 def test_a_handshake_is_authenticated_once_and_each_frame_judged_anew(project, users, django_assert_num_queries):
-    caller = Caller(Visitor(basic("ann")).scope())
+    caller = Caller.of_socket(Visitor(basic("ann")).scope())
     with django_assert_num_queries(0):
         assert caller.view("GET").request.user == users["ann"]
     project.TASK_API_PERMISSIONS_CLASSES = [IsAdminUser]
@@ -417,7 +417,7 @@ def test_a_handshake_is_authenticated_once_and_each_frame_judged_anew(project, u
 
 def test_wrong_credentials_are_refused_in_the_handshake(users):
     with pytest.raises(AuthenticationFailed):
-        Caller(Visitor(basic("ann", "wrong")).scope())
+        Caller.of_socket(Visitor(basic("ann", "wrong")).scope())
 
 
 # Not authenticated, or not found
@@ -449,13 +449,13 @@ def test_where_nobody_can_log_in_a_run_is_gone_for_everybody(project, runs):
     project.TASK_API_AUTHENTICATION_CLASSES = []
     assert Client().get(f"/tasks/{runs['none']}/").json()["code"] == "not_found"
     with pytest.raises(NotFound) as refusal:
-        Caller(Visitor().scope()).view("GET", uuid=runs["none"]).find_run(runs["none"])
+        Caller.of_socket(Visitor().scope()).view("GET", uuid=runs["none"]).find_run(runs["none"])
     assert as_protocol_error(refusal.value, None).reason is None
 
 
 @pytest.mark.parametrize(("visitor", "reason"), [("nobody", "not_authenticated"), ("ann by password", None)])
 def test_over_a_socket_the_reason_says_it(users, runs, visitor, reason):
-    view = Caller(VISITORS[visitor](users).scope()).view("GET", uuid=runs["none"])
+    view = Caller.of_socket(VISITORS[visitor](users).scope()).view("GET", uuid=runs["none"])
     with pytest.raises(NotFound) as refusal:
         view.find_run(runs["none"])
     said = as_protocol_error(refusal.value, "r")
@@ -545,7 +545,7 @@ def test_a_cookie_alone_cancels_nothing_over_rest(users, runs):
 
 
 def seen(visitor, method="GET"):
-    return Caller(visitor.scope()).view(method).request
+    return Caller.of_socket(visitor.scope()).view(method).request
 
 
 def test_a_socket_is_seen_as_the_request_that_does_the_same(users):
@@ -559,11 +559,11 @@ def test_a_socket_is_seen_as_the_request_that_does_the_same(users):
 
 def test_an_encrypted_socket_is_seen_as_secure():
     scope = Visitor().scope() | {"scheme": "wss"}
-    assert Caller(scope).view("GET").request.is_secure()
+    assert Caller.of_socket(scope).view("GET").request.is_secure()
 
 
 def test_frames_do_not_change_one_anothers_request():
-    caller = Caller(Visitor().scope())
+    caller = Caller.of_socket(Visitor().scope())
     post, get = caller.view("POST"), caller.view("GET")
     assert (post.request.method, get.request.method) == ("POST", "GET")
 
@@ -592,7 +592,7 @@ def test_a_session_that_has_ended_is_nobodys(users):
 
 def test_what_the_projects_own_middleware_put_into_the_scope_is_taken(users):
     scope = Visitor().scope() | {"user": users["bob"], "session": {"colour": "red"}}
-    request = Caller(scope).view("GET").request
+    request = Caller.of_socket(scope).view("GET").request
     assert request.user == users["bob"]
     assert request.session == {"colour": "red"}
 

@@ -17,8 +17,9 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
-from taskapi.consumers import callers, rounds
-from taskapi.consumers.callers import Caller
+from taskapi.callers import caller as callers
+from taskapi.callers import rounds
+from taskapi.callers.caller import Caller
 from taskapi.consumers.tasks import TaskConsumer
 from taskapi.models import TaskInfo
 from taskapi.params import IntParameter
@@ -144,7 +145,7 @@ CHANGES = [deactivate, delete, change_password, log_out, log_in_as_another]
 @pytest.mark.parametrize("change", CHANGES)
 def test_who_is_not_who_he_was_is_found_out_whatever_keeps_the_sessions(engine, change, ann, bob):
     client = browser(ann)
-    caller = Caller(scope_of(client))
+    caller = Caller.of_socket(scope_of(client))
     assert caller.may_change
     assert caller.revalidate()
     change(client, ann, bob)
@@ -155,7 +156,7 @@ def test_who_is_not_who_he_was_is_found_out_whatever_keeps_the_sessions(engine, 
 
 @pytest.mark.parametrize("change", [nothing, save, log_in_elsewhere])
 def test_who_is_who_he_was_stays(engine, change, ann, bob):
-    caller = Caller(scope_of(browser(ann)))
+    caller = Caller.of_socket(scope_of(browser(ann)))
     change(None, ann, bob)
     assert caller.revalidate()
     assert caller.view("GET").request.user == ann
@@ -163,7 +164,7 @@ def test_who_is_who_he_was_stays(engine, change, ann, bob):
 
 @pytest.mark.parametrize("change", [deactivate, delete, change_password])
 def test_a_password_in_the_handshake_is_not_hashed_again(change, ann, bob, monkeypatch):
-    caller = Caller(scope_of(**basic("ann")))
+    caller = Caller.of_socket(scope_of(**basic("ann")))
     monkeypatch.setattr("django.contrib.auth.models.User.check_password", None)
     assert caller.revalidate()
     change(None, ann, bob)
@@ -173,7 +174,7 @@ def test_a_password_in_the_handshake_is_not_hashed_again(change, ann, bob, monke
 def test_a_token_in_the_handshake_is_asked_for_again(project, ann):
     project.TASK_API_AUTHENTICATION_CLASSES = [ByToken]
     TOKENS["t"] = "ann"
-    caller = Caller(scope_of(authorization="Token t"))
+    caller = Caller.of_socket(scope_of(authorization="Token t"))
     ann.set_password("another")
     ann.save()
     assert caller.revalidate(), "a token is valid after a change of the password, as in REST"
@@ -184,14 +185,14 @@ def test_a_token_in_the_handshake_is_asked_for_again(project, ann):
 def test_a_token_that_is_another_users_by_now_is_not_his(project, ann, bob):
     project.TASK_API_AUTHENTICATION_CLASSES = [ByToken]
     TOKENS["t"] = "ann"
-    caller = Caller(scope_of(authorization="Token t"))
+    caller = Caller.of_socket(scope_of(authorization="Token t"))
     TOKENS["t"] = "bob"
     assert not caller.revalidate()
     assert caller._authentication.user == ann, "earlier frames are not served as the other user"
 
 
 def test_a_user_may_be_saved_in_a_transaction_by_hand_while_it_has_a_socket(ann):
-    caller = Caller(scope_of(browser(ann)))
+    caller = Caller.of_socket(scope_of(browser(ann)))
     transaction.set_autocommit(False)
     try:
         ann.save()
@@ -202,12 +203,12 @@ def test_a_user_may_be_saved_in_a_transaction_by_hand_while_it_has_a_socket(ann)
 
 
 def test_nobody_without_a_session_is_never_looked_at(project):
-    caller = Caller(scope_of())
+    caller = Caller.of_socket(scope_of())
     assert not caller.may_change
     assert not caller.is_due
     stale = Client()
     stale.cookies["sessionid"] = "gone" * 8
-    assert not Caller(scope_of(stale)).may_change
+    assert not Caller.of_socket(scope_of(stale)).may_change
 
 
 def test_nobody_with_a_session_changes_as_its_browser_logs_in(ann):
@@ -215,7 +216,7 @@ def test_nobody_with_a_session_changes_as_its_browser_logs_in(ann):
     session = client.session
     session["cart"] = [1]
     session.save()
-    caller = Caller(scope_of(client))
+    caller = Caller.of_socket(scope_of(client))
     assert caller.may_change
     assert caller.revalidate()
     User.objects.update(is_staff=True)
@@ -225,7 +226,7 @@ def test_nobody_with_a_session_changes_as_its_browser_logs_in(ann):
 
 
 def test_what_a_caller_may_do_is_judged_by_the_user_as_he_is_now(ann):
-    caller = Caller(scope_of(browser(ann)))
+    caller = Caller.of_socket(scope_of(browser(ann)))
     User.objects.update(is_staff=True)
     assert not caller.view("GET").request.user.is_staff
     assert caller.revalidate()
@@ -235,7 +236,7 @@ def test_what_a_caller_may_do_is_judged_by_the_user_as_he_is_now(ann):
 def test_looking_neither_ends_the_session_of_a_browser_nor_gives_it_another_key(settings, ann):
     client = browser(ann)
     before = client.cookies["sessionid"].value
-    caller = Caller(scope_of(client))
+    caller = Caller.of_socket(scope_of(client))
     settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "newer", [settings.SECRET_KEY]
     assert caller.revalidate()
     assert Session.objects.filter(session_key=before).exists()
@@ -247,7 +248,7 @@ def test_looking_neither_ends_the_session_of_a_browser_nor_gives_it_another_key(
 @pytest.mark.parametrize("change", [log_out, log_in_as_another])
 def test_another_process_finds_it_out_by_looking(change, ann, bob):
     client = browser(ann)
-    caller = Caller(scope_of(client))
+    caller = Caller.of_socket(scope_of(client))
     change(client, ann, bob)
     caller.is_over = caller.is_doubtful = False
     assert not caller.revalidate()
@@ -257,7 +258,7 @@ async def test_who_was_found_by_an_asgi_middleware_is_looked_at_again(ann, bob):
     seen = {}
 
     async def application(scope, receive, send):
-        seen["caller"] = await sync_to_async(Caller)(scope)
+        seen["caller"] = await sync_to_async(Caller.of_socket)(scope)
 
     client = await sync_to_async(browser)(ann)
     await AuthMiddlewareStack(application)(scope_of(client), None, None)
@@ -269,7 +270,7 @@ async def test_who_was_found_by_an_asgi_middleware_is_looked_at_again(ann, bob):
 
 @pytest.mark.parametrize("change", [nothing, deactivate, delete, change_password])
 def test_a_user_without_a_session_that_an_asgi_middleware_has_found_is_looked_at_again(change, ann, bob):
-    caller = Caller(scope_of() | {"user": ann})
+    caller = Caller.of_socket(scope_of() | {"user": ann})
     assert caller.view("GET").request.user == ann
     change(None, User.objects.get(pk=ann.pk), bob)
     assert caller.revalidate() is (change is nothing)
@@ -277,7 +278,7 @@ def test_a_user_without_a_session_that_an_asgi_middleware_has_found_is_looked_at
 
 def test_a_caller_is_believed_for_a_while_and_doubted_at_once_when_this_process_hears_of_a_change(ann, bob):
     client = browser(ann)
-    caller, other = Caller(scope_of(client)), Caller(scope_of(browser(bob)))
+    caller, other = Caller.of_socket(scope_of(client)), Caller.of_socket(scope_of(browser(bob)))
     assert not caller.is_due
     ann.save()
     assert caller.is_due
@@ -470,10 +471,10 @@ async def test_a_loop_without_sockets_that_may_change_has_no_round(connect, ann)
     assert rounds.get_round()._going is not None
     await socket.end()
     assert rounds.get_round()._going is None
-    assert not rounds.get_round()._sockets
+    assert not rounds.get_round()._connections
     assert (await nobody.answer(type="ping"))["type"] == "pong"
 
 
 def test_an_anonymous_user_of_an_asgi_middleware_is_nobody():
-    caller = Caller(scope_of() | {"user": AnonymousUser()})
+    caller = Caller.of_socket(scope_of() | {"user": AnonymousUser()})
     assert not caller.may_change

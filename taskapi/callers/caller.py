@@ -1,7 +1,7 @@
-"""The caller at the other end of a socket: who it is, what it may do, and what may change it.
+"""The caller at the other end of a socket or of a stream: who it is, what it may do, and what may change it.
 
 A socket lives for hours. Meanwhile its user may log out, log in as another user, or be deactivated. So the credentials
-of its handshake are judged again and again.
+of its handshake are judged again and again; and those of the request that a stream answers likewise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication, BasicAuthentication
 from rest_framework.request import Request
 
-from taskapi.consumers.handshake import http_request, unchanged_user
+from taskapi.callers.requests import handshake_request, open_request, unchanged_user
 from taskapi.runs.access import TaskAPIView, refuse_deleted_user
 from taskapi.runs.refusals import REFUSALS
 
@@ -32,14 +32,18 @@ JUDGED_FOR = 1.5  # seconds for which a judgement holds
 
 
 class Caller:
-    """Who is at the other end of a socket, and what it may do. Its methods use the database.
+    """Who is at the other end of a socket or of a stream, and what it may do. Its methods use the database.
 
-    Raises AuthenticationFailed if the credentials of the handshake are wrong.
+    `make_request` gives the request that the caller came with; with `again=True`, the same with the session and the
+    user of now. `request` is the first of them, if a view has authenticated it already. Raises AuthenticationFailed if
+    the credentials are wrong.
     """
 
-    def __init__(self, scope: dict[str, Any]) -> None:
-        self._scope = scope
-        self._authentication, self._identity = _authenticate(http_request(scope))
+    def __init__(self, make_request: Callable[..., HttpRequest], request: Request | None = None) -> None:
+        self._make_request = make_request
+        self._authentication, self._identity = _authenticate(
+            request or TaskAPIView().initialize_request(make_request())
+        )
         found_by = self._authentication and self._authentication.found_by
         self._by_password = isinstance(found_by, BasicAuthentication)
         #: Whether it can become another caller: it is a user, or has a session in which a user can log in.
@@ -50,6 +54,16 @@ class Caller:
         if self.may_change:
             with _callers_lock:
                 _callers.add(self)
+
+    @classmethod
+    def of_socket(cls, scope: dict[str, Any]) -> Caller:
+        """The caller of a WebSocket, by its handshake."""
+        return cls(partial(handshake_request, scope))
+
+    @classmethod
+    def of_stream(cls, request: Request) -> Caller:
+        """The caller whose request, which was authenticated already, is answered by a stream."""
+        return cls(partial(open_request, request._request), request)  # noqa: SLF001 - DRF has no public name for it
 
     @property
     def is_due(self) -> bool:
@@ -65,7 +79,7 @@ class Caller:
         return self._identity[1]
 
     def revalidate(self) -> bool:
-        """Judge the credentials of the handshake again; False if they are not those of the same caller any more."""
+        """Judge the credentials of the request again; False if they are not those of the same caller any more."""
         self.judged, self.is_doubtful = time.monotonic(), False  # first: a change from now on asks for another look
         if self.is_over:
             return False
@@ -77,7 +91,7 @@ class Caller:
         return is_same
 
     def _is_same(self) -> bool:
-        authentication, identity = _authenticate(http_request(self._scope, again=True))
+        authentication, identity = _authenticate(_as_drf(self._make_request(again=True)))
         if identity != self._identity:
             return False
         self._authentication = authentication  # permissions are judged by the user as it is now
@@ -100,10 +114,10 @@ class Caller:
     @cached_property
     def _http(self) -> HttpRequest:
         """Made for the first frame and not before: it takes 3 KB, and most of many sockets are idle."""
-        return http_request(self._scope)
+        return self._make_request()
 
     def view(self, method: str, data: dict[str, Any] | None = None, *, uuid: UUID | None = None) -> TaskAPIView:
-        """A view for one frame, which the project's permissions let through.
+        """A view for one frame or stream, which the project's permissions let through.
 
         `data` is the body of the REST call that does the same, and `uuid` the one in its URL.
         """
@@ -120,8 +134,8 @@ class Caller:
         return view
 
 
-class HandshakeAuthentication(BaseAuthentication):
-    """What the authentication of the handshake found, for the frames that follow."""
+class KnownCaller(BaseAuthentication):
+    """What authentication found at first, for what follows."""
 
     def __init__(self, user: Any, auth: Any, found_by: Any) -> None:
         self.user, self._auth = user, auth
@@ -131,17 +145,16 @@ class HandshakeAuthentication(BaseAuthentication):
         return None if self.found_by is None else (self.user, self._auth)
 
 
-def _authenticate(http: HttpRequest) -> tuple[HandshakeAuthentication | None, tuple[Any, str | None]]:
+def _as_drf(http: HttpRequest) -> Request:
+    return TaskAPIView().initialize_request(http)
+
+
+def _authenticate(request: Request) -> tuple[KnownCaller | None, tuple[Any, str | None]]:
     """What authentication finds, and the identity of the caller: the user's primary key, and the session's key."""
-    request = TaskAPIView().initialize_request(http)
     user = copy(request.user)  # a copy of the user itself: a lazy one keeps its request in memory
     # None if the project has no authenticators: DRF then answers "forbidden", and not "log in"
-    found = (
-        HandshakeAuthentication(user, request.auth, request.successful_authenticator)
-        if request.authenticators
-        else None
-    )
-    return found, (getattr(user, "pk", None), getattr(getattr(http, "session", None), "session_key", None))
+    found = KnownCaller(user, request.auth, request.successful_authenticator) if request.authenticators else None
+    return found, (getattr(user, "pk", None), getattr(getattr(request, "session", None), "session_key", None))
 
 
 # What changes a caller

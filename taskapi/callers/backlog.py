@@ -11,6 +11,7 @@ from typing import Any
 
 MOST_UNSENT = 2**20  # bytes; if more waits, the server gets nothing until the client has read some
 PAUSE = 0.05  # seconds between two looks
+TRANSPORT = "taskapi.transport"  # in the scope of a request: its connection, for a view, which never sees `send`
 
 
 def transport_of(send: Any) -> Any:

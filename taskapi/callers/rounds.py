@@ -1,4 +1,4 @@
-"""The callers of all sockets are judged again, every few seconds: most sockets are quiet, and send no frame."""
+"""The callers of all sockets and streams are judged again, every few seconds: most of them are quiet."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import logging
 from collections.abc import Iterable
 from typing import Protocol
 
-from taskapi.consumers.callers import Caller
+from taskapi.callers.caller import Caller
 from taskapi.store.database import in_database
 from taskapi.store.loops import one_per_loop
 
 logger = logging.getLogger(__name__)
 
 PAUSE = 2.0  # seconds between two rounds
-PAGE = 20  # callers that are judged in one call: all sockets wait for it
+PAGE = 20  # callers that are judged in one call: all others wait for it
 SHARE = 0.1  # of the time, at most: a round over thousands of callers takes longer, so that others are served
 
 
-class Socket(Protocol):
-    """What a round needs of an open socket."""
+class Connection(Protocol):
+    """What a round needs of an open socket or stream."""
 
     caller: Caller
 
@@ -27,25 +27,25 @@ class Socket(Protocol):
 
 
 class Round:
-    """Goes from socket to socket of an event loop, judges each caller again, and closes sockets whose caller changed.
+    """Goes over the connections of an event loop, judges each caller again, and closes those whose caller changed.
 
     It has only callers that may change, and runs while there are any.
     """
 
     def __init__(self) -> None:
-        self._sockets: set[Socket] = set()
+        self._connections: set[Connection] = set()
         self._going: asyncio.Task[None] | None = None
 
-    def add(self, socket: Socket) -> None:
-        """Judge this socket's caller from now on."""
-        self._sockets.add(socket)
+    def add(self, connection: Connection) -> None:
+        """Judge its caller from now on."""
+        self._connections.add(connection)
         if self._going is None:
             self._going = asyncio.get_running_loop().create_task(self._go())
 
-    def remove(self, socket: Socket) -> None:
-        """Judge this socket's caller no longer."""
-        self._sockets.discard(socket)
-        if not self._sockets and self._going is not None:
+    def remove(self, connection: Connection) -> None:
+        """Judge its caller no longer."""
+        self._connections.discard(connection)
+        if not self._connections and self._going is not None:
             self._going.cancel()
             self._going = None
 
@@ -53,20 +53,22 @@ class Round:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(PAUSE)
-            sockets = list(self._sockets)
-            for first in range(0, len(sockets), PAGE):
-                page = sockets[first : first + PAGE]
+            connections = list(self._connections)
+            for first in range(0, len(connections), PAGE):
+                page = connections[first : first + PAGE]
                 begun = loop.time()
                 try:
-                    changed = await in_database(_changed, [socket.caller for socket in page])
+                    changed = await in_database(_changed, [connection.caller for connection in page])
                 except Exception as error:  # noqa: BLE001 - the round has to go on, whatever failed
                     logger.warning(
-                        "The callers of sockets could not be judged again: %r. Next try in %.0f s.", error, PAUSE
+                        "The callers could not be judged again: %r. The next try is in %g s.",
+                        error,
+                        PAUSE,
                     )
                     break
-                for socket in page:
-                    if socket.caller in changed:
-                        await socket.log_out()
+                for connection in page:
+                    if connection.caller in changed:
+                        await connection.log_out()
                 await asyncio.sleep((loop.time() - begun) * (1 / SHARE - 1))
 
 
@@ -80,7 +82,7 @@ def _changed(callers: Iterable[Caller]) -> set[Caller]:
         except Exception as error:  # noqa: BLE001 - the project's own authentication may raise anything
             caller.is_doubtful = True  # its next frame asks again
             logger.warning(
-                "The caller of a socket (user %s) could not be judged again: %r. Its next frame asks once more.",
+                "A caller (user %s) could not be judged again: %r. The next look asks once more.",
                 caller.user_pk,
                 error,
             )
