@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from taskapi.models import TaskInfo
 from taskapi.protocol.sse import HEARTBEAT, server_sent
 from taskapi.runs.refusals import REFUSALS, as_protocol_error, sentence_of_fault
 from taskapi.views.base import View, messages_known
+from taskapi.views.html import HTMLEvents
 
 logger = logging.getLogger(__name__)
 
@@ -46,18 +47,25 @@ HEADERS = {
 class Format(Protocol):
     """How one stream writes what its run says."""
 
+    ended: bool  # nothing more can be written: end the stream
+
     def write(self, frame: str, event_id: str) -> str:
-        """The server-sent events for a frame of the WebSocket, as text."""
+        """The server-sent events for a frame of the WebSocket, as text; "" if it has none."""
 
 
 class JSONEvents:
     """Each frame as it is, in an event that is called as its type."""
 
+    ended = False
+
+    def __init__(self, after: int = 0) -> None:
+        """It needs not know which messages the client has."""
+
     def write(self, frame: str, event_id: str) -> str:
         return server_sent(frame, event=kind_of(frame), id=event_id)
 
 
-FORMATS = {"json": JSONEvents}
+FORMATS: dict[str, Callable[[int], Format]] = {"json": JSONEvents, "html": HTMLEvents}
 
 
 class EventsView(View):
@@ -73,7 +81,7 @@ class EventsView(View):
         http = request._request  # noqa: SLF001 - DRF has no public name for it
         if request.method == "HEAD":
             return HttpResponse(headers=HEADERS, content_type="text/event-stream")
-        stream = Stream(uuid, Caller.of_stream(request), form(), after, _transport_of(http))
+        stream = Stream(uuid, Caller.of_stream(request), form(after), after, _transport_of(http))
         chunks = stream.chunks() if isinstance(http, ASGIRequest) else _blocking(stream.chunks())
         return StreamingHttpResponse(chunks, headers=HEADERS, content_type="text/event-stream")
 
@@ -115,7 +123,7 @@ class Stream:
                     continue
                 is_last = kind_of(frame) in LAST
                 yield (NEVER if is_last else "") + self._form.write(frame, self._event_id(frame))
-                if is_last:
+                if is_last or self._form.ended:
                     return
                 if self._transport is not None and is_behind(self._transport):
                     await self._wait_for_reader()

@@ -1,9 +1,9 @@
 """The events of a run as HTML, for pages with htmx: ``GET tasks/{uuid}/events/?format=html``.
 
-htmx 4 swaps the events that have no name, and htmx 2 calls these `message`. So one stream serves both: whatever is to be
-shown comes in events without a name. Each begins with the bar, which is swapped into the element that follows the run.
-What else has changed comes behind it, to be swapped out of band. One event has a name: `finished` comes last, when all
-is shown already, and tells the page to close the connection.
+htmx 4 swaps the events that have no name, and htmx 2 calls these `message`. So one stream serves both: whatever is to
+be shown comes in events without a name. Each begins with the bar, which is swapped into the element that follows the
+run. What else has changed comes behind it, to be swapped out of band. One event has a name: `finished` comes last, when
+all is shown already, and tells the page to close the connection.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.template import TemplateDoesNotExist
 from django.template.loader import get_template
 from django.utils.html import format_html
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.safestring import SafeString
 
 from taskapi import protocol
 from taskapi.protocol.sse import server_sent
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("progress", "status", "message", "finished")  # those of templates/taskapi/ that a stream renders
 FINISHED = "finished"  # the name of the event that ends a stream
+AGAIN, NEVER = 3_000, 86_400_000  # milliseconds until a page connects again: one that should, one that should not
 
 CANNOT_SHOW = "This run cannot be followed here, because a template failed. The server's log says which, and why."
 NO_TEMPLATES = (
@@ -75,7 +76,7 @@ class HTMLEvents:
             case "finished":
                 return self._finish(event["task"], event_id)
             case "error":
-                return self._give_up(str(event["detail"]), event_id)
+                return self._refuse(event, event_id)
         self._take(event)
         return server_sent(self._changed(), id=event_id)
 
@@ -103,12 +104,20 @@ class HTMLEvents:
         shown = self._changed(self._beside("innerHTML", "end", end))
         self.ended = True
         # Browsers pass over an event without data: the page would not close the connection, and ask again for ever.
-        return server_sent(shown) + server_sent(_sendable(end).strip() or task["status"], event=FINISHED, id=event_id)
+        data = _sendable(end).strip() or task["status"]
+        return server_sent(shown) + server_sent(data, event=FINISHED, id=event_id, retry=NEVER)
+
+    def _refuse(self, event: dict[str, Any], event_id: str) -> str:
+        """The server ends the stream before the run has ended."""
+        if event["code"] != "unavailable":
+            return self._give_up(str(event["detail"]), event_id)
+        self.ended = True
+        return server_sent(_sendable(alert(str(event["detail"]))), id=event_id, retry=AGAIN)
 
     def _give_up(self, sentence: str, event_id: str) -> str:
         self.ended = True
         shown = _sendable(alert(sentence))
-        return server_sent(shown) + server_sent(shown, event=FINISHED, id=event_id)
+        return server_sent(shown) + server_sent(shown, event=FINISHED, id=event_id, retry=NEVER)
 
     # What the page gets
 
@@ -131,9 +140,8 @@ class HTMLEvents:
         return self._beside("beforeend", "messages", self._render_messages(messages, index)) if messages else ""
 
     def _render_messages(self, messages: Sequence[Any], index: int) -> str:
-        return "\n".join(
-            self._render("message", index=number, **_readable(message)) for number, message in enumerate(messages, index)
-        )
+        numbered = enumerate(messages, index)
+        return "\n".join(self._render("message", index=number, **_readable(message)) for number, message in numbered)
 
     def _beside(self, swap: str, place: str, content: str) -> str:
         """What is swapped out of band, into a place that templates/taskapi/run.html has."""
@@ -177,9 +185,9 @@ def _quarters(run: dict[str, Any]) -> int | None:
 
 
 def _parts(run: dict[str, Any], count: int) -> int | None:
-    if not run["target"]:
-        return None
-    return max(0, min(count, (run["progress"] or 0) * count // run["target"]))
+    target: int | None = run["target"]
+    progress: int = run["progress"] or 0
+    return max(0, min(count, progress * count // target)) if target else None
 
 
 def _outputs(task: dict[str, Any]) -> list[dict[str, Any]]:
