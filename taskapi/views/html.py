@@ -15,10 +15,12 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import SynchronousOnlyOperation
+from django.http import HttpResponse
 from django.template import TemplateDoesNotExist
 from django.template.loader import get_template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from rest_framework.response import Response
 
 from taskapi import protocol
 from taskapi.protocol.sse import server_sent
@@ -172,6 +174,14 @@ def find_template(task: str, part: str) -> tuple[str, Any]:
 def alert(sentence: str) -> SafeString:
     """What is shown in place of the bar if a run cannot be followed."""
     return format_html('<p role="alert" class="taskapi-alert">{}</p>', sentence)
+
+
+def shown_refusal(response: Response) -> HttpResponse:
+    """The refusal as HTML: htmx 4 shows each answer as if it were, and this one may quote the request."""
+    said = response.data.get("detail") or next(iter(response.data.values()))
+    sentence = said[0] if isinstance(said, list) else said
+    headers = {name: value for name, value in response.items() if name.lower() != "content-type"}
+    return HttpResponse(alert(str(sentence)), status=response.status_code, headers=headers)
 
 
 def _percent(run: dict[str, Any]) -> int | None:
