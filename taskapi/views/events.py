@@ -35,6 +35,7 @@ HEARTBEAT_INTERVAL = 15.0  # seconds of silence: many proxies end a connection t
 LAST = ("finished", "error")  # nothing follows these
 # An EventSource connects again after the end, whatever the end was. It has nothing to come back for.
 NEVER = "retry: 86400000\n\n"  # milliseconds
+LONG_FRAME = 8192  # characters, that is up to 5 ms of templates: a longer one is written beside the event loop
 MOST_WAITING = 8  # frames that wait for the reader; then its subscription waits, which drops and reads the row instead
 LONGEST_WAIT = 45.0  # seconds for a reader that does not read
 
@@ -130,7 +131,7 @@ class Stream:
                     yield HEARTBEAT
                     continue
                 is_last = kind_of(frame) in LAST
-                yield (NEVER if is_last else "") + self._form.write(frame, self._event_id(frame))
+                yield (NEVER if is_last else "") + await self._written(frame)
                 if is_last or self._form.ended:
                     return
                 if self._transport is not None and is_behind(self._transport):
@@ -178,6 +179,12 @@ class Stream:
         while self._logged_out and kind_of(frame) != "error":  # what was said before is not for this caller any more
             frame = self._frames.get_nowait()
         return frame
+
+    async def _written(self, frame: str) -> str:
+        event_id = self._event_id(frame)
+        if len(frame) <= LONG_FRAME:
+            return self._form.write(frame, event_id)
+        return await asyncio.to_thread(self._form.write, frame, event_id)
 
     def _event_id(self, frame: str) -> str:
         """How many messages the client knows once it has this frame."""
