@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from taskapi.views.html import CANNOT_SHOW
 from tests.browser.conftest import LIMIT
@@ -25,6 +25,10 @@ VERSIONS = (4, 2)  # of htmx
 
 QUIET = 3_000  # milliseconds without a request; one that connects again does it after 500, or 3000 for an EventSource
 SCRIPT = "<script>document.title = 'taken over'</script><img src=x onerror=\"document.title = 'taken over'\">"
+HIDE = """hidden => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
 MARK = "item => { item.dataset.mark = 'seen before' }"
 
 
@@ -271,7 +275,48 @@ def test_an_error_of_a_proxy_in_mid_run_loses_and_repeats_no_message(
     page.says("hello", "step 1", "step 2", "step 3", "step 4")
 
 
+def test_a_tab_in_the_background_shows_all_when_it_is_looked_at_again(
+    page: Followed, site: HTMXSite, proxy: Proxy, gates: list[Gate]
+) -> None:
+    uuid = site.start("steps", gates=paths(gates), messages=["hello"])
+    page.open(proxy.url, uuid)
+    gates[0].open()
+    page.says("hello", "step 1")
+    page.page.evaluate(HIDE, True)
+    gates[1].open()
+    gates[2].open()
+    wait_for(lambda: site.run(uuid)["message_count"] == 4)
+    page.page.evaluate(HIDE, False)
+    page.says("hello", "step 1", "step 2", "step 3")
+    gates[3].open()
+    page.shows("Succeeded")
+    page.says("hello", "step 1", "step 2", "step 3", "step 4")
+    assert page.problems == []
+
+
 # The page's own part
+
+
+@pytest.mark.parametrize("page", [4], indirect=True)
+def test_htmx_4_may_change_the_bar_and_not_replace_it(page: Followed, site: HTMXSite, gates: list[Gate]) -> None:
+    def morph(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace('hx-swap="innerHTML"', 'hx-swap="innerMorph"'))
+
+    page.page.route("**/4/runs/**", morph)
+    uuid = site.start("steps", gates=paths(gates))
+    page.open(site.url, uuid)
+    gates[0].open()
+    expect(page.page.get_by_text("1 of 4")).to_be_visible()
+    page.bar.evaluate(MARK)
+    gates[1].open()
+    expect(page.page.get_by_text("2 of 4")).to_be_visible()
+    assert page.bar.get_attribute("data-mark"), "it is the same element"
+    assert value_of(page.bar) == [2, 4]
+    for gate in gates[2:]:
+        gate.open()
+    page.shows("Succeeded")
+    assert page.problems == []
 
 
 def test_a_run_is_followed_that_htmx_has_swapped_into_the_page(
