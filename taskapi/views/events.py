@@ -33,8 +33,9 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL = 15.0  # seconds of silence: many proxies end a connection that is silent for a minute
 LAST = ("finished", "error")  # nothing follows these
-# An EventSource connects again after the end, whatever the end was. It has nothing to come back for.
+# An EventSource connects again after the end, whatever the end was. It is to come back only if the server has failed.
 NEVER = "retry: 86400000\n\n"  # milliseconds
+SERVER_FAILED = '"code":"unavailable"'  # in a frame
 LONG_FRAME = 8192  # characters, that is up to 5 ms of templates: a longer one is written beside the event loop
 MOST_WAITING = 8  # frames that wait for the reader; then its subscription waits, which drops and reads the row instead
 LONGEST_WAIT = 45.0  # seconds for a reader that does not read
@@ -131,7 +132,7 @@ class Stream:
                     yield HEARTBEAT
                     continue
                 is_last = kind_of(frame) in LAST
-                yield (NEVER if is_last else "") + await self._written(frame)
+                yield (NEVER if is_last and not _may_come_back(frame) else "") + await self._written(frame)
                 if is_last or self._form.ended:
                     return
                 if self._transport is not None and is_behind(self._transport):
@@ -208,6 +209,11 @@ class Stream:
                 LONGEST_WAIT,
             )
             self._transport.abortConnection()
+
+
+def _may_come_back(frame: str) -> bool:
+    """Whether the stream ends because the server has failed."""
+    return kind_of(frame) == "error" and SERVER_FAILED in frame
 
 
 def kind_of(frame: str) -> str:
