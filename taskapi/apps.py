@@ -2,7 +2,7 @@
 
 from django.apps import AppConfig, apps
 from django.contrib.auth import get_user_model
-from django.db.models.signals import pre_delete
+from django.db.models.signals import post_delete, pre_delete
 
 
 class TaskAPIConfig(AppConfig):
@@ -15,6 +15,7 @@ class TaskAPIConfig(AppConfig):
     def ready(self) -> None:
         from taskapi import models  # they can be imported only now
         from taskapi.engines import serving
+        from taskapi.files import clearing
         from taskapi.management import checks
 
         checks.register()
@@ -23,3 +24,5 @@ class TaskAPIConfig(AppConfig):
         for model in apps.get_models():
             if issubclass(model, user):  # a proxy has signals of its own
                 pre_delete.connect(models.before_user_deletion, sender=model, dispatch_uid="taskapi")
+                pre_delete.connect(clearing.before_user_deletion, sender=model, dispatch_uid="taskapi.files")
+        post_delete.connect(clearing.after_use, sender=models.FileUse, dispatch_uid="taskapi.files")

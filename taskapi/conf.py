@@ -19,6 +19,8 @@ DEFAULT_RETENTION = timedelta(days=7)
 DEFAULT_EVENT_INTERVAL = 0.05  # seconds between two `progress` events of a run
 DEFAULT_LIMITS = {
     "sent_frame_bytes": 2**20,  # of a frame that the server sends: by default daphne sends no larger one
+    "upload_bytes": 2**28,  # of one file that a client sends
+    "uploads": 50,  # that a user, or an anonymous address, may have which no run uses
 }
 
 TASKS_SETTINGS = ("BACKGROUND_TASKS", "BACKGROUND_CLASSES")  # both of the 1.x documentation's names
@@ -71,6 +73,14 @@ class Settings:
     @property
     def sent_frame_bytes(self) -> int:
         return self._limit("sent_frame_bytes")
+
+    @property
+    def upload_bytes(self) -> int:
+        return self._limit("upload_bytes")
+
+    @property
+    def uploads(self) -> int:
+        return self._limit("uploads")
 
     @property
     def retention(self) -> timedelta | None:

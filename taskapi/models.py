@@ -11,12 +11,14 @@ from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
+from django.core.files import File
 from django.db import connections, models, router, transaction
 from django.db.models.base import ModelState
 from django.utils import timezone
 
 from taskapi.exceptions import TaskCancelled, TaskFailed
 from taskapi.protocol.states import FINAL, Status
+from taskapi.storage import get_storage
 from taskapi.tasks import doors
 from taskapi.tasks.current import waiting_for
 
@@ -131,6 +133,9 @@ class TaskInfo(models.Model):
     #: Not of the row: what its reader is to be told, `{"code", "message"}` (`taskapi.backends.attendance`).
     hint: dict[str, str] | None = None
 
+    #: Not of the row: the files among the inputs of a run that is not recorded yet (`taskapi.files`).
+    given: Any = None
+
     objects = Runs.as_manager()
 
     class Meta:
@@ -204,6 +209,11 @@ class TaskInfo(models.Model):
             return []
         return [message.body for message in TaskMessage.of(self, count)]
 
+    @property
+    def files(self) -> models.QuerySet[StoredFile]:
+        """The files that the run has returned; `open()` of each gives what is in it."""
+        return StoredFile.rows().filter(uses__run=self.pk, kind=StoredFile.OUTPUT, is_ready=True).order_by("id")
+
     def result(self, timeout: float | None = None) -> dict[str, Any]:
         """The outputs, once the run has ended; TaskFailed or TaskCancelled if it has none.
 
@@ -275,3 +285,67 @@ class TaskMessage(models.Model):
         """
         log = cls.objects.using(router.db_for_write(cls, instance=info)).filter(run=info.pk)
         return log.filter(index__gte=after, index__lt=info.message_count).order_by("index")
+
+
+class StoredFile(models.Model):
+    """A file in the project's storage: one that was uploaded as an input, or one that a task has returned.
+
+    Its row is there before the file is written, and until the file is deleted: so nothing is left in the storage of
+    which no row tells. `due` says when it is to be deleted. A file that runs use is not.
+    """
+
+    UPLOAD, OUTPUT = "upload", "output"
+
+    reference = models.CharField(max_length=40, unique=True, editable=False)  # by which clients name it: a secret
+    kind = models.CharField(max_length=8, choices=[(UPLOAD, UPLOAD), (OUTPUT, OUTPUT)], editable=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False
+    )  # who may use it; null: whoever knows its reference. Not CASCADE: the row has to outlive what is in the storage
+    sender = models.CharField(max_length=64, blank=True, default="", editable=False)  # digest of an address
+    location = models.CharField(max_length=255, editable=False)  # in the storage
+    name = models.CharField(max_length=255, editable=False)
+    size = models.BigIntegerField(default=0, editable=False)  # bytes
+    content_type = models.CharField(max_length=255, editable=False)  # as its sender says
+    digest = models.CharField(max_length=64, blank=True, default="", editable=False)  # SHA-256
+    is_ready = models.BooleanField(default=False, editable=False)  # all of it is in the storage, and stays there
+    due = models.DateTimeField(null=True, blank=True, editable=False)  # null: runs use it
+    created = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        verbose_name = "file"
+        indexes = (
+            # the sweep's query
+            models.Index(fields=["due"], name="taskapi_file_due"),
+            # how many uploads an anonymous address has
+            models.Index(fields=["sender", "due"], name="taskapi_file_sender"),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @classmethod
+    def rows(cls) -> models.QuerySet[StoredFile]:
+        """The rows as they are in the database that is written to: a replica may lag."""
+        return cls.objects.using(router.db_for_write(cls))
+
+    def open(self) -> File[Any]:
+        """What is in it, to be read, as bytes."""
+        return get_storage().open(self.location, "rb")
+
+
+class FileUse(models.Model):
+    """That a run uses a file. A file goes when the last of its runs goes."""
+
+    run = models.ForeignKey(TaskInfo, on_delete=models.CASCADE, related_name="+", db_index=False)
+    file = models.ForeignKey(StoredFile, on_delete=models.CASCADE, related_name="uses")
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["run", "file"], name="taskapi_file_use"),)
+
+    def __str__(self) -> str:
+        return f"{self.run_id} {self.file_id}"
+
+    @classmethod
+    def rows(cls) -> models.QuerySet[FileUse]:
+        """As those of `StoredFile`."""
+        return cls.objects.using(router.db_for_write(cls))

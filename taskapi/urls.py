@@ -1,19 +1,25 @@
 """``path("", include("taskapi.urls"))``"""
 
+from django.db import transaction
 from django.urls import path
 
 from taskapi.views.events import EventsView
+from taskapi.views.file import FileView
 from taskapi.views.run import CancelView, RetryView, RunView
 from taskapi.views.runs import RunsView
 from taskapi.views.types import TypesView
+from taskapi.views.uploads import UploadsView
 
 app_name = "taskapi"
 
 urlpatterns = [
     path("tasks/", RunsView.as_view(), name="runs"),
     path("tasks/types/", TypesView.as_view(), name="types"),
+    # The row of a file is there before the file is, whatever ATOMIC_REQUESTS says.
+    path("tasks/uploads/", transaction.non_atomic_requests(UploadsView.as_view()), name="uploads"),
     path("tasks/<uuid:uuid>/", RunView.as_view(), name="run"),
     path("tasks/<uuid:uuid>/events/", EventsView.as_view(), name="events"),
+    path("tasks/<uuid:uuid>/files/<slug:reference>/", FileView.as_view(), name="file"),
     path("tasks/<uuid:uuid>/cancel/", CancelView.as_view(), name="cancel"),
     path("tasks/<uuid:uuid>/retry/", RetryView.as_view(), name="retry"),
 ]

@@ -4,6 +4,7 @@ from taskapi.params.base import FieldParameter, Parameter
 from taskapi.params.choices import BooleanParameter, ChoiceParameter
 from taskapi.params.containers import DictParameter, JSONParameter, ListParameter
 from taskapi.params.context import ConversionContext, current_context
+from taskapi.params.files import NO_SUCH_UPLOAD, FileParameter
 from taskapi.params.numeric import DecimalParameter, FloatParameter, IntParameter, NumberParameter
 from taskapi.params.spec import dump_outputs, dump_values, is_given, misfit, object_schema, parse_inputs
 from taskapi.params.text import EmailParameter, StringParameter, URLParameter, UUIDParameter
@@ -11,6 +12,7 @@ from taskapi.params.times import DateParameter, DateTimeParameter
 from taskapi.params.values import errors_by_name
 
 __all__ = [
+    "NO_SUCH_UPLOAD",
     "BooleanParameter",
     "ChoiceParameter",
     "ConversionContext",
@@ -20,6 +22,7 @@ __all__ = [
     "DictParameter",
     "EmailParameter",
     "FieldParameter",
+    "FileParameter",
     "FloatParameter",
     "IntParameter",
     "JSONParameter",

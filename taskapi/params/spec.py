@@ -11,7 +11,7 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.fields import SkipField, empty
 
 from taskapi.params.base import Parameter, nullable
-from taskapi.params.context import ConversionContext, current
+from taskapi.params.context import ConversionContext, current, describes_outputs
 from taskapi.params.values import MAX_SENTENCES, UNFIT, echo, exact, json_value, null_refused, sentences
 
 Spec = Mapping[str, Parameter]
@@ -53,17 +53,22 @@ def misfit(spec: Spec, names: Iterable[str]) -> str:
 
 def object_schema(spec: Spec, *, optional_null: bool = False) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of the object; `optional_null`: what is not required may be null, as in outputs."""
+    before = describes_outputs.set(optional_null)
+    try:
+        properties = {name: _property_schema(parameter, optional_null) for name, parameter in spec.items()}
+    finally:
+        describes_outputs.reset(before)
     return {
         "type": "object",
-        "properties": {
-            name: nullable(parameter.json_schema())
-            if optional_null and not parameter.required and not parameter.allow_null
-            else parameter.json_schema()
-            for name, parameter in spec.items()
-        },
+        "properties": properties,
         "required": [name for name, parameter in spec.items() if parameter.required],
         "additionalProperties": False,
     }
+
+
+def _property_schema(parameter: Parameter, optional_null: bool) -> dict[str, Any]:
+    schema = parameter.json_schema()
+    return nullable(schema) if optional_null and not parameter.required and not parameter.allow_null else schema
 
 
 def is_given(parameter: Parameter, value: Any) -> bool:

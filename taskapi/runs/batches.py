@@ -8,15 +8,17 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, Unpack
 
-from django.db import IntegrityError
+from django.db import IntegrityError, router, transaction
 
 from taskapi.exceptions import IdempotencyConflict, InvalidInputs
+from taskapi.files import GivenFiles
 from taskapi.models import TaskInfo
+from taskapi.params import ConversionContext
 from taskapi.protocol import encode
 from taskapi.runs.inputs import GivenInputs
 from taskapi.runs.moves import refresh
 from taskapi.runs.queueing import enqueue_all, on_commit
-from taskapi.runs.starting import context_of, digest, key_of, new_run, read_again_if_inline, start_time
+from taskapi.runs.starting import context_of, digest, discard_given, key_of, new_run, read_again_if_inline, start_time
 from taskapi.store import rows
 from taskapi.tasks import StartOptions, Task
 
@@ -63,10 +65,25 @@ def draft_many(
     Each run has an idempotency key of its own, made of the caller's. That of the first is the key of a single start,
     so neither is taken for the other. Each stands for the whole list of inputs.
     """
-    context = context_of(user, build_absolute_uri)
-    accepted: list[GivenInputs] = _each([partial(GivenInputs, task, inputs, context) for inputs in many])
-    moment = start_time(delay, run_at)
-    drafts = [new_run(task, context.user, moment) for _ in accepted]
+    given = [(inputs, *context_of(user, build_absolute_uri)) for inputs in many]
+    try:
+        return _draft_each(task, given, start_time(delay, run_at), idempotency_key)
+    except BaseException:
+        for _, _, files in given:
+            files.discard()
+        raise
+
+
+def _draft_each(
+    task: type[Task],
+    given: Sequence[tuple[Any, ConversionContext, GivenFiles]],
+    moment: datetime | None,
+    idempotency_key: str | None,
+) -> list[TaskInfo]:
+    accepted: list[GivenInputs] = _each([partial(GivenInputs, task, inputs, context) for inputs, context, _ in given])
+    drafts = [new_run(task, context.user, moment) for _, context, _ in given]
+    for draft, (_, _, files) in zip(drafts, given, strict=True):
+        draft.given = files
     if idempotency_key is not None and drafts:
         first = key_of(drafts[0], idempotency_key)
         inputs = digest(encode([given.identity() for given in accepted]))
@@ -79,6 +96,7 @@ def draft_many(
         earlier = _earlier(drafts)
         if len(earlier) < len(drafts) or _is_other(earlier, drafts):
             raise
+        discard_given(drafts)
         return _in_order(earlier, drafts)
     for draft, inputs_of_run in zip(drafts, recorded, strict=True):
         draft.inputs = inputs_of_run
@@ -92,11 +110,19 @@ def save_many(drafts: Sequence[TaskInfo]) -> Batch:
     """
     if all(draft.pk for draft in drafts):  # the earlier runs of their keys; or none
         return Batch(list(drafts), 0)
+    try:
+        return _save_each(drafts)
+    except BaseException:
+        discard_given(drafts)
+        raise
+
+
+def _save_each(drafts: Sequence[TaskInfo]) -> Batch:
     found: dict[str | None, TaskInfo] = {}
     while True:
         new = [copy(draft) for draft in drafts if draft.idempotency is None or draft.idempotency not in found]
         try:
-            rows.insert_all(new)
+            _insert_all(new)
             break
         except IntegrityError:
             earlier = _earlier(drafts)
@@ -105,9 +131,18 @@ def save_many(drafts: Sequence[TaskInfo]) -> Batch:
             if _is_other(earlier, drafts):
                 raise IdempotencyConflict from None
             found = earlier  # not all, if some were deleted: those are started again, as a single run would be
+    discard_given(draft for draft in drafts if draft.idempotency in found)
     if new:
         on_commit(partial(enqueue_all, new))
     return Batch(_in_order(found | {info.idempotency: info for info in new}, drafts) if found else new, len(new))
+
+
+def _insert_all(infos: Sequence[TaskInfo]) -> None:
+    with transaction.atomic(router.db_for_write(TaskInfo)):
+        rows.insert_all(infos)
+        for info in infos:
+            if info.given is not None:
+                info.given.claim(info)
 
 
 def _each(functions: Iterable[Callable[[], Any]]) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from taskapi.files import settle
 from taskapi.models import TaskInfo
 from taskapi.protocol import Report, State, first_seq
 from taskapi.protocol.states import FINAL, ErrorCode, Status
@@ -15,6 +16,7 @@ from taskapi.runs.outcomes import CANCELLED, Outcome, RerunReason
 from taskapi.runs.queueing import enqueue, on_commit, skew
 from taskapi.runs.versions import hand_on, is_left_for_good
 from taskapi.store import rows
+from taskapi.tasks.registry import returns_files
 
 _LAST_WORKER_LOST = Outcome.failed(ErrorCode.WORKER_LOST, "The worker went away, and the run may not be tried again.")
 _LAST_PROCESS_LOST = Outcome.failed(
@@ -54,6 +56,8 @@ def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, **said: Any
     )
     if not ended:
         return False
+    if outcome.files or returns_files(info.task):
+        settle(info, outcome.files)
     if ended_at is None:
         if not outcome.goes_on:
             on_commit(partial(enqueue, info))

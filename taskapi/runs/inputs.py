@@ -10,6 +10,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.fields import empty
 
 from taskapi.exceptions import InvalidInputs
+from taskapi.files import GivenFiles
 from taskapi.params import ConversionContext, dump_values, errors_by_name, is_given, parse_inputs
 from taskapi.params.context import current
 from taskapi.protocol import encode
@@ -34,11 +35,15 @@ class GivenInputs:
     def identity(self) -> dict[str, Any]:
         """The JSON by which an idempotency key tells one start from another.
 
-        It has no defaults that are another each time, and nothing that `validate` makes of the inputs.
+        It has no defaults that are another each time, and nothing that `validate` makes of the inputs. Of a file, it
+        has what is in the file: one that is sent again has another reference.
         """
+        files, values = self._context.files, self._json
+        if isinstance(files, GivenFiles) and files.are_any:
+            values = dump_values(self._task.inputs, self._values, files.by_content(self._context))
         return {
             name: value
-            for name, value in self._json.items()
+            for name, value in values.items()
             if name in self._given or not callable(self._task.inputs[name].default)
         }
 

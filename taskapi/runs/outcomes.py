@@ -29,6 +29,7 @@ class Outcome(NamedTuple):
     reason: RerunReason = RerunReason.RETRY_ON  # if pending: why
     refused: bool = False  # if pending: the task was not called; `error` is the run's end if no other worker takes it
     goes_on: bool = False  # if pending: the next attempt follows at once, in the same place, so no job is queued for it
+    files: tuple[int, ...] = ()  # if succeeded: the ids of the files among the outputs, which are stored already
 
     @property
     def is_unknown_task(self) -> bool:

@@ -25,6 +25,7 @@ from taskapi.exceptions import (
     TaskAPIError,
     UnknownTask,
 )
+from taskapi.files import TooManyUploads
 from taskapi.models import TaskInfo
 from taskapi.store.database import AWAY
 from taskapi.tasks.registry import tasks
@@ -69,6 +70,20 @@ class TooLarge(exceptions.APIException):
     default_detail = "The request is too large: DATA_UPLOAD_MAX_MEMORY_SIZE is the server's limit."
 
 
+class FileTooLarge(TooLarge):
+    """A file is over the limit of the project."""
+
+    def __init__(self) -> None:
+        super().__init__(f"The file is too large: {settings.upload_bytes} bytes is the limit (`upload_bytes`).")
+
+
+class TooMany(exceptions.APIException):
+    """The caller has as many of something as it may have."""
+
+    status_code = status.HTTP_429_TOO_MANY_REQUESTS
+    default_code = "too_many"
+
+
 class Unavailable(exceptions.APIException):
     """The database is away, or takes no more connections."""
 
@@ -99,6 +114,10 @@ _ANSWERS: dict[type[Exception], Callable[[Any], exceptions.APIException]] = {
     IdempotencyConflict: lambda error: IdempotencyKeyReused(str(error)),
     AlreadyFinished: lambda error: RunStateConflict(str(error)),
     NotFinished: lambda error: RunStateConflict(str(error)),
+    TooManyUploads: lambda error: TooMany(
+        f"You have {settings.uploads} uploads that no run uses, and may have no more (`uploads`). "
+        "Start runs with them; those that are not used are deleted after a day."
+    ),
     RequestDataTooBig: lambda error: TooLarge(),
     **dict.fromkeys(AWAY, lambda error: Unavailable()),
     **dict.fromkeys((Http404, TaskInfo.DoesNotExist), lambda error: exceptions.NotFound()),  # deleted meanwhile

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,6 +16,7 @@ from django.db import IntegrityError, router, transaction
 from taskapi.backends import get_backend
 from taskapi.conf import as_duration, settings
 from taskapi.exceptions import IdempotencyConflict, InvalidInputs, NotFinished
+from taskapi.files import GivenFiles
 from taskapi.models import TaskInfo
 from taskapi.params import ConversionContext
 from taskapi.protocol import encode
@@ -88,19 +89,25 @@ def draft(
     earlier run, so `validate` may refuse them, but not change them. If `validate` refuses inputs that it accepted
     before under the same idempotency key, this is the run of that time.
     """
-    context = context_of(user, build_absolute_uri)
-    accepted = GivenInputs(task, inputs, context)
-    info = new_run(task, context.user, start_time(delay, run_at), uuid)
-    if idempotency_key is not None:
-        info.idempotency = key_of(info, idempotency_key)
-        info.idempotency_inputs = digest(encode(accepted.identity()))
+    context, files = context_of(user, build_absolute_uri)
     try:
-        info.inputs = accepted.to_record(unchanged=same_inputs)
-    except InvalidInputs:
-        earlier = None if info.idempotency is None else _same_start(info)
-        if earlier is None:
-            raise
-        return earlier
+        accepted = GivenInputs(task, inputs, context)
+        info = new_run(task, context.user, start_time(delay, run_at), uuid)
+        info.given = files
+        if idempotency_key is not None:
+            info.idempotency = key_of(info, idempotency_key)
+            info.idempotency_inputs = digest(encode(accepted.identity()))
+        try:
+            info.inputs = accepted.to_record(unchanged=same_inputs)
+        except InvalidInputs:
+            earlier = None if info.idempotency is None else _same_start(info)
+            if earlier is None:
+                raise
+            files.discard()
+            return earlier
+    except BaseException:
+        files.discard()
+        raise
     return info
 
 
@@ -112,23 +119,43 @@ def save(draft: TaskInfo) -> Submission:
     if draft.pk:  # the earlier run of its idempotency key
         return Submission(draft, created=False)
     info = copy(draft)  # an instance keeps its id, and after a rollback this is called again
-    if info.idempotency is None:
-        rows.insert(info)
-    else:
+    try:
         earlier = _insert_once(info)
-        if earlier is not None:
-            return Submission(earlier, created=False)
+    except BaseException:
+        discard_given([info])
+        raise
+    if earlier is not None:
+        discard_given([info])
+        return Submission(earlier, created=False)
     on_commit(partial(enqueue, info))
     return Submission(info, created=True)
+
+
+def insert(info: TaskInfo) -> None:
+    """Insert the row of a drafted run, which uses the files among its inputs from then on."""
+    if info.given is None or not info.given.are_any:
+        rows.insert(info)
+        return
+    with transaction.atomic(router.db_for_write(TaskInfo)):
+        rows.insert(info)
+        info.given.claim(info)
+
+
+def discard_given(infos: Iterable[TaskInfo]) -> None:
+    """Delete the files that were stored for these drafts: they are not recorded."""
+    for info in infos:
+        if info.given is not None:
+            info.given.discard()
 
 
 # What a run is made of
 
 
-def context_of(user: Any, build_absolute_uri: Callable[[str], str] = str) -> ConversionContext:
-    """For whom inputs are converted: a user, or nobody if that is AnonymousUser or None."""
+def context_of(user: Any, build_absolute_uri: Callable[[str], str] = str) -> tuple[ConversionContext, GivenFiles]:
+    """For whom inputs are converted, a user, or nobody if that is AnonymousUser or None; and the files among them."""
     owner = user if user is not None and user.is_authenticated else None
-    return ConversionContext(owner, None, build_absolute_uri)
+    files = GivenFiles(owner)
+    return ConversionContext(owner, None, build_absolute_uri, files), files
 
 
 def new_run(task: type[Task], owner: Any, run_at: datetime | None, uuid: UUID | None = None) -> TaskInfo:
@@ -169,9 +196,12 @@ def _same_start(info: TaskInfo) -> TaskInfo | None:
 
 def _insert_once(info: TaskInfo) -> TaskInfo | None:
     """Insert the run, or return the one that has its idempotency key already."""
+    if info.idempotency is None:
+        insert(info)
+        return None
     try:
         with transaction.atomic(router.db_for_write(TaskInfo)):
-            rows.insert(info)
+            insert(info)
     except IntegrityError:
         earlier = TaskInfo.rows().filter(idempotency=info.idempotency).first()
         if earlier is None:  # it is not the key: the user was deleted, say

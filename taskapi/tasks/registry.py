@@ -16,6 +16,7 @@ from django.utils.module_loading import import_string
 
 from taskapi.conf import settings
 from taskapi.exceptions import UnknownTask
+from taskapi.params import FileParameter, Parameter
 from taskapi.tasks.base import Task
 
 
@@ -43,6 +44,17 @@ def get_task(name: str) -> type[Task]:
         return tasks()[name]
     except KeyError:
         raise UnknownTask(name) from None
+
+
+def returns_files(name: str) -> bool:
+    """Whether the task of this name has files among its outputs; False if it is not known here."""
+    task = tasks().get(name)
+    return task is not None and any(map(_holds_files, task.outputs.values()))
+
+
+def _holds_files(parameter: Parameter) -> bool:
+    child = getattr(parameter, "child", None)
+    return isinstance(parameter, FileParameter) or (isinstance(child, Parameter) and _holds_files(child))
 
 
 def version() -> str:

@@ -15,7 +15,7 @@ from taskapi import runs
 from taskapi.engines import immediate
 from taskapi.models import TaskInfo
 from taskapi.runs.moves import refresh
-from taskapi.store import rows
+from taskapi.runs.starting import insert
 from taskapi.tasks import Task
 
 
@@ -80,7 +80,7 @@ def run_task(task: type[Task], inputs: Mapping[str, Any] | None = None, *, user:
     else:
         raise SynchronousOnlyOperation("run_task() was called on an event loop. Write `await arun_task(…)` there.")
     info = runs.draft(task, {} if inputs is None else inputs, user=user)
-    rows.insert(info)  # not `runs.save`: that would queue it as well
+    insert(info)  # not `runs.save`: that would queue it as well
     seen = immediate.execute(info.uuid, task, published=False)
     refresh(info)
     return FinishedRun(info, info.messages, [json.loads(event.text) for event in seen.events], seen.exception)

@@ -8,6 +8,7 @@ from typing import Any
 from django.utils.http import parse_etags
 from rest_framework import status
 from rest_framework.exceptions import Throttled, ValidationError
+from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -25,7 +26,7 @@ RETRY_AFTER = "1"  # seconds
 class View(TaskAPIView):
     """JSON in, JSON out, and nothing from a cache."""
 
-    parser_classes = (Parser,)
+    parser_classes: tuple[type[BaseParser], ...] = (Parser,)
     renderer_classes = (Renderer, ProblemRenderer)
 
     def represented(

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db.models import QuerySet
+from django.http import QueryDict
 from rest_framework import serializers, status
 from rest_framework.exceptions import PermissionDenied, ValidationError
 from rest_framework.request import Request
@@ -21,7 +22,9 @@ from taskapi.protocol.states import FINAL, Status
 from taskapi.runs import Batch, listing
 from taskapi.runs.moves import refresh
 from taskapi.tasks.registry import get_task
+from taskapi.views import multipart
 from taskapi.views.base import RETRY_AFTER, View, public_path
+from taskapi.views.json import Parser
 from taskapi.views.keys import idempotency_key
 from taskapi.views.pages import Pages
 from taskapi.views.verdicts import passes
@@ -49,17 +52,24 @@ class RunRequest(serializers.Serializer[Any]):
 class RunsView(View):
     """``tasks/``"""
 
+    parser_classes = (Parser, multipart.Parser)
     pagination_class = Pages
+
+    def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
+        multipart.bound_files(request)
+        return super().initialize_request(request, *args, **kwargs)
 
     def post(self, request: Request) -> Response:
         """Start a run; or, with `many`, a run for each of these inputs, or none."""
-        body = RunRequest(data=request.data)
+        has_parts = isinstance(request.data, QueryDict)
+        body = RunRequest(data=multipart.call_in(request) if has_parts else request.data)
         body.is_valid(raise_exception=True)
         given, key = body.validated_data, idempotency_key(request)
         if "many" in given:
             batch = self.start_runs(given["task"], given["many"], idempotency_key=key)
             return self._answer(batch.infos, partial(_answer_many, batch))
-        info, created = self.start_run(given["task"], given["inputs"], idempotency_key=key)
+        inputs = multipart.with_files(given["inputs"], request) if has_parts else given["inputs"]
+        info, created = self.start_run(given["task"], inputs, idempotency_key=key)
         location = f"{public_path(request)}{info.uuid}/"
         code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
 

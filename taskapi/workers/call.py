@@ -29,6 +29,7 @@ from rest_framework.exceptions import ValidationError
 
 from taskapi import runs
 from taskapi.exceptions import Interrupted, TaskError, UnknownTask
+from taskapi.files import RunFiles
 from taskapi.models import TaskInfo
 from taskapi.params import ConversionContext, dump_outputs, misfit, parse_inputs
 from taskapi.protocol.states import ErrorCode, Status
@@ -81,6 +82,7 @@ class TaskCall:
         self.speaker = speaker
         self.interruption: Interruption | None = None
         self.on_begin: Callable[[], object] = lambda: None  # called when the task's first line is about to run
+        self.files = RunFiles(info)
         self._exited: BaseException | None = None  # see `exit`
         self._stop: Callable[[], object] = speaker.interrupt
         self._retry_on: tuple[type[Exception], ...] = ()
@@ -122,13 +124,15 @@ class TaskCall:
     def run(self, task: Task) -> Outcome:
         """Call a sync `run`, in a thread where it may take its time."""
         try:
-            inputs = _parse(task)
+            inputs = self._parse(task)
             self.on_begin()
             with _forks_end_here():
                 result = task.run(**inputs)
-            return _unawaited(task, result) or _succeed(task, result)
+            return _unawaited(task, result) or self._succeed(task, result)
         except BaseException as error:  # noqa: BLE001
             return self.fail(error)
+        finally:
+            self.files.end()
 
     async def arun(
         self, task: Task, threads: ThreadPoolExecutor | None = None, context: Context | None = None
@@ -142,12 +146,12 @@ class TaskCall:
 
         async def work() -> Outcome:
             try:
-                inputs = await convert(_parse, task)
+                inputs = await convert(self._parse, task)
                 self.on_begin()
                 with _forks_end_here():
                     result = await task.run(**inputs)
                 outcome = _unawaited(task, result)
-                return await convert(_succeed, task, result) if outcome is None else outcome
+                return await convert(self._succeed, task, result) if outcome is None else outcome
             except BaseException as error:  # noqa: BLE001
                 return self.fail(error)
 
@@ -156,6 +160,8 @@ class TaskCall:
         self.on_interrupt(lambda: loop.call_soon_threadsafe(running.cancel))
         await asyncio.wait({running})
         self.ended()
+        if self.files.are_any:
+            await convert(self.files.end)
         if self._exited is not None:
             return self.fail(self._exited)
         # it is cancelled only if that happened before it began, so that nothing inside could catch it
@@ -165,8 +171,35 @@ class TaskCall:
         call = partial(with_connections, partial(function, *args), self.info.uuid)
         return await sync_to_async(call, thread_sensitive=False, executor=threads)()
 
+    def _context(self, task: Task) -> ConversionContext:
+        return ConversionContext(task.info.user, task.info, files=self.files)
+
+    def _parse(self, task: Task) -> dict[str, Any]:
+        try:
+            return parse_inputs(task.inputs, task.info.inputs, self._context(task))
+        except ValidationError as error:
+            raise Unfit(_sentence(error)) from None
+
+    def _succeed(self, task: Task, result: Any) -> Outcome:
+        """The outcome of a `run` that returned: its outputs as JSON, if they are what the task declares."""
+        spec = task.outputs
+        if not spec:
+            if result is not None:
+                _warn_of_dropped(task, result)
+            return Outcome(Status.SUCCEEDED, {})
+        if len(spec) == 1 and not (isinstance(result, Mapping) and result.keys() == spec.keys()):
+            result = dict.fromkeys(spec, result)
+        try:
+            outputs = dump_outputs(spec, result, self._context(task))
+        except ValidationError as error:
+            self.files.abandon()
+            logger.error("Task %s returned invalid outputs: %s", task.name, _sentence(error))
+            return Outcome.failed(ErrorCode.INVALID_OUTPUTS, f"The task returned invalid outputs. {_sentence(error)}")
+        return Outcome(Status.SUCCEEDED, outputs, files=self.files.outputs)
+
     def fail(self, error: BaseException) -> Outcome:
         """The outcome of a `run` that raised."""
+        self.files.abandon()
         if isinstance(error, (Interrupted, asyncio.CancelledError)):
             match self.interruption:
                 case Interruption.CANCELLED:
@@ -220,13 +253,6 @@ def with_connections(function: Callable[[], T], run: object = None) -> T:
         tidy_connections(run)
 
 
-def _parse(task: Task) -> dict[str, Any]:
-    try:
-        return parse_inputs(task.inputs, task.info.inputs, ConversionContext(task.info.user, task.info))
-    except ValidationError as error:
-        raise Unfit(_sentence(error)) from None
-
-
 def _unawaited(task: Task, result: Any) -> Outcome | None:
     """The outcome of a `run` that returned an object that would do the work but has not been awaited or iterated."""
     if inspect.iscoroutine(result) and result.cr_frame is not None:
@@ -257,22 +283,6 @@ def _is_generator(task: Task, result: Any) -> bool:
     """Whether the generator was not begun, and will not be: one that is an output is iterated later."""
     begun = inspect.getgeneratorstate(result) != inspect.GEN_CREATED
     return not begun and (not task.outputs or inspect.isgeneratorfunction(inspect.unwrap(task.run)))
-
-
-def _succeed(task: Task, result: Any) -> Outcome:
-    """The outcome of a `run` that returned: its outputs as JSON, if they are what the task declares."""
-    spec = task.outputs
-    if not spec:
-        if result is not None:
-            _warn_of_dropped(task, result)
-        return Outcome(Status.SUCCEEDED, {})
-    if len(spec) == 1 and not (isinstance(result, Mapping) and result.keys() == spec.keys()):
-        result = dict.fromkeys(spec, result)
-    try:
-        return Outcome(Status.SUCCEEDED, dump_outputs(spec, result, ConversionContext(task.info.user, task.info)))
-    except ValidationError as error:
-        logger.error("Task %s returned invalid outputs: %s", task.name, _sentence(error))
-        return Outcome.failed(ErrorCode.INVALID_OUTPUTS, f"The task returned invalid outputs. {_sentence(error)}")
 
 
 _warned: set[type[Task]] = set()  # tasks whose dropped value was logged

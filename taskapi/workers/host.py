@@ -21,9 +21,10 @@ from uuid import UUID, uuid4
 
 from django.db import InterfaceError, OperationalError, connections
 
-from taskapi import events, runs
+from taskapi import events, files, runs
 from taskapi.backends import QueueUnavailable
 from taskapi.protocol.states import Execution
+from taskapi.store.silence import watching
 from taskapi.workers import upkeep
 from taskapi.workers.attempt import Attempt
 from taskapi.workers.call import Interruption
@@ -87,7 +88,7 @@ class Host:
         self._leases = LeaseKeeper(self.identity, self._executing, renewed)
         self._leases.start()
         self._chores = Chores(self._fail)
-        self._chores.begin(self._take_back, self._prune, self._listen, self._watch_leases)
+        self._chores.begin(self._take_back, self._prune, self._clear_files, self._listen, self._watch_leases)
         if self.queues:
             self._chores.begin(self._requeue)
 
@@ -215,6 +216,15 @@ class Host:
                 await _in_thread(partial(upkeep.prune_pages, pruner))
             except Exception as error:  # noqa: BLE001 - as above
                 logger.warning("A sweep failed: %r; expired runs are deleted later.", error)
+
+    async def _clear_files(self) -> None:
+        """Delete files that no run uses."""
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL)
+            try:
+                await _in_thread(watching()(files.clear))
+            except Exception as error:  # noqa: BLE001 - as above
+                logger.warning("A sweep failed: %r; unused files are deleted later.", error)
 
 
 def _log_failure(why: str) -> None:

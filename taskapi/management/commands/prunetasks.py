@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from taskapi import files
 from taskapi.workers.upkeep import Pruner
 
 
@@ -15,6 +16,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         pruner = Pruner()
         while pruner.page():
+            pass
+        while files.clear():
             pass
         self.stdout.write(f"Deleted {pruner.deleted} runs.")
         if pruner.left:
