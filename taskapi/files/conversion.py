@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -34,6 +35,7 @@ class GivenFiles:
         self._user = user
         self._stored: dict[int, tuple[File[Any], InputFile]] = {}  # by the identity of a file that was given itself
         self._used: set[int] = set()
+        self._found: list[InputFile] = []
 
     def find(self, reference: str) -> InputFile | None:
         """The upload, if the user may use it: it is the user's, or was sent by nobody who is known."""
@@ -43,7 +45,11 @@ class GivenFiles:
         kept = Q(due=None) | Q(due__gt=CLOCK)
         uploads = StoredFile.rows().filter(mine, kept, kind=StoredFile.UPLOAD, is_ready=True)
         row = uploads.filter(reference=reference).first()
-        return None if row is None else InputFile(row)
+        if row is None:
+            return None
+        file = InputFile(row)
+        self._found.append(file)
+        return file
 
     def to_json(self, file: File[Any]) -> dict[str, Any]:
         """As an input is recorded."""
@@ -64,6 +70,10 @@ class GivenFiles:
         if self._used and not claim(info, self._used):
             raise InvalidInputs({NO_NAME: [NO_SUCH_UPLOAD]})
 
+    def close(self) -> None:
+        """Close the uploads that the task's `validate` has looked into."""
+        _close(self._found)
+
     def discard(self) -> None:
         """Delete what was stored here: there is no new run."""
         stored, self._stored = self._stored, {}
@@ -80,6 +90,8 @@ class GivenFiles:
             return file
         if id(file) not in self._stored:
             self._stored[id(file)] = file, InputFile(store_upload(file, self._user))
+            if file.seekable():  # the task's `validate` may look into it
+                file.seek(0)
         return self._stored[id(file)][1]
 
 
@@ -146,9 +158,7 @@ class RunFiles:
 
     def end(self) -> None:
         """Close the files of the inputs, and delete what is not kept."""
-        for file in self._inputs:
-            with suppress(Exception):  # a task may have done anything with it
-                file.close()
+        _close(self._inputs)
         if self._abandoned:
             self._drop()
 
@@ -158,3 +168,9 @@ class RunFiles:
         if stored:
             with suppress(DatabaseError):  # it is away, or the task has left a broken transaction: a sweep finds them
                 drop(stored)
+
+
+def _close(files: Iterable[InputFile]) -> None:
+    for file in files:
+        with suppress(Exception):  # a task may have done anything with it, and each storage has errors of its own
+            file.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from secrets import token_hex
 from tempfile import SpooledTemporaryFile
@@ -72,8 +74,8 @@ def _fill(row: StoredFile, file: File[Any], *, is_ready: bool = True) -> StoredF
     """Write the file into the storage. If that fails, nothing is left there."""
     storage = get_storage()
     try:
-        content, row.size, row.digest = measure(file)
-        row.location, planned = storage.save(row.location, content), row.location
+        with measured(file) as (content, row.size, row.digest):
+            row.location, planned = storage.save(row.location, content), row.location
         row.is_ready = is_ready
         written = {name: getattr(row, name) for name in ("location", "size", "digest", "is_ready")}
         is_there = StoredFile.rows().filter(pk=row.pk, location=planned).update(**written)
@@ -85,20 +87,24 @@ def _fill(row: StoredFile, file: File[Any], *, is_ready: bool = True) -> StoredF
     return row
 
 
-def measure(file: File[Any]) -> Measured:
+@contextmanager
+def measured(file: File[Any]) -> Iterator[Measured]:
     """The file, its bytes and its digest; a copy of it, if it is text or can be read only once."""
-    digest, size, copy = hashlib.sha256(), 0, None
-    if not file.seekable():
-        copy = File(SpooledTemporaryFile(IN_MEMORY), file.name)  # noqa: SIM115 - it is closed with what reads it
-    for chunk in file.chunks():
-        if isinstance(chunk, str):
-            if copy is None:
-                copy = File(SpooledTemporaryFile(IN_MEMORY), file.name)  # noqa: SIM115 - as above
-            chunk = chunk.encode()  # noqa: PLW2901
-        if copy is not None:
-            copy.write(chunk)
-        digest.update(chunk)
-        size += len(chunk)
-    content = file if copy is None else copy
-    content.seek(0)
-    return Measured(content, size, digest.hexdigest())
+    with ExitStack() as copies:
+        copy = None if file.seekable() else _temporary(file, copies)
+        digest, size = hashlib.sha256(), 0
+        for chunk in file.chunks():
+            content = chunk.encode() if isinstance(chunk, str) else chunk
+            if copy is None and content is not chunk:
+                copy = _temporary(file, copies)
+            if copy is not None:
+                copy.write(content)
+            digest.update(content)
+            size += len(content)
+        whole = file if copy is None else copy
+        whole.seek(0)
+        yield Measured(whole, size, digest.hexdigest())
+
+
+def _temporary(file: File[Any], copies: ExitStack) -> File[Any]:
+    return File(copies.enter_context(SpooledTemporaryFile(IN_MEMORY)), file.name)

@@ -91,14 +91,23 @@ class FileParameter(Parameter):
         return found
 
     def _check(self, file: File[Any]) -> None:
-        size = getattr(file, "size", None)  # Django's raises AttributeError for a stream
-        if self.max_bytes is not None and size is not None and size > self.max_bytes:
-            raise ValidationError(f"Expected a file of {self.max_bytes} bytes at most. Got {size}.", "max_bytes")
+        if self.max_bytes is not None:
+            size = _size_of(file)
+            if size is None or size > self.max_bytes:
+                got = "a stream, whose size is not known" if size is None else size
+                raise ValidationError(f"Expected a file of {self.max_bytes} bytes at most. Got {got}.", "max_bytes")
         if self.content_types is None:
             return
         kind = content_type_of(file)
         if not any(is_of_type(kind, expected) for expected in self.content_types):
             raise ValidationError(f"Expected a file of type {', '.join(self.content_types)}. Got {kind}.", "type")
+
+
+def _size_of(file: File[Any]) -> int | None:
+    try:
+        return file.size
+    except (AttributeError, OSError):  # what Django's raises for a stream
+        return None
 
 
 _UPLOADED = {

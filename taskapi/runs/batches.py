@@ -72,6 +72,9 @@ def draft_many(
         for _, _, files in given:
             files.discard()
         raise
+    finally:
+        for _, _, files in given:
+            files.close()
 
 
 def _draft_each(

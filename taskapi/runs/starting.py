@@ -108,6 +108,8 @@ def draft(
     except BaseException:
         files.discard()
         raise
+    finally:
+        files.close()
     return info
 
 

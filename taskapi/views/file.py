@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -22,6 +23,8 @@ from taskapi.models import StoredFile
 from taskapi.params.labels import ANY_TYPE
 from taskapi.storage import signed_link
 from taskapi.views.base import View
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 2**18  # bytes that are read at once
 LONGEST_WAIT = 60.0  # seconds for a reader that does not read
@@ -56,7 +59,9 @@ class FileView(View):
             return StreamingHttpResponse((), headers=headers, content_type=kind)
         file = _open(row)
         chunks = _sent(file, http) if isinstance(http, ASGIRequest) else _read(file)
-        return StreamingHttpResponse(chunks, headers=headers, content_type=kind)
+        response = StreamingHttpResponse(chunks, headers=headers, content_type=kind)
+        response._resource_closers.append(file.close)  # type: ignore[attr-defined]  # noqa: SLF001 - as Django's FileResponse: nobody may read it
+        return response
 
 
 def _open(row: StoredFile) -> File[Any]:
@@ -67,20 +72,25 @@ def _open(row: StoredFile) -> File[Any]:
 
 
 def _read(file: File[Any]) -> Iterator[bytes]:
-    with file:
-        while chunk := file.read(CHUNK):
-            yield chunk
+    while chunk := file.read(CHUNK):
+        yield chunk
 
 
 async def _sent(file: File[Any], http: ASGIRequest) -> AsyncIterator[bytes]:
     """The chunks, each read beside the event loop once the client has read most of those before it."""
     transport = http.scope.get(TRANSPORT)
+    await let_thread_go()
+    while chunk := await asyncio.to_thread(file.read, CHUNK):
+        yield chunk
+        if transport is not None and is_behind(transport):
+            await _wait_for_reader(transport)
+
+
+async def _wait_for_reader(transport: Any) -> None:
+    """Wait until the client has read what it was sent. If it reads nothing for long, its connection is ended."""
     try:
-        await let_thread_go()
-        while chunk := await asyncio.to_thread(file.read, CHUNK):
-            yield chunk
-            if transport is not None and is_behind(transport):
-                async with asyncio.timeout(LONGEST_WAIT):
-                    await wait_for_reader(transport)
-    finally:
-        await asyncio.to_thread(file.close)
+        async with asyncio.timeout(LONGEST_WAIT):
+            await wait_for_reader(transport)
+    except TimeoutError:
+        logger.warning("The client of a file read nothing for %g s. Its connection is closed.", LONGEST_WAIT)
+        transport.abortConnection()

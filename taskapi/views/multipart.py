@@ -35,6 +35,10 @@ class Parser(MultiPartParser):
 class Bound(FileUploadHandler):
     """Refuses a file as soon as it has more than `upload_bytes`."""
 
+    def __init__(self, request: HttpRequest) -> None:
+        super().__init__(request)
+        self._others = request.upload_handlers
+
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         super().new_file(*args, **kwargs)
         self._received = 0
@@ -42,6 +46,8 @@ class Bound(FileUploadHandler):
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
         self._received += len(raw_data)
         if self._received > settings.upload_bytes:
+            for handler in self._others:  # Django forgets the file that was being received
+                handler.upload_interrupted()
             raise FileTooLarge
         return raw_data
 
