@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from contextvars import Context
 from math import inf
 from typing import Protocol
 from uuid import UUID
@@ -72,9 +73,10 @@ class Hub:
         """Count one user more."""
         self._users += 1
         if not self._chores:
-            loop = asyncio.get_running_loop()
+            create_task = asyncio.get_running_loop().create_task
             self._away = False
-            self._chores = [loop.create_task(self._receive()), loop.create_task(self._watch())]
+            # Not in the context of the request that comes first: they outlive it, and its thread.
+            self._chores = [create_task(chore(), context=Context()) for chore in (self._receive, self._watch)]
 
     async def close(self) -> None:
         """Count one user less. After the last one the hub ends."""
