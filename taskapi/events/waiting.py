@@ -7,9 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from uuid import UUID
 
-from taskapi.events.hub import get_hub
+from taskapi.events.hub import Row, get_hub
 from taskapi.models import TaskInfo
 from taskapi.protocol import Report
+from taskapi.protocol.states import FINAL, Status
 from taskapi.store.database import AWAY, in_database
 
 
@@ -37,9 +38,15 @@ class _Waiter:
 
     def __init__(self, uuid: UUID, until_final: bool) -> None:
         self.uuid = uuid
-        self.seq = -1
+        self.known: TaskInfo | None = None  # the run as it was at the last look
         self._until_final = until_final
         self._woken = asyncio.Event()
+
+    def knows(self, row: Row) -> bool:
+        if self._until_final:
+            return Status(row.status) not in FINAL
+        known = self.known
+        return known is not None and (known.seq, known.cancel_requested) == (row.seq, row.cancel_requested)
 
     def hear(self, report: Report, characters: int) -> None:
         if report.finished or not self._until_final:
@@ -53,7 +60,7 @@ class _Waiter:
 
     async def wait(self, is_enough: Callable[[TaskInfo], bool]) -> None:
         while (info := await in_database(_read, self.uuid)) is not None and not is_enough(info):
-            self.seq = info.seq
+            self.known = info
             await self._woken.wait()
             self._woken.clear()
 
