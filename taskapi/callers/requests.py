@@ -46,7 +46,7 @@ def open_request(request: HttpRequest, *, again: bool = False) -> HttpRequest:
     if hasattr(request, "session"):
         fresh.session = _session_now(request.session)
         _add_user(fresh)
-    if hasattr(request, "user"):
+    if hasattr(request, "user") and not _is_of_session(request):
         fresh.user = _user_now(fresh, request.user)
     return fresh
 
@@ -63,6 +63,11 @@ def _add_user(request: HttpRequest) -> None:
     AuthenticationMiddleware(_no_response).process_request(request)
     if hasattr(request.session, "session_key"):
         _keep_session(request.session)
+
+
+def _is_of_session(request: HttpRequest) -> bool:
+    """Whether the user is that of the session, and was not found by other middleware."""
+    return hasattr(request, "session") and request.session.get(SESSION_KEY) == str(request.user.pk)
 
 
 def _session_now(session: Any) -> Any:
