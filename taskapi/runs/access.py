@@ -59,7 +59,7 @@ class TaskAPIView(APIView):
     def check_throttles(self, request: Request) -> None:
         """As DRF's; it keeps the throttles that refused, and how many seconds each has to be waited for."""
         refusing = [throttle for throttle in self.get_throttles() if not throttle.allow_request(request, self)]
-        self.refused_by = [(throttle, throttle.wait()) for throttle in refusing]
+        self.refused_by = [(throttle, _seconds(throttle.wait())) for throttle in refusing]
         if refusing:
             raise exceptions.Throttled(max((wait for _, wait in self.refused_by if wait is not None), default=None))
 
@@ -164,6 +164,11 @@ class TaskAPIView(APIView):
             self.check_permissions(self.request)
         self.check_object_permissions(self.request, info)
         return info
+
+
+def _seconds(wait: float | None) -> float | None:
+    """What a throttle says, which may be in the past if the clock was set back."""
+    return None if wait is None else max(wait, 0.0)
 
 
 def _may_see(user: Any, info: TaskInfo) -> bool:

@@ -113,11 +113,13 @@ def keep_connections() -> None:
 
     Django closes a connection at the end of the request that opened it (CONN_MAX_AGE is 0 by default). A thread that
     serves sockets or writes runs serves no request, and a new connection for each statement would cost more than the
-    statement (5 ms on PostgreSQL).
+    statement (5 ms on PostgreSQL). A connection inside a transaction is left alone: it is that of a TestCase, in whose
+    thread this is called.
     """
     for connection in connections.all(initialized_only=True):
         connection.close_at = None
-        connection.close_if_unusable_or_obsolete()
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
 
 
 @contextmanager
