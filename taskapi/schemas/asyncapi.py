@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,13 +49,11 @@ def _server(url: str) -> dict[str, Any]:
 
 def _channel(address: str) -> dict[str, Any]:
     closing = "\n".join(f"- {code}: {meaning}" for code, meaning in CLOSE_CODES.items())
-    names = re.findall(r"{(\w+)}", address)  # a project may mount our URLs below a parameter
     return {
         "address": address,
         "title": "The socket",
         "description": f"One socket carries any number of runs. Each frame is text: one JSON object.\n\n"
         f"The server closes it with:\n\n{closing}",
-        **({"parameters": {name: {} for name in names}} if names else {}),
         "messages": {kind: {"$ref": f"#/components/messages/{kind}"} for kind in {**CLIENT, **_SENT}},
         "bindings": {"ws": _handshake()},
         "x-close-codes": dict(CLOSE_CODES),

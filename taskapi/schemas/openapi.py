@@ -15,7 +15,6 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ComponentRegistry, ResolvedComponent, is_jsonschema_compliant
 from drf_spectacular.settings import spectacular_settings
 from rest_framework.schemas.generators import EndpointEnumerator
-from uritemplate import variables
 
 from taskapi import __version__
 from taskapi.runs.access import TaskAPIView
@@ -120,8 +119,4 @@ def operation_at(address: str, method: str) -> dict[str, Any] | None:
     ends = [call for call in CALLS if call.method == method and f"/{address}".endswith(f"/{call.path}")]
     if not ends:
         return None
-    operation = max(ends, key=lambda call: len(call.path)).operation
-    others = [name for name in variables(address) if name != "uuid"]  # a project may mount us below a parameter
-    more = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in others]
-    parameters = [*operation.get("parameters", ()), *more]
-    return {**operation, "tags": ["tasks"], **({"parameters": parameters} if parameters else {})}
+    return {**max(ends, key=lambda call: len(call.path)).operation, "tags": ["tasks"]}

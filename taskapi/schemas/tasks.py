@@ -39,7 +39,8 @@ class Described(NamedTuple):
 
 def described(task: type[Task]) -> Described:
     """What the task says of itself. Where it cannot (a parameter of the project's own may raise), any object fits."""
-    return _described(task, get_language())
+    key: Any = task  # mypy asks the instances of Task whether they can be keys of a cache
+    return _described(key, get_language())
 
 
 @lru_cache(maxsize=1024)  # a project's document asks once for each call
