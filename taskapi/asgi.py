@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import django
 from channels.routing import ProtocolTypeRouter, URLRouter
-from django.core.asgi import get_asgi_application as get_django_application
 from django.urls import path
 
 
@@ -18,14 +18,21 @@ def get_asgi_application(prefix: str = "") -> Any:
 
     `prefix` is where ``include("taskapi.urls")`` is mounted: ``"api/"`` for ``path("api/", include(…))``.
     """
-    django = get_django_application()  # sets Django up; what follows needs its models
-    from taskapi.callers.backlog import TRANSPORT, transport_of
+    http = get_http_application()  # sets Django up; what follows needs its models
     from taskapi.engines.serving import lifespan
     from taskapi.routing import websocket_urlpatterns
-
-    async def http(scope: Any, receive: Any, send: Any) -> None:
-        await django({**scope, TRANSPORT: transport_of(send)}, receive, send)
 
     sockets: Any = URLRouter(websocket_urlpatterns)
     routes: list[Any] = [path(prefix.lstrip("/"), sockets)]
     return ProtocolTypeRouter({"http": http, "websocket": URLRouter(routes), "lifespan": lifespan})
+
+
+def get_http_application() -> Any:
+    """As Django's `get_asgi_application`, for a `ProtocolTypeRouter` of one's own: it answers polls faster.
+
+    It also knows how much a client of a stream has not read yet, which Django's own handler does not tell.
+    """
+    django.setup(set_prefix=False)
+    from taskapi.views.polls import Handler
+
+    return Handler()

@@ -197,7 +197,7 @@ class TaskConsumer(AsyncConsumer):
         # By the ledger: if the run is locked elsewhere, waiting for it must not hold up the thread of all sockets.
         info, cancelled = await get_ledger().write(
             lambda info: (info, runs.cancel(info)),
-            prepare=lambda: self.caller.view("POST", uuid=frame.uuid).find_run_to_cancel(frame.uuid),
+            prepare=lambda: self.caller.view("POST", uuid=frame.uuid).find_run(frame.uuid),
         )
         if not cancelled:
             raise AlreadyFinished(info)

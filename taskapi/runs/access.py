@@ -8,6 +8,7 @@ handshake, and its method is that of the REST call which would do the same.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
@@ -39,6 +41,7 @@ class TaskAPIView(APIView):
 
     queryset = TaskInfo.objects.all()  # DjangoModelPermissions reads the model from it
     task: type[Task] | None = None
+    refused_by: Sequence[tuple[BaseThrottle, float | None]] = ()  # when `check_throttles` raised
 
     def get_authenticators(self) -> list[BaseAuthentication]:
         return [authentication() for authentication in settings.authentication_classes]
@@ -52,6 +55,13 @@ class TaskAPIView(APIView):
         if self.task is None:
             return []
         return [throttle() for throttle in (*settings.throttle_classes, *self.task.throttle_classes)]
+
+    def check_throttles(self, request: Request) -> None:
+        """As DRF's; it keeps the throttles that refused, and how many seconds each has to be waited for."""
+        refusing = [throttle for throttle in self.get_throttles() if not throttle.allow_request(request, self)]
+        self.refused_by = [(throttle, throttle.wait()) for throttle in refusing]
+        if refusing:
+            raise exceptions.Throttled(max((wait for _, wait in self.refused_by if wait is not None), default=None))
 
     def handle_exception(self, exc: Exception) -> Any:
         if isinstance(exc, AWAY) or lacks_migration(exc):
@@ -95,17 +105,11 @@ class TaskAPIView(APIView):
 
     def cancel_run(self, uuid: UUID) -> TaskInfo:
         """Ask a run that the caller may see to stop; AlreadyFinished if it has ended."""
-        info = self.find_run_to_cancel(uuid)
+        info = self.find_run(uuid)
         with requests_transaction(router.db_for_write(TaskInfo)):
             cancelled = runs.cancel(info)
         if not cancelled:
             raise AlreadyFinished(info)
-        return info
-
-    def find_run_to_cancel(self, uuid: UUID) -> TaskInfo:
-        """All of `cancel_run` but its last step, which waits if the row is locked."""
-        info = self.find_run(uuid)
-        self.check_throttles(self.request)
         return info
 
     def retry_run(self, uuid: UUID) -> TaskInfo:

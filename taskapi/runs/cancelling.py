@@ -8,6 +8,7 @@ from functools import partial
 
 from taskapi import events
 from taskapi.models import TaskInfo
+from taskapi.protocol import Report
 from taskapi.protocol.states import Execution, Status
 from taskapi.runs.ending import end, final_report
 from taskapi.runs.moves import as_known, refresh, tries
@@ -53,6 +54,12 @@ def cancel(info: TaskInfo) -> bool:
                 stop()
             else:
                 on_commit(partial(events.tell_workers, info.uuid, info.attempt))
+            on_commit(partial(events.publish_from_thread, info.uuid, _request_report(info)))
             return True
         refresh(info, lock=True)  # it has moved on meanwhile
     return False
+
+
+def _request_report(info: TaskInfo) -> Report:
+    """For who waits for any change of the row: the wire has no event for a request to stop."""
+    return Report(info.seq, info.seq, info.message_count, False, ())

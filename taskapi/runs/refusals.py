@@ -75,6 +75,7 @@ class Unavailable(exceptions.APIException):
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_code = "unavailable"
     default_detail = "The server could not do this now. Try again later."
+    wait = 5  # seconds, which DRF answers as `Retry-After`
 
 
 def _no_such_task(error: UnknownTask) -> exceptions.ValidationError:

@@ -166,14 +166,11 @@ async def in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
             forget_queries()
 
     def called() -> T:
-        opened = [(connection, connection.connection) for connection in connections.all(initialized_only=True)]
+        opened = open_connections()
         try:
             return function(*args, **kwargs)
         except AWAY:
-            dead = [connection for connection, was in opened if was is not None and _is_dead(connection, was)]
-            for connection in dead:
-                connection.close()
-            if not dead:
+            if not close_dead_connections(opened):
                 raise
         progressed()
         return function(*args, **kwargs)
@@ -185,6 +182,20 @@ async def in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
         return await sync_to_async(call, thread_sensitive=True)()
     finally:
         context.reset(token)
+
+
+def open_connections() -> list[tuple[BaseDatabaseWrapper, Any]]:
+    """The open connections of this thread, each with the driver's."""
+    everyone = connections.all(initialized_only=True)
+    return [(connection, connection.connection) for connection in everyone if connection.connection is not None]
+
+
+def close_dead_connections(opened: list[tuple[BaseDatabaseWrapper, Any]]) -> bool:
+    """Close those that are dead by now; False if none is. The database was restarted since they were last used."""
+    dead = [connection for connection, was in opened if _is_dead(connection, was)]
+    for connection in dead:
+        connection.close()
+    return bool(dead)
 
 
 def _is_dead(connection: BaseDatabaseWrapper, was: Any) -> bool:

@@ -26,6 +26,7 @@ from taskapi.models import TaskInfo
 from taskapi.protocol.sse import HEARTBEAT, server_sent
 from taskapi.runs.refusals import REFUSALS, as_protocol_error, sentence_of_fault
 from taskapi.views.base import View, messages_known
+from taskapi.views.json import JSON, Renderer
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,9 @@ FORMATS = {"json": JSONEvents}
 
 class EventsView(View):
     """``tasks/{uuid}/events/``"""
+
+    def perform_content_negotiation(self, request: Any, force: bool = False) -> Any:
+        return Renderer(), JSON  # of a refusal: there is nothing to choose
 
     def get(self, request: Request, uuid: UUID) -> HttpResponseBase:
         """A snapshot, then events until the run has ended. ``Last-Event-ID`` resumes; ``?after=N`` as of a run."""

@@ -10,6 +10,9 @@ from rest_framework.parsers import JSONParser
 from rest_framework.renderers import BaseRenderer
 
 from taskapi.protocol import encode
+from taskapi.views.problems import PROBLEM
+
+JSON = "application/json"
 
 
 class Parser(JSONParser):
@@ -25,7 +28,7 @@ class Parser(JSONParser):
 class Renderer(BaseRenderer):
     """The same JSON as on the WebSocket: it can write every string that a task may send."""
 
-    media_type = "application/json"
+    media_type = JSON
     format = "json"
     charset = None
 
@@ -33,3 +36,10 @@ class Renderer(BaseRenderer):
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
     ) -> bytes:
         return b"" if data is None else encode(data).encode()
+
+
+class ProblemRenderer(Renderer):
+    """For a client that takes problem details and nothing else: what is no refusal is JSON all the same."""
+
+    media_type = PROBLEM
+    format = "problem"

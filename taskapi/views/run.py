@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+from typing import cast
 from uuid import UUID
 
 from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from taskapi.views.base import View, messages_known, public_path
+from taskapi.backends.attendance import hint_for
+from taskapi.views.base import View, entity_tag, is_known, messages_known, public_path
+from taskapi.views.waiting import preferred_wait, until_changed, until_final
 
 
 class RunView(View):
     """``tasks/{uuid}/``"""
 
+    has_waited = False  # this is the answer at last
+
     def get(self, request: Request, uuid: UUID) -> Response:
         """The representation; ``?after=N`` leaves out the first N messages."""
-        return self.represented(self.find_run(uuid), messages_known(request))
+        after = messages_known(request)
+        seconds = preferred_wait(request)
+        info = self.find_run(uuid)
+        info.hint = hint_for(info)
+        known = is_known(request, entity_tag(info))
+        if seconds and not self.has_waited and not info.is_final and known is not False:
+            wait = until_final([info], seconds) if known is None else until_changed(info, seconds)
+            return self.answer_later(wait, seconds, self._answer_at_last)
+        if known:
+            response = self.stamped(Response(status=status.HTTP_304_NOT_MODIFIED), info)
+        else:
+            response = self.represented(info, after)
+        return self.waited(response, seconds)
+
+    def _answer_at_last(self) -> Response:
+        """The answer of a new view: the caller may be somebody else by now, and the run may be gone."""
+        view = RunView(has_waited=True)
+        view.setup(self.request._request, **self.kwargs)  # noqa: SLF001 - DRF has no public name for it
+        return cast("Response", view.dispatch(self.request._request, **self.kwargs))  # noqa: SLF001
 
 
 class CancelView(View):

@@ -1,0 +1,47 @@
+"""Refusals as problem details (RFC 9457), for clients that prefer them, and what a throttled client is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from math import ceil
+from typing import Any
+
+from rest_framework.throttling import BaseThrottle
+
+PROBLEM = "application/problem+json"
+
+
+def problem(data: Any, status: int) -> dict[str, Any]:
+    """The problem details of a refusal: its fields stay as they are, beside those of the RFC.
+
+    A field that is called like one of the RFC's, such as a query's `status`, is in the `detail` sentence alone.
+    """
+    fields = data if isinstance(data, dict) else {"errors": data}
+    detail = fields["detail"] if isinstance(fields.get("detail"), str) else "; ".join(_sentences(data))
+    return {**fields, "type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+
+
+def _sentences(data: Any, where: str = "") -> Iterable[str]:
+    """What is wrong, in sentences; each begins with the names of the fields at fault."""
+    if isinstance(data, dict):
+        for name, inner in data.items():
+            yield from _sentences(inner, f"{where}{name}: ")
+    elif isinstance(data, list):
+        for inner in data:
+            yield from _sentences(inner, where)
+    else:
+        yield f"{where}{data}"
+
+
+def rate_limit_fields(refused: Iterable[tuple[BaseThrottle, float | None]]) -> dict[str, str]:
+    """The `RateLimit` fields (draft-ietf-httpapi-ratelimit-headers) of throttles that refused, each with its wait."""
+    limits, policies = [], []
+    for throttle, wait in refused:
+        name = f'"{getattr(throttle, "scope", None) or type(throttle).__name__}"'
+        limits.append(f"{name};r=0" if wait is None else f"{name};r=0;t={ceil(wait)}")
+        quota, window = getattr(throttle, "num_requests", None), getattr(throttle, "duration", None)
+        if quota is not None and window is not None:  # a throttle of the project's own may have neither
+            policies.append(f"{name};q={quota};w={ceil(window)}")
+    fields = {"RateLimit": ", ".join(limits), "RateLimit-Policy": ", ".join(policies)}
+    return {name: value for name, value in fields.items() if value}
