@@ -61,7 +61,8 @@ class RunsView(View):
     def get(self, request: Request) -> Response:
         """The caller's runs, newest first; ``?task=``, ``?status=``, and ``?owner=all`` for staff."""
         pages = self.pagination_class()
-        page = listing.read(pages.paginate_queryset(_asked_for(request), request, view=self) or [])
+        found = _asked_for(request).select_related("user")  # a permission class may look at it
+        page = listing.read(pages.paginate_queryset(found, request, view=self) or [])
         response = pages.get_paginated_response(listing.represent_all(self._shown(page)))
         response["Cache-Control"] = "no-store"
         return response
@@ -88,7 +89,7 @@ def _asked_for(request: Request) -> QuerySet[TaskInfo]:
     user = request.user
     if "owner" in request.query_params:
         _check_owner(request.query_params["owner"], user)
-        return listing.select(**filters).select_related("user")  # a permission class may look at it
+        return listing.select(**filters)
     if not getattr(user, "is_authenticated", False):
         return TaskInfo.objects.none()
     return listing.select(user, **filters)
