@@ -22,7 +22,7 @@ from taskapi.protocol.events import (
     status_event,
     target_event,
 )
-from taskapi.protocol.fitting import LEAST_FRAME, fit, within
+from taskapi.protocol.fitting import LEAST_FRAME, OMITTABLE, fit, within
 from taskapi.protocol.frames import (
     KEY_LENGTH,
     PARSERS,
@@ -47,6 +47,7 @@ __all__ = [
     "KEY_LENGTH",
     "LEAST_FRAME",
     "MAX_DEPTH",
+    "OMITTABLE",
     "OMITTED",
     "PARSERS",
     "REF_LENGTH",

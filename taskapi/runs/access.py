@@ -24,9 +24,9 @@ from rest_framework.views import APIView
 
 from taskapi import runs
 from taskapi.conf import settings
-from taskapi.exceptions import AlreadyFinished, UnknownTask
+from taskapi.exceptions import AlreadyFinished, InvalidInputs, UnknownTask
 from taskapi.models import TaskInfo
-from taskapi.runs import Submission
+from taskapi.runs import Batch, Submission
 from taskapi.runs.refusals import UNKNOWN_CALLER, as_api_exception, code_of, lacks_migration
 from taskapi.store import rows
 from taskapi.store.database import AWAY, requests_transaction
@@ -83,6 +83,27 @@ class TaskAPIView(APIView):
         draft = self.draft_run(task, inputs, idempotency_key=idempotency_key, uuid=uuid)
         try:
             return runs.save(draft)
+        except IntegrityError:
+            refuse_deleted_user(self.request.user)
+            raise
+
+    def start_runs(self, task: str, many: Sequence[Any], *, idempotency_key: str | None = None) -> Batch:
+        """Start a run for each of the inputs, or none, for the caller, if the caller may."""
+        self.task = get_task(task)
+        self.check_permissions(self.request)
+        for _ in many:  # as for so many calls: else this would be a way round the throttles
+            self.check_throttles(self.request)
+        try:
+            drafts = runs.draft_many(
+                self.task,
+                many,
+                user=self.request.user,
+                idempotency_key=idempotency_key,
+                build_absolute_uri=self.request.build_absolute_uri,
+            )
+            return runs.save_many(drafts)
+        except InvalidInputs as error:
+            raise exceptions.ValidationError({"many": error.detail}) from None
         except IntegrityError:
             refuse_deleted_user(self.request.user)
             raise

@@ -46,14 +46,13 @@ def _refusal(description: str, *headers: str, schema: Schema | None = None) -> d
         JSON: {"schema": ref("TaskRefusal") if schema is None else schema},
         PROBLEM: {"schema": ref("TaskProblem")},
     }
-    shown = {"headers": _shown(*headers)} if headers else {}
-    return {"description": description, **shown, "content": content}
+    return {"description": description, "headers": _shown("Cache-Control", *headers), "content": content}
 
 
 _FIELDS_OR_DETAIL: Schema = {"anyOf": [ref("TaskFieldErrors"), ref("TaskRefusal")]}
 
 HEADERS: dict[str, dict[str, Any]] = {
-    "Cache-Control": _header("`no-store`: a run changes."),
+    "Cache-Control": _header("`no-store`: what is answered changes, or is another caller's."),
     "Location": _header("The URL of the run.", {"type": "string", "format": "uri-reference"}),
     "ETag": _header("The state of the run, for `If-None-Match`."),
     "Retry-After": _header("Ask again after so many seconds.", {"type": "integer", "minimum": 0}),
@@ -61,7 +60,6 @@ HEADERS: dict[str, dict[str, Any]] = {
     "RateLimit": _header("What is left for this caller."),
     "RateLimit-Policy": _header("How much this caller may do in how much time."),
     "WWW-Authenticate": _header("How the caller may say who it is."),
-    "Link": _header("Other places of this list."),
 }
 
 RESPONSES: dict[str, dict[str, Any]] = {
@@ -141,7 +139,6 @@ _RUN_LINKS = {
 }
 
 _RUN_HEADERS = ("ETag", "Retry-After", "Preference-Applied")
-_LIMIT_HEADERS = ("RateLimit", "RateLimit-Policy")
 _ONE_OR_MANY: Schema = {"oneOf": [ref("TaskRun"), {"type": "array", "items": ref("TaskRunListed")}]}
 
 _START = {
@@ -156,7 +153,7 @@ _START = {
             "The run of an idempotency key that was used before.", _json(_ONE_OR_MANY), "Location", *_RUN_HEADERS
         ),
         "201": {
-            **_answer("The run, or the runs.", _json(_ONE_OR_MANY), "Location", *_RUN_HEADERS, *_LIMIT_HEADERS),
+            **_answer("The run, or the runs.", _json(_ONE_OR_MANY), "Location", *_RUN_HEADERS),
             "links": _RUN_LINKS,
         },
         **_refusals("400", "413", "415", "422", "429"),
@@ -246,7 +243,7 @@ _RETRY = {
     "parameters": _parameters("TaskRunUuid"),
     "responses": {
         "202": {
-            **_answer("The new run.", _json(ref("TaskRun")), "Location", *_RUN_HEADERS, *_LIMIT_HEADERS),
+            **_answer("The new run.", _json(ref("TaskRun")), "Location", *_RUN_HEADERS),
             "links": _RUN_LINKS,
         },
         **_refusals("400", "404", "409", "429"),

@@ -61,9 +61,10 @@ DEFINITIONS: dict[str, Schema] = {
             "detail": TEXT,
             "instance": {"type": "string", "format": "uri-reference"},
             "code": TEXT,
+            "errors": said(_SENTENCES, "What is wrong, where it has no name."),
             **{name: schema for name, schema in _FIELDS.items() if name != "status"},
         },
-        "required": ["title", "status"],
+        "required": ["type", "title", "status", "detail"],
     },
     "TaskRefusalDetail": {
         "anyOf": [TEXT, ref("TaskFieldErrors")],

@@ -19,6 +19,8 @@ from taskapi.tasks import Task
 
 logger = logging.getLogger(__name__)
 
+MOST_STARTED = 1_000  # runs that one call starts: as in taskapi.views.runs
+
 
 class Described(NamedTuple):
     """What the documents say of one task."""
@@ -87,7 +89,8 @@ def _start(task: Described) -> Schema:
 
 
 def _start_many(task: Described) -> Schema:
-    return record({"task": _name(task), "many": {"type": "array", "items": _inputs(task)}}, **_about(task))
+    many = {"type": "array", "items": _inputs(task), "minItems": 1, "maxItems": MOST_STARTED}
+    return record({"task": _name(task), "many": many}, **_about(task))
 
 
 def _about(task: Described) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from taskapi.schemas.calls import ASYNCAPI_JSON, OPENAPI_JSON
 from taskapi.schemas.documents import ExtraMissing, Kind, document
 from taskapi.schemas.permitted import permitted_tasks
 from taskapi.views.base import View, public_path
-from taskapi.views.json import Renderer
+from taskapi.views.json import JSON, ProblemRenderer, Renderer
 
 
 class NotInstalled(exceptions.APIException):
@@ -52,7 +52,7 @@ class DocumentView(View):
     named_renderer: ClassVar[type[TextRenderer]]
 
     def get_renderers(self) -> list[BaseRenderer]:
-        return [TextRenderer(), self.named_renderer()]
+        return [TextRenderer(), self.named_renderer(), ProblemRenderer()]
 
     def get(self, request: Request) -> Response:
         """The document."""
@@ -61,9 +61,7 @@ class DocumentView(View):
             text = document(self.kind, permitted_tasks(self), mount, self.server(request))
         except ExtraMissing as error:
             raise NotInstalled(str(error)) from None
-        response = Response(text)
-        response["Cache-Control"] = "no-store"  # another caller may run other tasks
-        return response
+        return Response(text, content_type=getattr(request, "accepted_media_type", None))
 
     def server(self, request: Request) -> str | None:
         """The URL of the server, if the document has to name it."""

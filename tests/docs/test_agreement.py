@@ -24,9 +24,12 @@ from taskapi.management.running import following, remote
 from taskapi.models import TaskInfo
 from taskapi.params import FieldParameter, Parameter, values
 from taskapi.protocol.states import ErrorCode
+from taskapi.runs import listing
 from taskapi.runs.refusals import CODES
 from taskapi.store import ledger
 from taskapi.tasks import Task
+from taskapi.views import pages
+from taskapi.views.runs import MOST_STARTED
 from taskapi.workers import host, leases, reloading, upkeep
 from taskapi.workers.isolation import parent
 from tests.docs.pages import PAGES, ROOT, prose, text_of
@@ -240,17 +243,12 @@ ABSENT: dict[str, Callable[[], bool]] = {
     "There are no parameters for files or for model instances": lambda: (
         not {"FileParameter", "ModelParameter"} & {*dir(params)}
     ),
-    "There is no call that lists runs or tasks": lambda: "types" not in routes() and not hasattr(_starts(), "get"),
+    "There is no call that waits for the end": lambda: "Preference-Applied" not in CODE,
     "there are no server-sent events and no uploads": lambda: not re.search("events|uploads", routes()),
     "there is no Celery backend yet": lambda: is_no_module("taskapi.backends.celery"),
     "An accepted request is not yet the end": lambda: True,  # of a cancel request: tests/faults/test_cancel.py
     "there is no gap between state and stream": lambda: True,  # tests/unit/test_subscription.py
 }
-
-
-def _starts() -> type:
-    (view,) = (url.callback.view_class for url in urls.urlpatterns if str(url.pattern) == "tasks/")  # type: ignore[union-attr]
-    return view  # type: ignore[no-any-return]
 
 
 def absences(page: str) -> list[str]:
@@ -299,6 +297,12 @@ NUMBERS = (
     ("docs/commands.md", "within {} seconds at most", reloading.RELOAD_GRACE),
     ("docs/protocol.md", "follow, every {} seconds", hub.WATCH_INTERVAL),
     ("docs/protocol.md", "a string of at most {} characters", protocol.REF_LENGTH),
+    ("docs/rest.md", "is a list of inputs, {} at most", MOST_STARTED),
+    ("docs/rest.md", "are larger than {} KiB, they are left out", listing.LISTED_BYTES / 1024),
+    ("docs/rest.md", "larger than {} KiB together, or more than", listing.LISTED_BYTES / 1024),
+    ("docs/rest.md", "together, or more than {}.", listing.LISTED_MESSAGES),
+    ("docs/rest.md", "how many runs a page has: {} at most", pages.MOST_SIZE),
+    ("docs/rest.md", "if the project sets it, or else {} |", pages.PAGE_SIZE),
     ("docs/glossary.md", "for {} seconds, renewed every", runs.LEASE),
     ("docs/glossary.md", "renewed every {}", leases.RENEW_INTERVAL),
     ("docs/glossary.md", "every {} seconds: take back, requeue, prune", host.SWEEP_INTERVAL),
