@@ -14,7 +14,7 @@ from taskapi.schemas.calls import ASYNCAPI_JSON, OPENAPI_JSON
 from taskapi.schemas.documents import ExtraMissing, Kind, document
 from taskapi.schemas.permitted import permitted_tasks
 from taskapi.views.base import View, public_path
-from taskapi.views.json import JSON, ProblemRenderer, Renderer
+from taskapi.views.json import ProblemRenderer, Renderer
 
 
 class NotInstalled(exceptions.APIException):
@@ -45,6 +45,13 @@ class AsyncAPIRenderer(TextRenderer):
     media_type = ASYNCAPI_JSON
 
 
+class ProblemTextRenderer(TextRenderer):
+    """For a client that takes problem details and nothing else, as `ProblemRenderer`."""
+
+    media_type = ProblemRenderer.media_type
+    format = ProblemRenderer.format
+
+
 class DocumentView(View):
     """A document of the calls and the tasks that are there for the caller."""
 
@@ -52,7 +59,7 @@ class DocumentView(View):
     named_renderer: ClassVar[type[TextRenderer]]
 
     def get_renderers(self) -> list[BaseRenderer]:
-        return [TextRenderer(), self.named_renderer(), ProblemRenderer()]
+        return [TextRenderer(), self.named_renderer(), ProblemTextRenderer()]
 
     def get(self, request: Request) -> Response:
         """The document."""
@@ -61,7 +68,8 @@ class DocumentView(View):
             text = document(self.kind, permitted_tasks(self), mount, self.server(request))
         except ExtraMissing as error:
             raise NotInstalled(str(error)) from None
-        return Response(text, content_type=getattr(request, "accepted_media_type", None))
+        named = self.named_renderer.media_type
+        return Response(text, content_type=named if _accepted(request) == named else None)
 
     def server(self, request: Request) -> str | None:
         """The URL of the server, if the document has to name it."""
@@ -83,3 +91,9 @@ class AsyncAPIView(DocumentView):
 
     def server(self, request: Request) -> str:
         return f"{request.scheme}://{request.get_host()}"
+
+
+def _accepted(request: Any) -> str:
+    """The media type that the caller and the server have agreed on."""
+    agreed: str = request.accepted_renderer.media_type
+    return agreed

@@ -199,6 +199,7 @@ def test_a_document_is_refused_to_those_whom_the_project_refuses(kind: str, sett
     [
         ("openapi", "*/*", "application/json"),
         ("openapi", "application/vnd.oai.openapi+json", "application/vnd.oai.openapi+json"),
+        ("openapi", "application/problem+json", "application/json"),
         ("asyncapi", "application/json", "application/json"),
         ("asyncapi", "application/vnd.aai.asyncapi+json", "application/vnd.aai.asyncapi+json"),
     ],
