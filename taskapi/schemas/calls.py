@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from taskapi.protocol.states import Status
-from taskapi.schemas.frames import KEY
-from taskapi.schemas.parts import OBJECT, TEXT, UUID, Schema, one_of, record, ref, said
+from taskapi.schemas.frames import EVENTS, KEY
+from taskapi.schemas.parts import COUNT, OBJECT, TEXT, UUID, Schema, one_of, record, ref, said
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"  # RFC 9457
@@ -49,6 +49,10 @@ def _refusal(description: str, *headers: str, schema: Schema | None = None) -> d
     return {"description": description, "headers": _shown("Cache-Control", *headers), "content": content}
 
 
+def _as_html_too(answer: dict[str, Any]) -> dict[str, Any]:
+    return {**answer, "content": {**answer["content"], "text/html": {"schema": TEXT}}}
+
+
 _FIELDS_OR_DETAIL: Schema = {"anyOf": [ref("TaskFieldErrors"), ref("TaskRefusal")]}
 
 HEADERS: dict[str, dict[str, Any]] = {
@@ -71,7 +75,12 @@ RESPONSES: dict[str, dict[str, Any]] = {
         "The caller has to say who it is. Without a challenge of the project's own, this is 403.", "WWW-Authenticate"
     ),
     "TaskForbidden": _refusal("The caller may not do this, or has to log in first."),
-    "TaskNotFound": _refusal("There is no such run, or it is somebody else's."),
+    # Django itself refuses a path that has no uuid, with the page of the project.
+    "TaskNotFound": _as_html_too(
+        _refusal(
+            "There is no such run, or it is somebody else's. Or there is no such page of a list, or no such `format`."
+        )
+    ),
     "TaskNotAcceptable": _refusal("No form that the caller accepts is one that the server can write."),
     "TaskConflict": _refusal("The state of the run does not allow this."),
     "TaskTooLarge": _refusal("The body is too large."),
@@ -82,7 +91,7 @@ RESPONSES: dict[str, dict[str, Any]] = {
     "TaskNotInstalled": _refusal("The server lacks the package that writes this document."),
 }
 
-_STATUS_OF: Mapping[str, str] = {
+_NAMES: Mapping[str, str] = {
     "400": "TaskInvalid",
     "401": "TaskUnauthenticated",
     "403": "TaskForbidden",
@@ -98,9 +107,12 @@ _STATUS_OF: Mapping[str, str] = {
 }
 
 
+_OF_ALL = ("401", "403", "404", "406", "503")
+
+
 def _refusals(*statuses: str) -> dict[str, Any]:
     """The refusals with these statuses, and those that every call may be answered with."""
-    return {status: ref(_STATUS_OF[status], "responses") for status in sorted({*statuses, "401", "403", "406", "503"})}
+    return {status: ref(_NAMES[status], "responses") for status in sorted({*statuses, *_OF_ALL})}
 
 
 def _query(name: str, description: str, schema: Schema) -> dict[str, Any]:
@@ -128,14 +140,10 @@ def _parameters(*names: str) -> list[dict[str, Any]]:
     return [ref(name, "parameters") for name in names]
 
 
-_RUN_LINKS = {
-    name: {"operationId": operation, "parameters": {"uuid": "$response.body#/uuid"}}
-    for name, operation in (
-        ("run", "tasks_run"),
-        ("events", "tasks_events"),
-        ("cancel", "tasks_cancel"),
-        ("retry", "tasks_retry"),
-    )
+#: What may follow a call that answers with one run.
+_LINKS = {
+    name: {"operationId": f"tasks_{name}", "parameters": {"uuid": "$response.body#/uuid"}}
+    for name in ("run", "events", "cancel", "retry")
 }
 
 _RUN_HEADERS = ("ETag", "Retry-After", "Preference-Applied")
@@ -154,7 +162,7 @@ _START = {
         ),
         "201": {
             **_answer("The run, or the runs.", _json(_ONE_OR_MANY), "Location", *_RUN_HEADERS),
-            "links": _RUN_LINKS,
+            "links": _LINKS,  # of one run
         },
         **_refusals("400", "413", "415", "422", "429"),
     },
@@ -168,6 +176,21 @@ DEFINITIONS: dict[str, Schema] = {
             "inputs": said(OBJECT, "JSON Schema."),
             "outputs": said(OBJECT, "JSON Schema."),
         }
+    ),
+    "TaskServerSentEvent": record(
+        {
+            "event": one_of([*EVENTS, "snapshot", "error"]),
+            "data": {
+                **TEXT,
+                "anyOf": [
+                    {"contentMediaType": JSON, "contentSchema": ref("TaskStreamEvent")},
+                    {"contentMediaType": "text/html", "pattern": "^\\s*<", "description": "With `format=html`."},
+                ],
+            },
+            "id": said(TEXT, "For `Last-Event-ID`."),
+            "retry": said(COUNT, "Milliseconds after which a client that was cut off should come back."),
+        },
+        ("event", "data", "id", "retry"),
     ),
     "TaskRunPage": record(
         {
@@ -188,7 +211,7 @@ _LIST = {
         _query("page_size", "How many runs a page has at most.", {"type": "integer", "minimum": 1}),
         _query("cursor", "Where a page begins; `next` and `previous` have it.", TEXT),
     ],
-    "responses": {"200": _answer("A page.", _json(ref("TaskRunPage"))), **_refusals("400", "404")},
+    "responses": {"200": _answer("A page.", _json(ref("TaskRunPage"))), **_refusals("400")},
 }
 
 _TYPES = {
@@ -207,7 +230,7 @@ _RUN = {
     "responses": {
         "200": _answer("The run.", _json(ref("TaskRun")), *_RUN_HEADERS),
         "304": _answer("The run is as `If-None-Match` says.", None, *_RUN_HEADERS),
-        **_refusals("400", "404"),
+        **_refusals("400"),
     },
 }
 
@@ -222,8 +245,9 @@ _EVENTS = {
         _query("format", "`html`: the data is HTML, for htmx.", one_of(["json", "html"])),
     ],
     "responses": {
-        "200": _answer("The stream.", {EVENT_STREAM: {"schema": TEXT, "x-itemSchema": ref("TaskStreamEvent")}}),
-        **_refusals("400", "404"),
+        # OpenAPI 3.1 has no word for the items of a stream: tools read the schema as that of one event.
+        "200": _answer("The stream.", {EVENT_STREAM: {"schema": ref("TaskServerSentEvent")}}),
+        **{status: _as_html_too(RESPONSES[_NAMES[status]]) for status in _refusals("400")},
     },
 }
 
@@ -233,7 +257,7 @@ _CANCEL = {
     "parameters": _parameters("TaskRunUuid"),
     "responses": {
         "202": _answer("The request is recorded.", _json(ref("TaskRun")), *_RUN_HEADERS),
-        **_refusals("404", "409", "429"),
+        **_refusals("409", "429"),
     },
 }
 
@@ -242,11 +266,8 @@ _RETRY = {
     "summary": "Start a run that has ended again, as a new run",
     "parameters": _parameters("TaskRunUuid"),
     "responses": {
-        "202": {
-            **_answer("The new run.", _json(ref("TaskRun")), "Location", *_RUN_HEADERS),
-            "links": _RUN_LINKS,
-        },
-        **_refusals("400", "404", "409", "429"),
+        "202": {**_answer("The new run.", _json(ref("TaskRun")), "Location", *_RUN_HEADERS), "links": _LINKS},
+        **_refusals("400", "409", "429"),
     },
 }
 
