@@ -10,19 +10,20 @@ from uuid import UUID
 from taskapi.events.hub import get_hub
 from taskapi.models import TaskInfo
 from taskapi.protocol import Report
-from taskapi.store.database import in_database
+from taskapi.store.database import AWAY, in_database
 
 
 async def wait_for_run(uuid: UUID, is_enough: Callable[[TaskInfo], bool], timeout: float, *, until_final: bool) -> None:
     """Return once `is_enough` says so of the run, or the run is gone, or after `timeout` seconds.
 
-    `until_final`: nothing before the end of the run is enough, so nothing before it is looked at.
+    `until_final`: nothing before the end of the run is enough, so nothing before it is looked at. If the database is
+    away, it returns as well: the answer will say so.
     """
     hub = get_hub()
     waiter = _Waiter(uuid, until_final)
     hub.open()
     try:
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, *AWAY):
             async with asyncio.timeout(timeout):
                 await hub.add(waiter)
                 await waiter.wait(is_enough)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import SyncToAsync, sync_to_async
@@ -22,6 +23,9 @@ T = TypeVar("T")
 FROZEN_AFTER = 10_000  # milliseconds between two statements of a transaction: a lease's length (taskapi.runs)
 LOCK_WAIT = 250  # milliseconds for which a worker's transaction waits for a lock: its other writes wait as long
 REQUEST_LOCK_WAIT = 5_000  # milliseconds for which a request that changes a run waits for a lock
+
+#: Statements that leave nothing in the session of their connection.
+_OF_ROWS = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|SAVEPOINT|RELEASE|ROLLBACK)\b", re.IGNORECASE)
 
 #: The database is away, or is busy for longer than it should be.
 AWAY = (OperationalError, InterfaceError)
@@ -116,7 +120,35 @@ def keep_connections() -> None:
         connection.close_if_unusable_or_obsolete()
 
 
-def tidy_connections(run: object) -> None:
+@contextmanager
+def borrowed_connections() -> Iterator[None]:
+    """Lend this thread's connections to a request; afterwards they are kept, with nothing of what its middleware did.
+
+    A connection that has executed anything but reads and writes of rows, such as SET, is closed: nobody knows what was
+    left in its session.
+    """
+    changed = set()
+
+    def look(execute: Callable[..., T], sql: Any, params: Any, many: bool, context: Any) -> T:
+        connection = context["connection"]
+        text = str(sql)
+        is_djangos = connection.vendor == "sqlite" and text.startswith("BEGIN")
+        if "set_config" in text or not (is_djangos or _OF_ROWS.match(text)):
+            changed.add(connection)
+        return execute(sql, params, many, context)
+
+    keep_connections()
+    with ExitStack() as looking:
+        for connection in connections.all():
+            looking.enter_context(connection.execute_wrapper(look))
+        yield
+        keep_connections()
+    for connection in changed:
+        connection.close()
+    tidy_connections("a poll", "The middleware of")
+
+
+def tidy_connections(run: object, kind: str = "Run") -> None:
     """Leave this thread's connections as a new thread has them: nothing stays of what the run has done.
 
     A connection inside a transaction is closed, and what Django remembers of it is forgotten.
@@ -127,8 +159,9 @@ def tidy_connections(run: object) -> None:
             connection.connection is not None and connection.autocommit is not connection.settings_dict["AUTOCOMMIT"]
         ):
             logger.warning(
-                "Run %s left its connection to the database %r inside a transaction, or with autocommit changed. The "
-                "connection is closed: what was not committed is lost. End each transaction inside the task.",
+                "%s %s left its connection to the database %r inside a transaction, or with autocommit changed. The "
+                "connection is closed: what was not committed is lost. End each transaction where it was begun.",
+                kind,
                 run,
                 connection.alias,
             )

@@ -49,9 +49,13 @@ class View(TaskAPIView):
         """What `answer` makes once `wait` has returned; it says that the client's wish to wait was kept."""
 
         def make() -> Response:
-            response = self.waited(answer(), seconds)
-            response.render()
-            return response
+            try:
+                response = self.waited(answer(), seconds)
+            except Exception as exc:  # noqa: BLE001 - as DRF's `dispatch`, which has returned long ago
+                response = self.handle_exception(exc)
+            finished: Response = self.finalize_response(self.request, response)
+            finished.render()
+            return finished
 
         return answer_later(self.request._request, wait, make)  # noqa: SLF001 - DRF has no public name for it
 

@@ -11,22 +11,32 @@ from __future__ import annotations
 import asyncio
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import lru_cache
 from io import BytesIO
+from threading import Semaphore
 from typing import Any, cast
+from uuid import UUID
 
+from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.base import BaseHandler
 from django.core.signals import request_started
 from django.http.response import HttpResponseBase
-from django.urls import set_script_prefix
+from django.urls import Resolver404, resolve, set_script_prefix
+from django.utils.module_loading import import_string
 from rest_framework import status
 
 from taskapi.callers.backlog import TRANSPORT, transport_of
-from taskapi.store.database import close_dead_connections, keep_connections, open_connections
+from taskapi.store.database import borrowed_connections, close_dead_connections, open_connections
+from taskapi.store.silence import watching
+from taskapi.views.run import RunView
 
 THREADS = 4  # each keeps a connection to the database
 MOST = 16  # polls at once: if the project's middleware is slow, the others take Django's road, and a thread each
 _RUN = re.compile(r"/tasks/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/$")
+_SOME_RUN = f"/tasks/{UUID(int=0)}/"
+_ELSEWHERE = {b"prefer", b"content-length", b"transfer-encoding"}  # it wants to wait, or has a body
 
 
 class Handler(ASGIHandler):
@@ -36,29 +46,34 @@ class Handler(ASGIHandler):
         super().__init__()
         self._sync_handler = BaseHandler()
         self._sync_handler.load_middleware()
+        self._is_open = _all_middleware_is_sync()
         self._threads = ThreadPoolExecutor(THREADS, "taskapi-poll")
-        self._polls = 0  # that are being answered
+        self._room = Semaphore(MOST)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if not _is_poll(scope) or self._polls >= MOST:
+        if not (self._is_open and _is_poll(scope) and self._room.acquire(blocking=False)):
             await super().__call__({**scope, TRANSPORT: transport_of(send)}, receive, send)
             return
-        self._polls += 1
+        # A context of its own, as each request has: what it activates (a language) is not there for the next.
+        answering = self._threads.submit(copy_context().run, self._answer, scope)
+        answering.add_done_callback(lambda _: self._room.release())  # not before, also if the client is gone
+        response = await asyncio.wrap_future(answering)
         try:
-            response = await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, scope)
+            await self.send_response(response, send)
         finally:
-            self._polls -= 1
-        await self.send_response(response, send)
+            if response.streaming:
+                await asyncio.get_running_loop().run_in_executor(self._threads, response.close)
 
     def _answer(self, scope: Any) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))
         request_started.send(sender=self.__class__, scope=scope)
         opened = open_connections()
-        response = self._respond(scope)
-        if response.status_code == status.HTTP_503_SERVICE_UNAVAILABLE and close_dead_connections(opened):
+        with watching(), borrowed_connections():
             response = self._respond(scope)
-        keep_connections()
-        response.close()
+            if response.status_code >= status.HTTP_500_INTERNAL_SERVER_ERROR and close_dead_connections(opened):
+                response = self._respond(scope)
+        if not response.streaming:  # as middleware may have made it
+            response.close()
         return response
 
     def _respond(self, scope: Any) -> HttpResponseBase:
@@ -70,8 +85,26 @@ class Handler(ASGIHandler):
         return cast("HttpResponseBase", response)
 
 
+def _all_middleware_is_sync() -> bool:
+    """Whether there is no middleware that has to run on the server's event loop."""
+    return all(getattr(import_string(path), "sync_capable", True) for path in settings.MIDDLEWARE)
+
+
 def _is_poll(scope: Any) -> bool:
     """Whether this asks for a run as it is now."""
-    if scope["method"] != "GET" or _RUN.search(scope["path"]) is None:
+    if scope["type"] != "http" or scope["method"] != "GET":
         return False
-    return all(name != b"prefer" for name, _ in scope["headers"])
+    found = _RUN.search(scope["path"])
+    if found is None or any(name in _ELSEWHERE for name, _ in scope["headers"]):
+        return False
+    return _has_runs(scope["path"][: found.start()], get_script_prefix(scope), settings.ROOT_URLCONF)
+
+
+@lru_cache(64)
+def _has_runs(prefix: str, script_name: str, urlconf: str) -> bool:
+    """Whether runs are there, below this prefix. The project may have pages of its own at such a path."""
+    try:
+        match = resolve(f"{prefix}{_SOME_RUN}".removeprefix(script_name), urlconf)
+    except Resolver404:
+        return False
+    return getattr(match.func, "view_class", None) is RunView

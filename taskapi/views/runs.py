@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -15,13 +17,15 @@ from rest_framework.response import Response
 from taskapi.exceptions import UnknownTask
 from taskapi.models import TaskInfo
 from taskapi.protocol import TASK_LENGTH, represent
-from taskapi.protocol.states import Status
+from taskapi.protocol.states import FINAL, Status
 from taskapi.runs import Batch, listing
+from taskapi.runs.moves import refresh
 from taskapi.tasks.registry import get_task
-from taskapi.views.base import View, public_path
+from taskapi.views.base import RETRY_AFTER, View, public_path
 from taskapi.views.keys import idempotency_key
 from taskapi.views.pages import Pages
 from taskapi.views.verdicts import passes
+from taskapi.views.waiting import preferred_wait, until_final
 
 STATUSES = [status.value for status in Status]
 MOST_STARTED = 1_000  # runs that one call starts
@@ -53,20 +57,35 @@ class RunsView(View):
         body.is_valid(raise_exception=True)
         given, key = body.validated_data, idempotency_key(request)
         if "many" in given:
-            return _answer_many(self.start_runs(given["task"], given["many"], idempotency_key=key))
+            batch = self.start_runs(given["task"], given["many"], idempotency_key=key)
+            return self._answer(batch.infos, partial(_answer_many, batch))
         info, created = self.start_run(given["task"], given["inputs"], idempotency_key=key)
         location = f"{public_path(request)}{info.uuid}/"
         code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
-        return self.represented(info, code=code, location=location)
+
+        def answer(*, again: bool) -> Response:
+            if again:
+                with suppress(TaskInfo.DoesNotExist):  # it was kept for less time than the client has waited
+                    refresh(info)
+            return self.represented(info, code=code, location=location)
+
+        return self._answer([info], answer)
+
+    def _answer(self, infos: Sequence[TaskInfo], answer: Callable[..., Response]) -> Response:
+        """The answer to a start: at once, or when these runs have ended if the client prefers to wait for that.
+
+        `answer` makes it; with `again=True`, it reads the runs again.
+        """
+        seconds = preferred_wait(self.request)
+        if not seconds or all(info.is_final for info in infos):
+            return self.waited(answer(again=False), seconds)
+        return self.answer_later(until_final(infos, seconds), seconds, partial(answer, again=True))
 
     def get(self, request: Request) -> Response:
         """The caller's runs, newest first; ``?task=``, ``?status=``, and ``?owner=all`` for staff."""
         pages = self.pagination_class()
-        found = _asked_for(request).select_related("user")  # a permission class may look at it
-        page = listing.read(pages.paginate_queryset(found, request, view=self) or [])
-        response = pages.get_paginated_response(listing.represent_all(self._shown(page)))
-        response["Cache-Control"] = "no-store"
-        return response
+        page = listing.read(pages.paginate_queryset(_asked_for(request), request, view=self) or [])
+        return pages.get_paginated_response(listing.represent_all(self._shown(page)))
 
     def _shown(self, page: Iterable[TaskInfo]) -> list[TaskInfo]:
         """Those of the runs that `find_run` would find; a task's own classes are asked once."""
@@ -93,7 +112,7 @@ def _asked_for(request: Request) -> QuerySet[TaskInfo]:
     user = request.user
     if "owner" in request.query_params:
         _check_owner(request.query_params["owner"], user)
-        return listing.select(**filters)
+        return listing.select(**filters).select_related("user")  # a permission class may look at it
     if not getattr(user, "is_authenticated", False):
         return TaskInfo.objects.none()
     return listing.select(user, **filters)
@@ -115,12 +134,13 @@ def _filters(request: Request) -> dict[str, list[str]]:
     return {"tasks": tasks, "statuses": statuses}
 
 
-def _answer_many(batch: Batch) -> Response:
+def _answer_many(batch: Batch, *, again: bool) -> Response:
     infos = batch.infos
-    if batch.created == len(infos):
+    if batch.created == len(infos) and not again:
         shown = [represent(info, []) for info in infos]
     else:  # as in a list: nobody knows what the earlier runs have said and returned
         shown = listing.represent_all(listing.read_again(infos))
     response = Response(shown, status.HTTP_201_CREATED if batch.created else status.HTTP_200_OK)
-    response["Cache-Control"] = "no-store"
+    if not all(Status(run["status"]) in FINAL for run in shown):
+        response["Retry-After"] = RETRY_AFTER
     return response

@@ -1,4 +1,4 @@
-"""Section 3 of the contract: many runs by one call, the lists of runs and of tasks, and quoted keys."""
+"""Many runs by one call, the lists of runs and of tasks, and quoted keys, as clients of REST see them."""
 
 import json
 import uuid
