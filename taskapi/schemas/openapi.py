@@ -12,7 +12,7 @@ from typing import Any
 from django.urls import include, path
 from drf_spectacular.extensions import OpenApiViewExtension
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.plumbing import ComponentRegistry, ResolvedComponent, is_jsonschema_compliant
+from drf_spectacular.plumbing import ComponentRegistry, ResolvedComponent
 from drf_spectacular.settings import spectacular_settings
 from rest_framework.schemas.generators import EndpointEnumerator
 
@@ -97,7 +97,8 @@ class ProjectCallSchema(CallSchema):
         return map(described, shown)
 
     def written(self, part: dict[str, Any]) -> dict[str, Any]:
-        of_version: dict[str, Any] = part if is_jsonschema_compliant() else as_openapi_3_0(part)
+        is_old = spectacular_settings.OAS_VERSION.startswith("3.0")
+        of_version: dict[str, Any] = as_openapi_3_0(part) if is_old else part
         shown: dict[str, Any] = hidden_from_enum_hook(of_version)
         return shown
 
