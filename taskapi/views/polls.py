@@ -36,7 +36,8 @@ THREADS = 4  # each keeps a connection to the database
 MOST = 16  # polls at once: if the project's middleware is slow, the others take Django's road, and a thread each
 _RUN = re.compile(r"/tasks/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/$")
 _SOME_RUN = f"/tasks/{UUID(int=0)}/"
-_ELSEWHERE = {b"prefer", b"content-length", b"transfer-encoding"}  # it wants to wait, or has a body
+_ELSEWHERE = {b"prefer", b"content-length", b"transfer-encoding"}  # it may want to wait, or have a body
+_NO_BODY = (b"content-length", b"0")
 
 
 class Handler(ASGIHandler):
@@ -95,7 +96,7 @@ def _is_poll(scope: Any) -> bool:
     if scope["type"] != "http" or scope["method"] != "GET":
         return False
     found = _RUN.search(scope["path"])
-    if found is None or any(name in _ELSEWHERE for name, _ in scope["headers"]):
+    if found is None or any(field[0] in _ELSEWHERE and tuple(field) != _NO_BODY for field in scope["headers"]):
         return False
     return _has_runs(scope["path"][: found.start()], get_script_prefix(scope), settings.ROOT_URLCONF)
 
