@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import AnonymousUser, User
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import clear_url_caches, include, path
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.settings import spectacular_settings
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
-from rest_framework.test import APIClient
+from rest_framework.test import APIClient, APIRequestFactory, force_authenticate
+from rest_framework.views import APIView
 
 from taskapi import __version__
 from taskapi.schemas import asyncapi, openapi
@@ -308,6 +311,20 @@ def test_a_projects_own_document_has_our_calls(version: str | None, tmp_path: Pa
     schemas = whole["components"]["schemas"]
     assert {"SumInputs", "SumOutputs", "TaskRun"} < schemas.keys()
     assert schemas["StatusEnum"]["enum"] == ["open", "paid"]  # the project's own keeps its name
+
+
+@pytest.mark.django_db
+def test_a_projects_own_document_that_is_not_public_has_the_tasks_of_its_reader(
+    our_tasks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spectacular_settings, "SERVE_PUBLIC", False)
+    request = APIRequestFactory().get("/schema/")
+    staff = User.objects.create_user("staff", is_staff=True)
+    for user, count in ((AnonymousUser(), 2), (staff, 3)):
+        force_authenticate(request, user)
+        generator = SchemaGenerator(patterns=[path("", include("taskapi.urls"))])
+        whole = generator.get_schema(APIView().initialize_request(request), public=False)
+        assert len(whole["components"]["schemas"]["TaskStart"]["oneOf"]) == count
 
 
 def document_of_project(folder: Path, **variables: str) -> dict[str, Any]:
