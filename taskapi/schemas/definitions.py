@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from taskapi.schemas import calls, frames, refusals, runs, tasks
+from taskapi.schemas import answers, calls, frames, refusals, runs, tasks
 from taskapi.schemas.parts import Components
 
 
@@ -19,7 +19,7 @@ def components(of_tasks: Iterable[tasks.Described]) -> Components:
     }
     return {
         "schemas": schemas,
-        "headers": calls.HEADERS,
-        "responses": calls.RESPONSES,
+        "headers": answers.HEADERS,
+        "responses": answers.RESPONSES,
         "parameters": calls.PARAMETERS,
     }
