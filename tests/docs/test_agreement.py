@@ -19,6 +19,7 @@ from taskapi.engines import local
 from taskapi.events import hub
 from taskapi.management.checks.databases import BUSY_TIMEOUT
 from taskapi.management.commands.runtask import Command as RunTask
+from taskapi.management.commands.taskschema import Command as TaskSchema
 from taskapi.management.commands.taskworker import Command as TaskWorker
 from taskapi.management.running import following, remote
 from taskapi.models import TaskInfo
@@ -26,6 +27,8 @@ from taskapi.params import FieldParameter, Parameter, values
 from taskapi.protocol.states import ErrorCode
 from taskapi.runs import listing
 from taskapi.runs.refusals import CODES
+from taskapi.schemas.names import key_of
+from taskapi.schemas.tasks import definitions, described
 from taskapi.store import ledger
 from taskapi.tasks import Task
 from taskapi.views import pages
@@ -177,6 +180,19 @@ def test_the_options_of_runtask_are_those_of_the_code() -> None:
     options = RunTask().create_parser("manage.py", "runtask")._option_string_actions.keys() - of_django.keys()
     named = {name.split()[0] for name in first_column("docs/commands.md", "`runtask`")}
     assert named - {"--verbosity"} == options  # which is Django's own
+
+
+def test_the_options_of_taskschema_are_those_of_the_code() -> None:
+    of_django = BaseCommand().create_parser("", "")._option_string_actions
+    options = TaskSchema().create_parser("manage.py", "taskschema")._option_string_actions.keys() - of_django.keys()
+    assert {name.split()[0] for name in first_column("docs/commands.md", "`taskschema`")} == options
+
+
+def test_the_schemas_of_a_task_are_named_as_the_page_says() -> None:
+    task = type("SendMail", (Task,), {"name": "send_mail"})
+    found = {name for name in definitions([described(task)]) if name.startswith("SendMail")}
+    assert first_column("docs/schemas.md", "What it says of your tasks") == found
+    assert f"`{key_of('reports/monthly')}`" in text_of("docs/schemas.md")
 
 
 OURS = {name for name, app in get_commands().items() if app == "taskapi"}
