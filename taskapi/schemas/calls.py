@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from taskapi.protocol import LONGEST_WAIT
 from taskapi.protocol.states import Status
 from taskapi.schemas.answers import JSON, NAMES, RESPONSES, answer, as_html_too, as_json, refusals
 from taskapi.schemas.frames import EVENTS, KEY
 from taskapi.schemas.parts import COUNT, OBJECT, TEXT, UUID, Schema, one_of, record, ref, said
 
 EVENT_STREAM = "text/event-stream"
-
-_LONGEST_WAIT = 60  # seconds, of `Prefer: wait`
 
 
 class Call(NamedTuple):
@@ -30,7 +29,7 @@ def _in_header(name: str, description: str, schema: Schema = TEXT) -> dict[str, 
     return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
-_PREFER_WAIT = f"`wait=S`: answer when the run has changed, or after S seconds (at most {_LONGEST_WAIT})."
+_PREFER_WAIT = f"`wait=S`: answer when the run has changed, or after S seconds (at most {LONGEST_WAIT})."
 
 PARAMETERS: dict[str, dict[str, Any]] = {
     "TaskRunUuid": {"name": "uuid", "in": "path", "required": True, "description": "The run.", "schema": UUID},
@@ -164,7 +163,7 @@ _CANCEL = {
     "parameters": _parameters("TaskRunUuid"),
     "responses": {
         "202": answer("The request is recorded.", as_json(ref("TaskRun")), *_RUN_HEADERS),
-        **refusals("409", "429"),
+        **refusals("409"),
     },
 }
 

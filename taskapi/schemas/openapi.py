@@ -21,7 +21,6 @@ from taskapi.runs.access import TaskAPIView
 from taskapi.schemas.calls import CALLS
 from taskapi.schemas.definitions import components
 from taskapi.schemas.parts import JSON_SCHEMA, needed
-from taskapi.schemas.permitted import permitted_tasks
 from taskapi.schemas.plain import as_openapi_3_0, hidden_from_enum_hook
 from taskapi.schemas.tasks import Described, described
 from taskapi.tasks.registry import tasks
@@ -93,7 +92,7 @@ class ProjectCallSchema(CallSchema):
 
     def described(self) -> Iterable[Described]:
         view: Any = self.view  # one of ours
-        shown = tasks().values() if spectacular_settings.SERVE_PUBLIC else permitted_tasks(view)
+        shown = tasks().values() if spectacular_settings.SERVE_PUBLIC else view.permitted_tasks()
         return map(described, shown)
 
     def written(self, part: dict[str, Any]) -> dict[str, Any]:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Collection, Iterable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from django.core.serializers.json import DjangoJSONEncoder
 from django.utils.translation import get_language
 
+from taskapi.protocol import MANY_LENGTH
 from taskapi.schemas.frames import TASK_NAME, name_of, run_frame
 from taskapi.schemas.names import key_of
 from taskapi.schemas.parts import OBJECT, Schema, record, ref
-from taskapi.tasks import Task
-
-logger = logging.getLogger(__name__)
-
-MOST_STARTED = 1_000  # runs that one call starts: as in taskapi.views.runs
+from taskapi.tasks import Task, describing
 
 
 class Described(NamedTuple):
@@ -47,19 +41,9 @@ def described(task: type[Task]) -> Described:
 
 @lru_cache(maxsize=1024)  # a project's document asks once for each call
 def _described(task: type[Task], _language: str | None) -> Described:
-    try:
-        return _read(task)
-    except Exception:
-        # A parameter of the project's own may raise anything, or give what is not JSON. The other tasks have schemas.
-        logger.exception("The task %r is in the schema without its parameters: they could not be described.", task.name)
-        return Described(task.name, "", OBJECT, OBJECT)
-
-
-def _read(task: type[Task]) -> Described:
-    said = json.loads(json.dumps(task.describe(), cls=DjangoJSONEncoder, allow_nan=False))
-    key = key_of(task.name)
+    said, key = describing.described(task), key_of(task.name)
     inputs, outputs = (_in_place(said[side], f"{key}{side.capitalize()}") for side in ("inputs", "outputs"))
-    return Described(task.name, said["description"], inputs, outputs)
+    return Described(task.name, said["description"], inputs or OBJECT, outputs or OBJECT)
 
 
 def definitions(tasks: Iterable[Described]) -> dict[str, Schema]:
@@ -89,7 +73,7 @@ def _start(task: Described) -> Schema:
 
 
 def _start_many(task: Described) -> Schema:
-    many = {"type": "array", "items": _inputs(task), "minItems": 1, "maxItems": MOST_STARTED}
+    many = {"type": "array", "items": _inputs(task), "minItems": 1, "maxItems": MANY_LENGTH}
     return record({"task": _name(task), "many": many}, **_about(task))
 
 

@@ -12,7 +12,6 @@ from rest_framework.response import Response
 
 from taskapi.schemas.calls import ASYNCAPI_JSON, OPENAPI_JSON
 from taskapi.schemas.documents import ExtraMissing, Kind, document
-from taskapi.schemas.permitted import permitted_tasks
 from taskapi.views.base import View, public_path
 from taskapi.views.json import ProblemRenderer, Renderer
 
@@ -65,7 +64,7 @@ class DocumentView(View):
         """The document."""
         mount = public_path(request).removesuffix(f"tasks/{self.kind}.json")
         try:
-            text = document(self.kind, permitted_tasks(self), mount, self.server(request))
+            text = document(self.kind, self.permitted_tasks(), mount, self.server(request))
         except ExtraMissing as error:
             raise NotInstalled(str(error)) from None
         named = self.named_renderer.media_type

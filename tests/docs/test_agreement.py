@@ -24,6 +24,7 @@ from taskapi.management.commands.taskworker import Command as TaskWorker
 from taskapi.management.running import following, remote
 from taskapi.models import TaskInfo
 from taskapi.params import FieldParameter, Parameter, values
+from taskapi.protocol import MANY_LENGTH
 from taskapi.protocol.states import ErrorCode
 from taskapi.runs import listing
 from taskapi.runs.refusals import CODES
@@ -32,7 +33,6 @@ from taskapi.schemas.tasks import definitions, described
 from taskapi.store import ledger
 from taskapi.tasks import Task
 from taskapi.views import pages
-from taskapi.views.runs import MOST_STARTED
 from taskapi.workers import host, leases, reloading, upkeep
 from taskapi.workers.isolation import parent
 from tests.docs.pages import PAGES, ROOT, prose, text_of
@@ -312,7 +312,7 @@ NUMBERS = (
     ("docs/commands.md", "within {} seconds at most", reloading.RELOAD_GRACE),
     ("docs/protocol.md", "follow, every {} seconds", hub.WATCH_INTERVAL),
     ("docs/protocol.md", "a string of at most {} characters", protocol.REF_LENGTH),
-    ("docs/rest.md", "is a list of inputs, {} at most", MOST_STARTED),
+    ("docs/rest.md", "is a list of inputs, {} at most", MANY_LENGTH),
     ("docs/rest.md", "are larger than {} KiB, they are left out", listing.LISTED_BYTES / 1024),
     ("docs/rest.md", "larger than {} KiB together, or more than", listing.LISTED_BYTES / 1024),
     ("docs/rest.md", "together, or more than {}.", listing.LISTED_MESSAGES),

@@ -16,12 +16,12 @@ from rest_framework.throttling import UserRateThrottle
 
 from taskapi.models import JSONTextField, TaskInfo, TaskMessage
 from taskapi.params import IntParameter, StringParameter
-from taskapi.protocol import represent
+from taskapi.protocol import MANY_LENGTH, represent
 from taskapi.protocol.states import Status
 from taskapi.runs import listing
 from taskapi.tasks import Task
 from taskapi.testing import run_task
-from taskapi.views import pages, runs
+from taskapi.views import pages
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("queue")]
 
@@ -449,7 +449,7 @@ def test_what_is_wrong_is_said_by_index_and_none_is_started(client):
     }
 
 
-@pytest.mark.parametrize("many", [[], {}, {"a": 1}, "x", None, 1, [{"a": 1}] * (runs.MOST_STARTED + 1)])
+@pytest.mark.parametrize("many", [[], {}, {"a": 1}, "x", None, 1, [{"a": 1}] * (MANY_LENGTH + 1)])
 def test_what_is_no_list_of_1_to_1000_is_refused(client, many):
     response = post(client, task="add", many=many)
     assert (response.status_code, response.json().keys(), TaskInfo.objects.count()) == (400, {"many"}, 0)
@@ -457,7 +457,7 @@ def test_what_is_no_list_of_1_to_1000_is_refused(client, many):
 
 
 def test_1000_are_started():
-    assert runs.MOST_STARTED == 1_000
+    assert MANY_LENGTH == 1_000
     response = post(Client(), task="add", many=[{"a": n} for n in range(1_000)])
     assert [run["inputs"]["a"] for run in response.json()] == list(range(1_000))
 

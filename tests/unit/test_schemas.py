@@ -14,7 +14,7 @@ from jsonschema.validators import validator_for
 
 from taskapi import params, protocol, urls
 from taskapi.models import TaskInfo
-from taskapi.protocol import OMITTED
+from taskapi.protocol import MANY_LENGTH, OMITTED
 from taskapi.protocol.states import FINAL, Status
 from taskapi.runs.refusals import CODES
 from taskapi.schemas.calls import CALLS
@@ -26,7 +26,6 @@ from taskapi.schemas.plain import as_openapi_3_0, hidden_from_enum_hook
 from taskapi.schemas.refusals import ERROR_CODES
 from taskapi.schemas.tasks import described
 from taskapi.tasks import Task
-from taskapi.views.runs import MOST_STARTED
 from tests.project.tasks import Sum
 
 FRAMES = {path.stem: json.loads(path.read_text()) for path in Path(__file__).parent.parent.glob("frames/*.json")}
@@ -155,7 +154,7 @@ def test_each_url_has_its_calls_and_each_call_its_url() -> None:
 
 def test_a_call_starts_as_many_runs_as_its_view_takes() -> None:
     assert definitions()["schemas"]["TaskStartMany"]["oneOf"] == [{"$ref": "#/components/schemas/SumStartMany"}]
-    assert definitions()["schemas"]["SumStartMany"]["properties"]["many"]["maxItems"] == MOST_STARTED
+    assert definitions()["schemas"]["SumStartMany"]["properties"]["many"]["maxItems"] == MANY_LENGTH
 
 
 def test_each_reference_of_a_call_leads_somewhere() -> None:
