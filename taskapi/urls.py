@@ -7,6 +7,7 @@ from taskapi.views.events import EventsView
 from taskapi.views.file import FileView
 from taskapi.views.run import CancelView, RetryView, RunView
 from taskapi.views.runs import RunsView
+from taskapi.views.schemas import AsyncAPIView, OpenAPIView
 from taskapi.views.types import TypesView
 from taskapi.views.uploads import UploadsView
 
@@ -17,6 +18,8 @@ urlpatterns = [
     path("tasks/types/", TypesView.as_view(), name="types"),
     # The row of a file is there before the file is, whatever ATOMIC_REQUESTS says.
     path("tasks/uploads/", transaction.non_atomic_requests(UploadsView.as_view()), name="uploads"),
+    path("tasks/openapi.json", OpenAPIView.as_view(), name="openapi"),
+    path("tasks/asyncapi.json", AsyncAPIView.as_view(), name="asyncapi"),
     path("tasks/<uuid:uuid>/", RunView.as_view(), name="run"),
     path("tasks/<uuid:uuid>/events/", EventsView.as_view(), name="events"),
     path("tasks/<uuid:uuid>/files/<slug:reference>/", FileView.as_view(), name="file"),

@@ -24,7 +24,7 @@ from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication, BasicAuthentication
 from rest_framework.request import Request
 
-from taskapi.callers.requests import handshake_request, open_request, unchanged_user
+from taskapi.callers.requests import copy_of, handshake_request, open_request, unchanged_user
 from taskapi.runs.access import TaskAPIView, refuse_deleted_user
 from taskapi.runs.refusals import REFUSALS
 
@@ -123,7 +123,7 @@ class Caller:
         """
         if self.is_over:  # found since the frame was taken; the socket is about to be closed
             raise exceptions.NotAuthenticated
-        http = copy(self._http)
+        http = copy_of(self._http)
         http.method = method
         view = TaskAPIView()
         view.request = Request(http, authenticators=[self._authentication] if self._authentication else [])

@@ -13,7 +13,6 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.handlers.asgi import ASGIRequest
-from django.core.handlers.wsgi import WSGIRequest
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 
@@ -38,23 +37,25 @@ def handshake_request(scope: dict[str, Any], *, again: bool = False) -> HttpRequ
 
 
 def open_request(request: HttpRequest, *, again: bool = False) -> HttpRequest:
-    """A request whose answer is a stream, as the middleware left it; `again`: with its session and user of now."""
+    """A request whose answer takes its time, as the middleware left it; `again`: with its session and user of now."""
     if not again:
         return request
-    fresh = _without_middleware(request)
+    fresh = copy_of(request)
+    for kept in ("_cached_user", "_acached_user"):  # what Django has found in the session of then
+        vars(fresh).pop(kept, None)
     if hasattr(request, "session"):
         fresh.session = _session_now(request.session)
         _add_user(fresh)
-    if hasattr(request, "user"):
+    if hasattr(request, "user") and not _is_of_session(request):
         fresh.user = _user_now(fresh, request.user)
     return fresh
 
 
-def _without_middleware(request: HttpRequest) -> HttpRequest:
-    came: Any = request  # either of ASGI or of WSGI
-    if isinstance(came, ASGIRequest):
-        return ASGIRequest(came.scope, BytesIO())
-    return WSGIRequest({**came.environ, "wsgi.input": BytesIO()})
+def copy_of(request: HttpRequest) -> HttpRequest:
+    """A copy with all that middleware has added, and with what Django found by the URL: `copy` leaves that out."""
+    copied = request.__class__.__new__(request.__class__)
+    vars(copied).update(vars(request))
+    return copied
 
 
 def _add_user(request: HttpRequest) -> None:
@@ -62,6 +63,11 @@ def _add_user(request: HttpRequest) -> None:
     AuthenticationMiddleware(_no_response).process_request(request)
     if hasattr(request.session, "session_key"):
         _keep_session(request.session)
+
+
+def _is_of_session(request: HttpRequest) -> bool:
+    """Whether the user is that of the session, and was not found by other middleware."""
+    return hasattr(request, "session") and request.session.get(SESSION_KEY) == str(request.user.pk)
 
 
 def _session_now(session: Any) -> Any:

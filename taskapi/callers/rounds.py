@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextvars import Context
 from typing import Protocol
 
 from taskapi.callers.caller import Caller
@@ -40,7 +41,8 @@ class Round:
         """Judge its caller from now on."""
         self._connections.add(connection)
         if self._going is None:
-            self._going = asyncio.get_running_loop().create_task(self._go())
+            # not in the context of the request that comes first: the round outlives it, and its thread
+            self._going = asyncio.get_running_loop().create_task(self._go(), context=Context())
 
     def remove(self, connection: Connection) -> None:
         """Judge its caller no longer."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from contextvars import Context
 from math import inf
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from django.db.models import Q
@@ -34,11 +35,21 @@ WATCH_PAGE = 500  # runs in one query of the watch
 FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0  # seconds between two tries while events cannot be heard; doubling
 
 
+class Row(NamedTuple):
+    """What the watch sees of a run."""
+
+    seq: int
+    status: str
+    cancel_requested: bool
+
+
 class Follower(Protocol):
     """What is told of one run: a subscription, or what waits for the run."""
 
     uuid: UUID
-    seq: int  # of the state that it knows
+
+    def knows(self, row: Row) -> bool:
+        """Whether it has nothing to tell of this row that it has not told."""
 
     def hear(self, report: Report, characters: int) -> None:
         """Take a report of the run, which has so many characters of text."""
@@ -72,9 +83,10 @@ class Hub:
         """Count one user more."""
         self._users += 1
         if not self._chores:
-            loop = asyncio.get_running_loop()
+            create_task = asyncio.get_running_loop().create_task
             self._away = False
-            self._chores = [loop.create_task(self._receive()), loop.create_task(self._watch())]
+            # Not in the context of the request that comes first: they outlive it, and its thread.
+            self._chores = [create_task(chore(), context=Context()) for chore in (self._receive, self._watch)]
 
     async def close(self) -> None:
         """Count one user less. After the last one the hub ends."""
@@ -210,10 +222,10 @@ class Hub:
                 followed = list(self._followers)
                 for first in range(0, len(followed), WATCH_PAGE):
                     page = followed[first : first + WATCH_PAGE]
-                    seqs = await in_database(_read_seqs, page)
+                    rows = await in_database(_read_rows, page)
                     for uuid in page:
-                        self._catch_up(uuid, seqs.get(uuid))
-                    await _look_for_workers([uuid for uuid, seq in seqs.items() if seq == 0])
+                        self._catch_up(uuid, rows.get(uuid))
+                    await _look_for_workers([uuid for uuid, row in rows.items() if row.seq == 0])
             except Exception as error:  # noqa: BLE001 - the database is away; the next look is in a few seconds
                 logger.warning(
                     "The rows of followed runs could not be looked at; the next look is in %g s: %r",
@@ -222,15 +234,16 @@ class Hub:
                 )
             await self._join_all()
 
-    def _catch_up(self, uuid: UUID, seq: int | None = None) -> None:
-        """Let the followers of the run that are behind `seq` read its row; all of them if there is no row."""
+    def _catch_up(self, uuid: UUID, row: Row | None = None) -> None:
+        """Let the followers of the run that do not know this of it read its row; all of them without `row`."""
         for follower in self._followers.get(uuid, ()):
-            if seq is None or follower.seq < seq:
+            if row is None or not follower.knows(row):
                 follower.catch_up()
 
 
-def _read_seqs(uuids: list[UUID]) -> dict[UUID, int]:
-    return dict(TaskInfo.rows().filter(uuid__in=uuids).order_by().values_list("uuid", "seq"))
+def _read_rows(uuids: list[UUID]) -> dict[UUID, Row]:
+    found = TaskInfo.rows().filter(uuid__in=uuids).order_by().values_list("uuid", *Row._fields)
+    return {uuid: Row(*values) for uuid, *values in found}
 
 
 async def _look_for_workers(unbegun: list[UUID]) -> None:

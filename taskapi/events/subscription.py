@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from uuid import UUID
 
 from taskapi import protocol
+from taskapi.events.hub import Row
 from taskapi.models import TaskInfo
 from taskapi.protocol import Message, Report, Snapshot, State
 from taskapi.store.database import in_database
@@ -58,6 +59,10 @@ class Subscription:
         self.ended = True
         if self._writer is not None:
             self._writer.cancel()
+
+    def knows(self, row: Row) -> bool:
+        """Whether nothing has to be told of this row any more: no event is about a request to stop."""
+        return self.seq >= row.seq
 
     def hear(self, report: Report, characters: int) -> None:
         """Take a report of the run. If too much waits, all of it is dropped, and the row is read instead."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from taskapi.events.following import Following
 from taskapi.exceptions import ProtocolError
 from taskapi.models import TaskInfo
 from taskapi.protocol.sse import HEARTBEAT, server_sent
-from taskapi.runs.refusals import REFUSALS, as_protocol_error, sentence_of_fault
+from taskapi.runs.refusals import REFUSALS, Unavailable, as_protocol_error, sentence_of_fault
 from taskapi.views.base import View, messages_known
 from taskapi.views.html import HTMLEvents, shown_refusal
 from taskapi.views.json import JSON, Renderer
@@ -33,9 +34,10 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL = 15.0  # seconds of silence: many proxies end a connection that is silent for a minute
 LAST = ("finished", "error")  # nothing follows these
-# An EventSource connects again after the end, whatever the end was. It is to come back only if the server has failed.
-NEVER = "retry: 86400000\n\n"  # milliseconds
-SERVER_FAILED = '"code":"unavailable"'  # in a frame
+# An EventSource connects again after the end, whatever the end was: in so many milliseconds. It has nothing to come
+# back for, unless the server could not answer.
+NEVER = "retry: 86400000\n\n"
+SOON = f"retry: {Unavailable.wait * 1_000}\n\n"
 LONG_FRAME = 8192  # characters, that is up to 5 ms of templates: a longer one is written beside the event loop
 MOST_WAITING = 8  # frames that wait for the reader; then its subscription waits, which drops and reads the row instead
 LONGEST_WAIT = 45.0  # seconds for a reader that does not read
@@ -92,7 +94,7 @@ class EventsView(View):
         if request.method == "HEAD":
             return HttpResponse(headers=HEADERS, content_type="text/event-stream")
         stream = Stream(uuid, Caller.of_stream(request), form(after), after, _transport_of(http))
-        chunks = stream.chunks() if isinstance(http, ASGIRequest) else _blocking(stream.chunks())
+        chunks = stream if isinstance(http, ASGIRequest) else _blocking(stream.chunks())
         return StreamingHttpResponse(chunks, headers=HEADERS, content_type="text/event-stream")
 
 
@@ -118,11 +120,32 @@ class Stream:
         self._frames: asyncio.Queue[str] = asyncio.Queue()
         self._room = asyncio.Semaphore(MOST_WAITING)
         self._logged_out = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._following: asyncio.Task[None] | None = None
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self.chunks()
+
+    def close(self) -> None:
+        """Follow nothing any more: Django calls this when the request has ended, in a thread.
+
+        If the client has gone while its server waited for it to read, nothing else ends the stream: Django does not
+        close what it reads from.
+        """
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed, and all that was on it has ended
+                self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        get_round().remove(self)
+        if self._following is not None:
+            self._following.cancel()
 
     async def chunks(self) -> AsyncIterator[str]:
         """The text of the stream."""
         await let_thread_go()
-        following = asyncio.get_running_loop().create_task(self._follow())
+        self._loop = asyncio.get_running_loop()
+        self._following = self._loop.create_task(self._follow())
         if self.caller.may_change:
             get_round().add(self)
         try:
@@ -132,15 +155,14 @@ class Stream:
                     yield HEARTBEAT
                     continue
                 is_last = kind_of(frame) in LAST
-                yield (NEVER if is_last and not _may_come_back(frame) else "") + await self._written(frame)
+                yield (_come_back(frame) if is_last else "") + await self._written(frame)
                 if is_last or self._form.ended:
                     return
                 if self._transport is not None and is_behind(self._transport):
                     await self._wait_for_reader()
         finally:
-            get_round().remove(self)
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            self._stop()
+            await asyncio.gather(self._following, return_exceptions=True)
 
     async def log_out(self) -> None:
         """End the stream of a caller that is somebody else by now."""
@@ -211,17 +233,17 @@ class Stream:
             self._transport.abortConnection()
 
 
-def _may_come_back(frame: str) -> bool:
-    """Whether the stream ends because the server has failed."""
-    return kind_of(frame) == "error" and SERVER_FAILED in frame
-
-
 def kind_of(frame: str) -> str:
     """The type of a frame; each begins with it."""
     return frame[len(_HEAD) : frame.index('"', len(_HEAD))]
 
 
 _HEAD = '{"type":"'
+
+
+def _come_back(last: str) -> str:
+    """What an EventSource is told before the last frame of its stream: when to connect again."""
+    return SOON if json.loads(last).get("code") == "unavailable" else NEVER
 
 
 def _blocking(chunks: AsyncIterator[str]) -> Iterator[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from http import HTTPStatus
+from http.client import responses
 from math import ceil
 from typing import Any
 
 from rest_framework.throttling import BaseThrottle
 
 PROBLEM = "application/problem+json"
+_UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
 
 
 def problem(data: Any, status: int) -> dict[str, Any]:
@@ -19,7 +21,8 @@ def problem(data: Any, status: int) -> dict[str, Any]:
     """
     fields = data if isinstance(data, dict) else {"errors": data}
     detail = fields["detail"] if isinstance(fields.get("detail"), str) else "; ".join(_sentences(data))
-    return {**fields, "type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    title = responses.get(status, "Refused")  # a class of the project may answer with a status of its own
+    return {**fields, "type": "about:blank", "title": title, "status": status, "detail": detail}
 
 
 def _sentences(data: Any, where: str = "") -> Iterable[str]:
@@ -38,10 +41,15 @@ def rate_limit_fields(refused: Iterable[tuple[BaseThrottle, float | None]]) -> d
     """The `RateLimit` fields (draft-ietf-httpapi-ratelimit-headers) of throttles that refused, each with its wait."""
     limits, policies = [], []
     for throttle, wait in refused:
-        name = f'"{getattr(throttle, "scope", None) or type(throttle).__name__}"'
+        name = _quoted(getattr(throttle, "scope", None) or type(throttle).__name__)
         limits.append(f"{name};r=0" if wait is None else f"{name};r=0;t={ceil(wait)}")
         quota, window = getattr(throttle, "num_requests", None), getattr(throttle, "duration", None)
         if quota is not None and window is not None:  # a throttle of the project's own may have neither
             policies.append(f"{name};q={quota};w={ceil(window)}")
     fields = {"RateLimit": ", ".join(limits), "RateLimit-Policy": ", ".join(policies)}
     return {name: value for name, value in fields.items() if value}
+
+
+def _quoted(name: str) -> str:
+    """The name as a string of RFC 9651, which knows ASCII alone."""
+    return f'"{_UNQUOTABLE.sub("_", name)}"'

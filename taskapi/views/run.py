@@ -10,6 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from taskapi.backends.attendance import hint_for
+from taskapi.callers.requests import open_request
 from taskapi.views.base import View, entity_tag, is_known, messages_known, public_path
 from taskapi.views.waiting import preferred_wait, until_changed, until_final
 
@@ -38,8 +39,9 @@ class RunView(View):
     def _answer_at_last(self) -> Response:
         """The answer of a new view: the caller may be somebody else by now, and the run may be gone."""
         view = RunView(has_waited=True)
-        view.setup(self.request._request, **self.kwargs)  # noqa: SLF001 - DRF has no public name for it
-        return cast("Response", view.dispatch(self.request._request, **self.kwargs))  # noqa: SLF001
+        request = open_request(self.request._request, again=True)  # noqa: SLF001 - DRF has no public name for it
+        view.setup(request, **self.kwargs)
+        return cast("Response", view.dispatch(request, **self.kwargs))
 
 
 class CancelView(View):

@@ -17,9 +17,10 @@ from rest_framework.response import Response
 
 from taskapi.exceptions import UnknownTask
 from taskapi.models import TaskInfo
-from taskapi.protocol import TASK_LENGTH, represent
+from taskapi.protocol import MANY_LENGTH, TASK_LENGTH, represent
 from taskapi.protocol.states import FINAL, Status
 from taskapi.runs import Batch, listing
+from taskapi.runs.access import passes
 from taskapi.runs.moves import refresh
 from taskapi.tasks.registry import get_task
 from taskapi.views import multipart
@@ -27,11 +28,9 @@ from taskapi.views.base import RETRY_AFTER, View, public_path
 from taskapi.views.json import Parser
 from taskapi.views.keys import idempotency_key
 from taskapi.views.pages import Pages
-from taskapi.views.verdicts import passes
 from taskapi.views.waiting import preferred_wait, until_final
 
 STATUSES = [status.value for status in Status]
-MOST_STARTED = 1_000  # runs that one call starts
 
 
 class RunRequest(serializers.Serializer[Any]):
@@ -40,7 +39,7 @@ class RunRequest(serializers.Serializer[Any]):
     task = serializers.CharField(max_length=TASK_LENGTH)
     inputs = serializers.JSONField(default=dict, allow_null=True)  # the task checks them
     many = serializers.ListField(  # type: ignore[assignment]  # a keyword of its constructor has this name, too
-        required=False, allow_empty=False, max_length=MOST_STARTED
+        required=False, allow_empty=False, max_length=MANY_LENGTH
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

@@ -16,18 +16,18 @@ from rest_framework.response import Response
 from taskapi.callers.threads import close_connections, let_thread_go
 from taskapi.events.waiting import wait_for_run
 from taskapi.models import TaskInfo
+from taskapi.protocol import LONGEST_WAIT
 
-LONGEST = 60  # seconds: many proxies give up on an answer after that
-_WAIT = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(;.*)?', re.IGNORECASE)
+_WAIT = re.compile(r'\s*wait\s*=\s*(?P<quote>"?)(?P<seconds>\d{1,9})(?P=quote)\s*(;.*)?', re.IGNORECASE)
 
 Wait = Callable[[], Coroutine[Any, Any, None]]
 
 
 def preferred_wait(request: Request) -> int | None:
-    """The seconds for which the client prefers to wait, LONGEST at most; None if it does not say, or not clearly."""
+    """For how many seconds the client prefers to wait, LONGEST_WAIT at most; None if it does not clearly say so."""
     for preference in request.headers.get("Prefer", "").split(","):
         if found := _WAIT.fullmatch(preference):
-            return min(int(found[1]), LONGEST)
+            return min(int(found["seconds"]), LONGEST_WAIT)
     return None
 
 
@@ -67,6 +67,15 @@ class _Later(Response):
         self._wait = wait
         self._answer = answer
 
+    def _make(self) -> Response:
+        """The answer, with what middleware has added to this in its place (`process_template_response`)."""
+        response = self._answer()
+        for name, value in self.items():
+            if name.lower() != "content-type":
+                response.headers.setdefault(name, value)
+        response.cookies.update(self.cookies)
+        return response
+
 
 class _Awaited(_Later):
     """Under ASGI, Django awaits `render` on the event loop: nothing holds a thread meanwhile."""
@@ -74,7 +83,7 @@ class _Awaited(_Later):
     async def render(self) -> Response:  # type: ignore[override]  # Django asks whether it is a coroutine function
         await let_thread_go()
         await self._wait()
-        return await sync_to_async(self._answer)()
+        return await sync_to_async(self._make)()
 
 
 class _Waiting(_Later):
@@ -83,4 +92,4 @@ class _Waiting(_Later):
     def render(self) -> Response:
         close_connections()
         async_to_sync(self._wait)()
-        return self._answer()
+        return self._make()

@@ -19,17 +19,20 @@ from taskapi.engines import local
 from taskapi.events import hub
 from taskapi.management.checks.databases import BUSY_TIMEOUT
 from taskapi.management.commands.runtask import Command as RunTask
+from taskapi.management.commands.taskschema import Command as TaskSchema
 from taskapi.management.commands.taskworker import Command as TaskWorker
 from taskapi.management.running import following, remote
 from taskapi.models import TaskInfo
 from taskapi.params import FieldParameter, Parameter, values
+from taskapi.protocol import MANY_LENGTH
 from taskapi.protocol.states import ErrorCode
 from taskapi.runs import listing
 from taskapi.runs.refusals import CODES
+from taskapi.schemas.names import key_of
+from taskapi.schemas.tasks import definitions, described
 from taskapi.store import ledger
 from taskapi.tasks import Task
 from taskapi.views import pages
-from taskapi.views.runs import MOST_STARTED
 from taskapi.workers import host, leases, reloading, upkeep
 from taskapi.workers.isolation import parent
 from tests.docs.pages import PAGES, ROOT, prose, text_of
@@ -179,6 +182,19 @@ def test_the_options_of_runtask_are_those_of_the_code() -> None:
     assert named - {"--verbosity"} == options  # which is Django's own
 
 
+def test_the_options_of_taskschema_are_those_of_the_code() -> None:
+    of_django = BaseCommand().create_parser("", "")._option_string_actions
+    options = TaskSchema().create_parser("manage.py", "taskschema")._option_string_actions.keys() - of_django.keys()
+    assert {name.split()[0] for name in first_column("docs/commands.md", "`taskschema`")} == options
+
+
+def test_the_schemas_of_a_task_are_named_as_the_page_says() -> None:
+    task = type("SendMail", (Task,), {"name": "send_mail"})
+    found = {name for name in definitions([described(task)]) if name.startswith("SendMail")}
+    assert first_column("docs/schemas.md", "What it says of your tasks") == found
+    assert f"`{key_of('reports/monthly')}`" in text_of("docs/schemas.md")
+
+
 OURS = {name for name, app in get_commands().items() if app == "taskapi"}
 CALL = re.compile(r"manage\.py (\w+)((?: +[^\s`#|&]+)*)")
 
@@ -296,7 +312,7 @@ NUMBERS = (
     ("docs/commands.md", "within {} seconds at most", reloading.RELOAD_GRACE),
     ("docs/protocol.md", "follow, every {} seconds", hub.WATCH_INTERVAL),
     ("docs/protocol.md", "a string of at most {} characters", protocol.REF_LENGTH),
-    ("docs/rest.md", "is a list of inputs, {} at most", MOST_STARTED),
+    ("docs/rest.md", "is a list of inputs, {} at most", MANY_LENGTH),
     ("docs/rest.md", "are larger than {} KiB, they are left out", listing.LISTED_BYTES / 1024),
     ("docs/rest.md", "larger than {} KiB together, or more than", listing.LISTED_BYTES / 1024),
     ("docs/rest.md", "together, or more than {}.", listing.LISTED_MESSAGES),

@@ -451,7 +451,7 @@ def test_reading_what_a_follower_has_missed():
 def test_watching_followed_runs():
     followed = list(TaskInfo.objects.filter(id__lte=5 * FEW).values_list("uuid", flat=True))
     with in_indexes():
-        assert len(hub._read_seqs([*followed, uuid4()])) == 5 * FEW
+        assert len(hub._read_rows([*followed, uuid4()])) == 5 * FEW
 
 
 def test_deleting_a_user_with_runs():

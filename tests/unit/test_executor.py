@@ -1340,7 +1340,9 @@ async def test_a_run_whose_words_were_lost_does_not_succeed(bench, monkeypatch, 
 
 
 async def test_an_outcome_that_cannot_be_recorded_is_a_failure(bench, monkeypatch):
-    monkeypatch.setattr("taskapi.workers.call._succeed", lambda *args: runs.Outcome("succeeded", {1: object()}))
+    monkeypatch.setattr(
+        "taskapi.workers.call.TaskCall._succeed", lambda *args: runs.Outcome("succeeded", {1: object()})
+    )
     info = await bench.run(make(sync_run(lambda self: 1)))
     assert (info.status, info.error["code"]) == ("failed", "exception")
     assert kinds(bench.listener.events())[-1] == "finished"

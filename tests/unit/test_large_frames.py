@@ -362,8 +362,8 @@ async def test_a_report_that_is_forgotten_while_the_row_is_read_for_it_is_told_f
 async def test_the_watch_looks_at_many_runs_in_pages(monkeypatch):
     monkeypatch.setattr(hubs, "WATCH_INTERVAL", 0.02)
     monkeypatch.setattr(hubs, "WATCH_PAGE", 10)
-    look, pages = hubs._read_seqs, []
-    monkeypatch.setattr(hubs, "_read_seqs", lambda uuids: pages.append(len(uuids)) or look(uuids))
+    look, pages = hubs._read_rows, []
+    monkeypatch.setattr(hubs, "_read_rows", lambda uuids: pages.append(len(uuids)) or look(uuids))
     hub = Hub()
     hub.open()
     followers = []

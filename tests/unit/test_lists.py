@@ -6,6 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.db import connection
+from django.db.models.functions import Now
 from django.http import Http404
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -15,12 +16,12 @@ from rest_framework.throttling import UserRateThrottle
 
 from taskapi.models import JSONTextField, TaskInfo, TaskMessage
 from taskapi.params import IntParameter, StringParameter
-from taskapi.protocol import represent
+from taskapi.protocol import MANY_LENGTH, represent
 from taskapi.protocol.states import Status
 from taskapi.runs import listing
 from taskapi.tasks import Task
 from taskapi.testing import run_task
-from taskapi.views import pages, runs
+from taskapi.views import pages
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("queue")]
 
@@ -184,10 +185,22 @@ def test_runs_of_some_tasks(client, ann):
     assert uuids(get(client, task="\0")) == []
 
 
+ENDS = {
+    Status.SUCCEEDED: {"outputs": {}, "finished": Now()},
+    Status.FAILED: {"error": {"code": "task_error", "message": "No."}, "finished": Now()},
+    Status.CANCELLED: {"finished": Now()},
+}
+
+
+def put(uuid, status, **fields):
+    """Give the run that status, and what a run of that status has."""
+    TaskInfo.objects.filter(uuid=uuid).update(status=status.value, **{**ENDS.get(status, {}), **fields})
+
+
 def test_runs_of_some_statuses(client, ann):
     infos = Add.start_many([{"a": n} for n in range(len(Status))], user=ann)
     for info, status in zip(infos, Status, strict=True):
-        TaskInfo.objects.filter(pk=info.pk).update(status=status.value)
+        put(info.uuid, status)
     pending, running, *final = infos
     assert uuids(get(client, status="running")) == ids(running)
     assert uuids(get(client, status=["running", "pending"], task="add")) == ids(running, pending)
@@ -344,7 +357,7 @@ def test_what_is_too_large_for_a_list_is_left_out_and_named(client, ann, given, 
 
 def test_a_long_error_is_left_out_too(client, ann):
     info = Add.start({"a": 1}, user=ann)
-    TaskInfo.objects.filter(pk=info.pk).update(status="failed", error={"code": "task_error", "message": LONG})
+    put(info.uuid, Status.FAILED, error={"code": "task_error", "message": LONG})
     (item,) = get(client)["results"]
     assert (item["omitted"], "error" in item) == (["error"], False)
 
@@ -436,7 +449,7 @@ def test_what_is_wrong_is_said_by_index_and_none_is_started(client):
     }
 
 
-@pytest.mark.parametrize("many", [[], {}, {"a": 1}, "x", None, 1, [{"a": 1}] * (runs.MOST_STARTED + 1)])
+@pytest.mark.parametrize("many", [[], {}, {"a": 1}, "x", None, 1, [{"a": 1}] * (MANY_LENGTH + 1)])
 def test_what_is_no_list_of_1_to_1000_is_refused(client, many):
     response = post(client, task="add", many=many)
     assert (response.status_code, response.json().keys(), TaskInfo.objects.count()) == (400, {"many"}, 0)
@@ -444,7 +457,7 @@ def test_what_is_no_list_of_1_to_1000_is_refused(client, many):
 
 
 def test_1000_are_started():
-    assert runs.MOST_STARTED == 1_000
+    assert MANY_LENGTH == 1_000
     response = post(Client(), task="add", many=[{"a": n} for n in range(1_000)])
     assert [run["inputs"]["a"] for run in response.json()] == list(range(1_000))
 
@@ -474,7 +487,7 @@ def test_the_second_answer_shows_the_runs_as_a_list_does(client):
     key = {"Idempotency-Key": "K"}
     body = {"task": "echo", "many": [{"text": LONG}, {"text": "short"}], "headers": key}
     first = post(client, **body).json()
-    TaskInfo.objects.filter(uuid=first[1]["uuid"]).update(status="succeeded", outputs={"text": "done"})
+    put(first[1]["uuid"], Status.SUCCEEDED, outputs={"text": "done"})
     again = post(client, **body).json()
     assert [item.get("omitted") for item in again] == [["inputs"], None]
     assert again[1]["outputs"] == {"text": "done"}

@@ -711,8 +711,8 @@ async def test_that_a_run_was_deleted_is_found():
 @pytest.fixture
 def looks(monkeypatch):
     """The looks at the rows of followed runs, as they happen."""
-    looks, look = [], hubs._read_seqs
-    monkeypatch.setattr(hubs, "_read_seqs", lambda uuids: (looks.append(uuids), look(uuids))[1])
+    looks, look = [], hubs._read_rows
+    monkeypatch.setattr(hubs, "_read_rows", lambda uuids: (looks.append(uuids), look(uuids))[1])
     return looks
 
 
@@ -735,14 +735,14 @@ async def test_a_run_that_is_not_there_yet_is_not_gone(looks):
 @pytest.mark.usefixtures("quick", "memory_layer")
 async def test_a_look_at_all_the_runs_that_are_followed_is_one_query(monkeypatch):
     looks, queries = [], []
-    usual = hubs._read_seqs
+    usual = hubs._read_rows
 
     def look(uuids):
         with connection.execute_wrapper(lambda execute, sql, *rest: (queries.append(sql), execute(sql, *rest))[1]):
             looks.append(uuids)
             return usual(uuids)
 
-    monkeypatch.setattr(hubs, "_read_seqs", look)
+    monkeypatch.setattr(hubs, "_read_rows", look)
     runs = [await a_run(**RUNNING) for _ in range(10)]
     async with opened() as hub:
         for info in (*runs, *runs):
@@ -774,7 +774,7 @@ async def test_a_follower_that_is_up_to_date_is_not_woken(paused, looks):
 
 @pytest.mark.usefixtures("quick", "memory_layer")
 async def test_a_database_that_is_away_for_a_while_does_not_end_the_watch(monkeypatch, caplog):
-    monkeypatch.setattr(hubs, "_read_seqs", lambda uuids: 1 / 0)
+    monkeypatch.setattr(hubs, "_read_rows", lambda uuids: 1 / 0)
     info = await a_run(**RUNNING)
     async with opened() as hub:
         follower = await follow(hub, info)
@@ -815,7 +815,7 @@ async def test_a_layer_that_comes_later_is_joined(away, monkeypatch):
         follower = await follow(hub, info)
         away.come_back()
         await until(lambda: away.groups)
-        monkeypatch.setattr(hubs, "_read_seqs", lambda uuids: {})  # the watch finds nothing
+        monkeypatch.setattr(hubs, "_read_rows", lambda uuids: {})  # the watch finds nothing
         await published(info, (ONE + 9, "live"))
         await until(lambda: said(follower) == ["live"])
 
