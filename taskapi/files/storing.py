@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -20,12 +21,21 @@ from taskapi.models import FileUse, StoredFile, TaskInfo
 from taskapi.params.labels import content_type_of, safe_name
 from taskapi.storage import SECRET_BYTES, get_storage, new_location
 
+logger = logging.getLogger(__name__)
+
 UNUSED = timedelta(days=1)  # for which a file is kept that no run uses
 IN_MEMORY = 2**20  # bytes of a copy that are kept in memory; the rest is in a temporary file
 
 
 class TooManyUploads(TaskAPIError):
     """The caller has as many uploads as it may have that no run uses."""
+
+
+class StorageUnavailable(TaskAPIError):
+    """The storage does not take a file, or does not give it."""
+
+    def __init__(self) -> None:
+        super().__init__("The storage of files could not do this now.")
 
 
 class Measured(NamedTuple):
@@ -72,10 +82,9 @@ def _reserve(kind: str, file: File[Any], user: Any, sender: str = "") -> StoredF
 
 def _fill(row: StoredFile, file: File[Any], *, is_ready: bool = True) -> StoredFile:
     """Write the file into the storage. If that fails, nothing is left there."""
-    storage = get_storage()
     try:
         with measured(file) as (content, row.size, row.digest):
-            row.location, planned = storage.save(row.location, content), row.location
+            row.location, planned = _save(row.location, content), row.location
         row.is_ready = is_ready
         written = {name: getattr(row, name) for name in ("location", "size", "digest", "is_ready")}
         is_there = StoredFile.rows().filter(pk=row.pk, location=planned).update(**written)
@@ -83,8 +92,27 @@ def _fill(row: StoredFile, file: File[Any], *, is_ready: bool = True) -> StoredF
         drop([row.pk])
         raise
     if not is_there:  # its run was deleted meanwhile, and its row
-        storage.delete(row.location)
+        get_storage().delete(row.location)
     return row
+
+
+def _save(location: str, content: File[Any]) -> str:
+    try:
+        return get_storage().save(location, content)
+    except Exception as error:  # each storage has errors of its own
+        logger.exception("The storage does not take a file, which was to be %s.", location)
+        raise StorageUnavailable from error
+
+
+def open_stored(row: StoredFile) -> File[Any]:
+    """What is in the file; FileNotFoundError if it is gone."""
+    try:
+        return row.open()
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # as above
+        logger.exception("The storage does not give the file %s.", row.location)
+        raise StorageUnavailable from error
 
 
 @contextmanager

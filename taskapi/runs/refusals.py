@@ -25,7 +25,7 @@ from taskapi.exceptions import (
     TaskAPIError,
     UnknownTask,
 )
-from taskapi.files import TooManyUploads
+from taskapi.files import StorageUnavailable, TooManyUploads
 from taskapi.models import TaskInfo
 from taskapi.store.database import AWAY
 from taskapi.tasks.registry import tasks
@@ -114,6 +114,7 @@ _ANSWERS: dict[type[Exception], Callable[[Any], exceptions.APIException]] = {
     IdempotencyConflict: lambda error: IdempotencyKeyReused(str(error)),
     AlreadyFinished: lambda error: RunStateConflict(str(error)),
     NotFinished: lambda error: RunStateConflict(str(error)),
+    StorageUnavailable: lambda error: Unavailable(),
     TooManyUploads: lambda error: TooMany(
         f"You have {settings.uploads} uploads that no run uses, and may have no more (`uploads`). "
         "Start runs with them; those that are not used are deleted after a day."

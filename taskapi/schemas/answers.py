@@ -53,6 +53,9 @@ HEADERS: dict[str, dict[str, Any]] = {
     "Preference-Applied": _header("The `Prefer` that was kept (RFC 7240)."),
     "RateLimit": _header("What is left for this caller."),
     "RateLimit-Policy": _header("How much this caller may do in how much time."),
+    "Content-Disposition": _header("`attachment`, with the name of the file."),
+    "Content-Security-Policy": _header("That a browser executes nothing of what is in the file."),
+    "Cross-Origin-Resource-Policy": _header("That the pages of other sites do not get the file."),
     "WWW-Authenticate": _header("How the caller may say who it is."),
 }
 

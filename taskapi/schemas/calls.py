@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from taskapi.protocol import LONGEST_WAIT
 from taskapi.protocol.states import Status
+from taskapi.schemas import files
 from taskapi.schemas.answers import JSON, NAMES, RESPONSES, answer, as_html_too, as_json, refusals
 from taskapi.schemas.frames import EVENTS, KEY
 from taskapi.schemas.parts import COUNT, OBJECT, TEXT, UUID, Schema, one_of, record, ref, said
@@ -38,6 +39,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     ),
     "TaskPrefer": _in_header("Prefer", _PREFER_WAIT),
     "TaskIfNoneMatch": _in_header("If-None-Match", "The `ETag` of the state that the caller knows."),
+    "TaskFileReference": files.REFERENCE,
     "TaskIdempotencyKey": _in_header("Idempotency-Key", "The same caller, task and key give the same run.", KEY),
 }
 
@@ -61,7 +63,13 @@ _START = {
     "description": "With `many`, all of the runs are started, or none. The inputs are those that the task declares; "
     'what can be read as such is taken too (`"6"` for 6).',
     "parameters": _parameters("TaskIdempotencyKey", "TaskPrefer"),
-    "requestBody": {"required": True, "content": as_json({"oneOf": [ref("TaskStart"), ref("TaskStartMany")]})},
+    "requestBody": {
+        "required": True,
+        "content": {
+            **as_json({"oneOf": [ref("TaskStart"), ref("TaskStartMany")]}),
+            files.MULTIPART: {"schema": files.START_IN_PARTS},
+        },
+    },
     "responses": {
         "200": answer(
             "The run of an idempotency key that was used before.", as_json(_ONE_OR_MANY), "Location", *_RUN_HEADERS
@@ -194,6 +202,7 @@ CALLS = (
     Call("tasks/", "GET", _LIST),
     Call("tasks/", "POST", _START),
     Call("tasks/types/", "GET", _TYPES),
+    Call("tasks/uploads/", "POST", files.UPLOAD),
     Call(
         "tasks/openapi.json",
         "GET",
@@ -206,6 +215,7 @@ CALLS = (
     ),
     Call("tasks/{uuid}/", "GET", _RUN),
     Call("tasks/{uuid}/events/", "GET", _EVENTS),
+    Call("tasks/{uuid}/files/{reference}/", "GET", files.FILE),
     Call("tasks/{uuid}/cancel/", "POST", _CANCEL),
     Call("tasks/{uuid}/retry/", "POST", _RETRY),
 )

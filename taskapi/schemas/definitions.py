@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from taskapi.schemas import answers, calls, frames, refusals, runs, tasks
+from taskapi.schemas import answers, calls, files, frames, refusals, runs, tasks
 from taskapi.schemas.parts import Components
 
 
@@ -15,6 +15,7 @@ def components(of_tasks: Iterable[tasks.Described]) -> Components:
         **refusals.DEFINITIONS,
         **frames.DEFINITIONS,
         **calls.DEFINITIONS,
+        **files.DEFINITIONS,
         **tasks.definitions(of_tasks),
     }
     return {

@@ -31,6 +31,7 @@ _FIELDS: dict[str, Schema] = {
         {"anyOf": [_SENTENCES, {"type": "object", "additionalProperties": _SENTENCES_OR_BY_NAME}]},
         "By the index of the inputs in the list, and then by the name of the input.",
     ),
+    "file": _SENTENCES,
     "Idempotency-Key": _SENTENCES,
     "after": _SENTENCES,
     "format": _SENTENCES,

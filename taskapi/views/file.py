@@ -19,6 +19,7 @@ from rest_framework.request import Request
 
 from taskapi.callers.backlog import TRANSPORT, is_behind, wait_for_reader
 from taskapi.callers.threads import let_thread_go
+from taskapi.files import open_stored
 from taskapi.models import StoredFile
 from taskapi.params.labels import ANY_TYPE
 from taskapi.storage import signed_link
@@ -66,7 +67,7 @@ class FileView(View):
 
 def _open(row: StoredFile) -> File[Any]:
     try:
-        return row.open()
+        return open_stored(row)
     except FileNotFoundError:  # its run is being deleted; or somebody has tidied the storage
         raise NotFound from None
 

@@ -14,6 +14,7 @@ from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 
 from taskapi.conf import settings
+from taskapi.params.values import MAX_SENTENCES, NO_NAME, echo
 from taskapi.protocol import decode
 from taskapi.runs.refusals import FileTooLarge
 
@@ -71,13 +72,11 @@ def refuse_long(request: HttpRequest) -> None:
 def call_in(request: Request) -> dict[str, Any]:
     """The call of a request with files in place, as JSON has it: without the files."""
     fields = request.POST
-    wrong = {
-        **{name: f"Expected one of the fields: {', '.join(FIELDS)}." for name in fields if name not in FIELDS},
-        **{name: "Expected it once." for name in fields if len(fields.getlist(name)) > 1},
-        **{name: f"Expected a name such as `{PLACE}NAME`." for name in request.FILES if not name.startswith(PLACE)},
-    }
+    wrong = [name for name in fields if name not in FIELDS or len(fields.getlist(name)) > 1]
+    wrong += [name for name in request.FILES if not name.startswith(PLACE)]
     if wrong:
-        raise ValidationError({name: [sentence] for name, sentence in wrong.items()})
+        expected = f"Expected the fields `task` and `inputs`, each once, and files that are named `{PLACE}NAME`."
+        raise ValidationError({NO_NAME: [f"{expected} Got {', '.join(map(echo, wrong[:MAX_SENTENCES]))}."]})
     call = dict(fields.items())
     if "inputs" in call:
         call["inputs"] = _decode(call["inputs"])

@@ -147,7 +147,7 @@ def test_each_url_has_its_calls_and_each_call_its_url() -> None:
     found = set()
     for url in urls.urlpatterns:
         view: Any = url.callback
-        route = str(url.pattern).replace("<uuid:uuid>", "{uuid}")
+        route = str(url.pattern).replace("<uuid:uuid>", "{uuid}").replace("<slug:reference>", "{reference}")
         found |= {(route, method) for method in ("GET", "POST") if hasattr(view.cls, method.lower())}
     assert {(call.path, call.method) for call in CALLS} == found
 
