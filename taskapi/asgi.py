@@ -24,7 +24,26 @@ def get_asgi_application(prefix: str = "") -> Any:
 
     sockets: Any = URLRouter(websocket_urlpatterns)
     routes: list[Any] = [path(prefix.lstrip("/"), sockets)]
-    return ProtocolTypeRouter({"http": http, "websocket": URLRouter(routes), "lifespan": lifespan})
+    return _application({"http": http, "websocket": URLRouter(routes), "lifespan": lifespan})
+
+
+def _application(routes: dict[str, Any]) -> Any:
+    from taskapi.callers.bodies import in_its_file
+
+    class Application(ProtocolTypeRouter):
+        """The router. A large body of a request stays in the file where daphne has it."""
+
+        def __init__(self) -> None:
+            super().__init__(routes)
+            # Servers look at this, to see a coroutine function. They call the one below, which has to act at once.
+            self.__call__ = super().__call__  # type: ignore[method-assign]
+
+        def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+            if scope["type"] == "http":
+                receive = in_its_file(receive, send)
+            return super().__call__(scope, receive, send)
+
+    return Application()
 
 
 def get_http_application() -> Any:
@@ -33,6 +52,8 @@ def get_http_application() -> Any:
     It also knows how much a client of a stream has not read yet, which Django's own handler does not tell.
     """
     django.setup(set_prefix=False)
+    from taskapi.callers.bodies import leave_forms_to_django
     from taskapi.views.polls import Handler
 
+    leave_forms_to_django()
     return Handler()

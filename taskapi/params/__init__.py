@@ -5,6 +5,7 @@ from taskapi.params.choices import BooleanParameter, ChoiceParameter
 from taskapi.params.containers import DictParameter, JSONParameter, ListParameter
 from taskapi.params.context import ConversionContext, current_context
 from taskapi.params.files import NO_SUCH_UPLOAD, FileParameter
+from taskapi.params.models import ModelParameter
 from taskapi.params.numeric import DecimalParameter, FloatParameter, IntParameter, NumberParameter
 from taskapi.params.spec import dump_outputs, dump_values, is_given, misfit, object_schema, parse_inputs
 from taskapi.params.text import EmailParameter, StringParameter, URLParameter, UUIDParameter
@@ -27,6 +28,7 @@ __all__ = [
     "IntParameter",
     "JSONParameter",
     "ListParameter",
+    "ModelParameter",
     "NumberParameter",
     "Parameter",
     "StringParameter",

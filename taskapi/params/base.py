@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from django.utils.functional import Promise
@@ -46,6 +46,10 @@ class Parameter:
         if value is None and not self.allow_null:
             raise null_refused()
         return json_value(value)
+
+    def reader(self, values: Iterable[Any]) -> Callable[[Any], Any]:
+        """What converts each of these values, as `to_python` does: a type that reads them all at once overrides it."""
+        return self.to_python
 
     def to_json(self, value: Any) -> Any:
         """Python to JSON, in the one form that a value has; raises ValidationError for the wrong type."""

@@ -38,7 +38,8 @@ class _ContainerParameter(FieldParameter):
     def to_python(self, value: Any) -> Any:
         if value is None:
             return self.field.run_validation(None)
-        values = _convert(self.child.to_python, self.held(value))
+        held = self.held(value)
+        values = _convert(self.child.reader(held.values() if isinstance(held, Mapping) else held), held)
         self.field.run_validators(values)
         return values
 

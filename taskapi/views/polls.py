@@ -28,6 +28,7 @@ from django.utils.module_loading import import_string
 from rest_framework import status
 
 from taskapi.callers.backlog import TRANSPORT, transport_of
+from taskapi.callers.bodies import Body
 from taskapi.store.database import borrowed_connections, close_dead_connections, open_connections
 from taskapi.store.silence import watching
 from taskapi.views.run import RunView
@@ -64,6 +65,13 @@ class Handler(ASGIHandler):
         finally:
             if response.streaming:
                 await asyncio.get_running_loop().run_in_executor(self._threads, response.close)
+
+    async def read_body(self, receive: Any) -> Any:
+        """As Django's. A body that is in a file already is not copied."""
+        if not isinstance(receive, Body):
+            return await super().read_body(receive)
+        await receive.taken()
+        return receive.file
 
     def _answer(self, scope: Any) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))

@@ -22,6 +22,7 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": "INFO"},
 }
 STATIC_URL = "static/"
+MEDIA_ROOT = os.environ.get("TEST_MEDIA_ROOT", "/nowhere")  # a test that stores files says where
 TIME_ZONE = "UTC"
 USE_TZ = True
 
@@ -109,4 +110,13 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.project.harsh.LeavesThreads",
     "tests.project.harsh.DefaultExit",
     "tests.project.harsh.DefaultLeavesThreads",
+    "tests.project.filed.Digest",
+    "tests.project.filed.AsyncDigest",
+    "tests.project.filed.AloneDigest",
+    "tests.project.filed.GiveBack",
+    "tests.project.filed.AloneGiveBack",
+    "tests.project.filed.AsyncGiveBack",
+    "tests.project.filed.AsideGated",
+    "tests.project.filed.AsideAloneGated",
+    "tests.project.filed.Make",
 ]

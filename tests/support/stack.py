@@ -118,7 +118,11 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        usual = {"DJANGO_SETTINGS_MODULE": "tests.project.settings", "TEST_DATABASE": json.dumps(self.database)}
+        usual = {
+            "DJANGO_SETTINGS_MODULE": "tests.project.settings",
+            "TEST_DATABASE": json.dumps(self.database),
+            "TEST_MEDIA_ROOT": str(self.directory / "media"),
+        }
         if "TEST_REDIS_URL" not in self.extra:
             usual["TEST_REDIS_URL"] = f"{self.valkey.connection_url}/0"
         return os.environ | usual | self.extra
