@@ -17,6 +17,7 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from taskapi.exceptions import StorageUnavailable
 from taskapi.models import TaskInfo
 from taskapi.tasks.registry import tasks
 
@@ -105,11 +106,11 @@ class TaskInfoAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stubs' g
 
     @admin.display(description="inputs")
     def inputs_json(self, info: TaskInfo) -> SafeString:
-        return _pretty(info.inputs)
+        return _loaded(info, "inputs")
 
     @admin.display(description="outputs")
     def outputs_json(self, info: TaskInfo) -> SafeString:
-        return _pretty(info.outputs)
+        return _loaded(info, "outputs")
 
     @admin.display(description="messages")
     def messages_json(self, info: TaskInfo) -> SafeString:
@@ -118,6 +119,13 @@ class TaskInfoAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stubs' g
     @admin.display(description="traceback")
     def traceback_text(self, info: TaskInfo) -> SafeString:
         return format_html("<pre>{}</pre>", info.traceback)
+
+
+def _loaded(info: TaskInfo, name: str) -> SafeString:
+    try:
+        return _pretty(getattr(info, name))
+    except StorageUnavailable as error:  # it is kept there, because it is large
+        return format_html("{}", error)
 
 
 def _pretty(value: Any) -> SafeString:

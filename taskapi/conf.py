@@ -75,6 +75,12 @@ class Settings:
         return self._limit("sent_frame_bytes")
 
     @property
+    def offload_bytes(self) -> int | None:
+        """Larger inputs and outputs are kept in the storage; None: none are."""
+        size: int | None = self._get_often("OFFLOAD_BYTES", None)
+        return size
+
+    @property
     def upload_bytes(self) -> int:
         return self._limit("upload_bytes")
 

@@ -7,6 +7,8 @@ TaskAPIError
 ├── AlreadyFinished        a run that has ended cannot be cancelled
 ├── NotFinished            a run that has not ended cannot be started again
 ├── IdempotencyConflict    a used idempotency key came with other inputs
+├── TooManyUploads         the caller has as many unused uploads as it may have
+├── StorageUnavailable     the storage of files is away, or full
 ├── TaskError              raised by `run` to fail with a message for the caller
 ├── RunEnded               raised by `info.result()` if the run ended without outputs
 │   ├── TaskFailed
@@ -76,6 +78,17 @@ class IdempotencyConflict(TaskAPIError):
 
     def __init__(self) -> None:
         super().__init__("This idempotency key was used before with other inputs.")
+
+
+class TooManyUploads(TaskAPIError):
+    """The caller has as many uploads as it may have that no run uses."""
+
+
+class StorageUnavailable(TaskAPIError):
+    """The storage does not take a file, or does not give it."""
+
+    def __init__(self) -> None:
+        super().__init__("The storage of files could not do this now.")
 
 
 class TaskError(TaskAPIError):

@@ -14,11 +14,12 @@ from django.conf import settings
 from django.core.files import File
 from django.db import connections, models, router, transaction
 from django.db.models.base import ModelState
+from django.db.models.query_utils import DeferredAttribute
 from django.utils import timezone
 
 from taskapi.exceptions import TaskCancelled, TaskFailed
 from taskapi.protocol.states import FINAL, Status
-from taskapi.storage import get_storage
+from taskapi.storage import MARK, Kept, Offloaded, get_storage
 from taskapi.tasks import doors
 from taskapi.tasks.current import waiting_for
 
@@ -28,6 +29,20 @@ NEWEST = 100  # runs of a user: some may have been started, and have ended, sinc
 _UNFINISHED = [status.value for status in Status if status not in FINAL]
 
 
+class JSONAttribute(DeferredAttribute):
+    """The attribute of a JSONTextField. A value that is kept in the storage is loaded when it is asked for."""
+
+    def __get__(self, instance: Any, cls: Any = None) -> Any:
+        value = super().__get__(instance, cls)
+        if isinstance(value, Kept):
+            value = self.__set__(instance, value.load())
+        return value
+
+    def __set__(self, instance: Any, value: Any) -> Any:
+        instance.__dict__[self.field.attname] = value
+        return value
+
+
 class JSONTextField(models.TextField):  # type: ignore[type-arg]  # the stubs' generic is not subscriptable at run time
     """Any JSON value, kept as its text.
 
@@ -35,14 +50,26 @@ class JSONTextField(models.TextField):  # type: ignore[type-arg]  # the stubs' g
     (PostgreSQL, MySQL) and rounds numbers (MySQL). A task's value could then fail to be recorded.
     """
 
+    descriptor_class = JSONAttribute
+
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
-        return None if value is None else json.loads(value)
+        if value is None:
+            return None
+        return Kept.parse(value) if value.startswith(MARK) else json.loads(value)
 
     def to_python(self, value: Any) -> Any:
         return value
 
     def get_prep_value(self, value: Any) -> str | None:
+        if isinstance(value, (Kept, Offloaded)):
+            return (value.kept if isinstance(value, Offloaded) else value).text
         return None if value is None else json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        value = vars(model_instance).get(self.attname)
+        return (
+            value if isinstance(value, Kept) else super().pre_save(model_instance, add)
+        )  # nothing is read
 
     def value_to_string(self, obj: models.Model) -> Any:
         return self.value_from_object(obj)
@@ -210,6 +237,21 @@ class TaskInfo(models.Model):
         return [message.body for message in TaskMessage.of(self, count)]
 
     @property
+    def input_names(self) -> Iterable[str]:
+        """The names of the inputs that are recorded. It loads nothing that is kept in the storage."""
+        inputs = vars(self).get("inputs")
+        return inputs.names if isinstance(inputs, Kept) else list(self.inputs)
+
+    def is_loaded(self, *names: str) -> bool:
+        """Whether none of these values has to be loaded from the storage when it is asked for."""
+        return not any(isinstance(vars(self).get(name), Kept) for name in names)
+
+    def load(self, *names: str) -> None:
+        """Load these values from the storage, where they are not loaded."""
+        for name in names:
+            getattr(self, name)
+
+    @property
     def files(self) -> models.QuerySet[StoredFile]:
         """The files that the run has returned; `open()` of each gives what is in it."""
         return StoredFile.rows().filter(uses__run=self.pk, kind=StoredFile.OUTPUT, is_ready=True).order_by("id")
@@ -240,6 +282,8 @@ class TaskInfo(models.Model):
             raise TaskFailed(self)
         if self.status == Status.CANCELLED:
             raise TaskCancelled(self)
+        if not self.is_loaded("outputs"):
+            await sync_to_async(self.load)("outputs")
         return self.outputs or {}
 
     def cancel(self) -> bool:
@@ -294,10 +338,10 @@ class StoredFile(models.Model):
     which no row tells. `due` says when it is to be deleted. A file that runs use is not.
     """
 
-    UPLOAD, OUTPUT = "upload", "output"
+    UPLOAD, OUTPUT, VALUE = "upload", "output", "value"  # the last: inputs or outputs that are too large for the table
 
     reference = models.CharField(max_length=40, unique=True, editable=False)  # by which clients name it: a secret
-    kind = models.CharField(max_length=8, choices=[(UPLOAD, UPLOAD), (OUTPUT, OUTPUT)], editable=False)
+    kind = models.CharField(max_length=8, choices=[(UPLOAD, UPLOAD), (OUTPUT, OUTPUT), (VALUE, VALUE)], editable=False)
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False
     )  # who may use it; null: whoever knows its reference. Not CASCADE: the row has to outlive what is in the storage

@@ -70,6 +70,8 @@ class Following:
         subscription = await self.expect(uuid)
         try:
             info, messages = await in_database(_read, find, uuid, after)
+            if not info.is_loaded("inputs", "outputs"):
+                await asyncio.to_thread(info.load, "inputs", "outputs")
             if waits_long(info):
                 info.hint = await asyncio.to_thread(hint_for, info)
             await self.start(subscription, answer, info, after, messages)

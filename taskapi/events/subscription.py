@@ -117,6 +117,8 @@ class Subscription:
         """Tell what changed in the row since the last event, in the events that would have told it."""
         try:
             info, messages = await in_database(_read_changes, self.uuid, self.known)
+            if info.is_final and not info.is_loaded("outputs"):
+                await asyncio.to_thread(info.load, "outputs")
             messages = await self._tell_pages(info, messages)
         except TaskInfo.DoesNotExist:
             gone = protocol.reply("error", None, uuid=str(self.uuid), code="not_found", detail="Not found.")

@@ -7,14 +7,12 @@ called on an event loop.
 
 from taskapi.files.clearing import clear, drop, release
 from taskapi.files.conversion import GivenFiles, RunFiles
-from taskapi.files.storing import StorageUnavailable, TooManyUploads, open_stored, store_upload
+from taskapi.files.storing import open_stored, store_upload
 from taskapi.files.uses import settle
 
 __all__ = [
     "GivenFiles",
     "RunFiles",
-    "StorageUnavailable",
-    "TooManyUploads",
     "clear",
     "drop",
     "open_stored",

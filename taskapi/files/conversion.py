@@ -17,7 +17,7 @@ from taskapi.exceptions import InvalidInputs
 from taskapi.files.clearing import drop
 from taskapi.files.links import path_of
 from taskapi.files.opened import InputFile
-from taskapi.files.storing import store_output, store_upload
+from taskapi.files.storing import store_output, store_upload, store_value
 from taskapi.files.uses import claim
 from taskapi.models import StoredFile, TaskInfo
 from taskapi.params import NO_SUCH_UPLOAD, ConversionContext
@@ -34,6 +34,7 @@ class GivenFiles:
     def __init__(self, user: Any) -> None:
         self._user = user
         self._stored: dict[int, tuple[File[Any], InputFile]] = {}  # by the identity of a file that was given itself
+        self._values: list[StoredFile] = []  # large inputs
         self._used: set[int] = set()
         self._found: list[InputFile] = []
 
@@ -61,6 +62,14 @@ class GivenFiles:
     def are_any(self) -> bool:
         return bool(self._used)
 
+    def offload(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs as they are recorded: in the storage, if they are large."""
+        recorded, row = store_value(inputs, self._user)
+        if row is not None:
+            self._values.append(row)
+            self._used.add(row.pk)
+        return recorded
+
     def by_content(self, context: ConversionContext) -> ConversionContext:
         """A context in which files are converted to what tells them apart: not to references, which are always new."""
         return replace(context, files=_Contents(self))
@@ -76,14 +85,15 @@ class GivenFiles:
 
     def discard(self) -> None:
         """Delete what was stored here: there is no new run."""
-        stored, self._stored = self._stored, {}
+        stored = [*self._values, *(file.row for _, file in self._stored.values())]
+        self._values, self._stored = [], {}
         if not stored:
             return
         try:
-            drop([file.row.pk for _, file in stored.values()])
+            drop([row.pk for row in stored])
         except DatabaseError:  # the transaction is broken, and its end takes the rows away
-            for _, file in stored.values():
-                get_storage().delete(file.row.location)
+            for row in stored:
+                get_storage().delete(row.location)
 
     def _store(self, file: File[Any]) -> InputFile:
         if isinstance(file, InputFile):
@@ -132,16 +142,26 @@ class RunFiles:
     def to_json(self, file: File[Any]) -> dict[str, Any]:
         """Store a file that the run returns: as an output is recorded."""
         row = store_output(file, self._info)
-        with self._lock:
-            self._outputs.append(row.pk)
-        if self._abandoned:
-            self._drop()
+        self._stored(row)
         return {
             "name": row.name,
             "size": row.size,
             "content_type": row.content_type,
             "url": path_of(self._info.uuid, row.reference),
         }
+
+    def offload(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """The outputs as they are recorded: in the storage, if they are large."""
+        recorded, row = store_value(outputs, self._info.user, self._info)
+        if row is not None:
+            self._stored(row)
+        return recorded
+
+    def _stored(self, row: StoredFile) -> None:
+        with self._lock:
+            self._outputs.append(row.pk)
+        if self._abandoned:
+            self._drop()
 
     @property
     def are_any(self) -> bool:

@@ -11,31 +11,21 @@ from secrets import token_hex
 from tempfile import SpooledTemporaryFile
 from typing import Any, NamedTuple
 
-from django.core.files import File
+from django.core.files.base import ContentFile, File
 from django.utils import timezone
 
 from taskapi.conf import settings
-from taskapi.exceptions import TaskAPIError
+from taskapi.exceptions import StorageUnavailable, TooManyUploads
 from taskapi.files.clearing import drop
-from taskapi.models import FileUse, StoredFile, TaskInfo
+from taskapi.models import FileUse, JSONTextField, StoredFile, TaskInfo
 from taskapi.params.labels import content_type_of, safe_name
-from taskapi.storage import SECRET_BYTES, get_storage, new_location
+from taskapi.storage import SECRET_BYTES, Kept, Offloaded, get_storage, new_location
 
 logger = logging.getLogger(__name__)
 
 UNUSED = timedelta(days=1)  # for which a file is kept that no run uses
+JSON = JSONTextField()
 IN_MEMORY = 2**20  # bytes of a copy that are kept in memory; the rest is in a temporary file
-
-
-class TooManyUploads(TaskAPIError):
-    """The caller has as many uploads as it may have that no run uses."""
-
-
-class StorageUnavailable(TaskAPIError):
-    """The storage does not take a file, or does not give it."""
-
-    def __init__(self) -> None:
-        super().__init__("The storage of files could not do this now.")
 
 
 class Measured(NamedTuple):
@@ -65,6 +55,25 @@ def store_output(file: File[Any], info: TaskInfo) -> StoredFile:
     row = _reserve(StoredFile.OUTPUT, file, info.user)
     FileUse.rows().create(run_id=info.pk, file=row)
     return _fill(row, file, is_ready=False)
+
+
+def store_value(
+    value: dict[str, Any], user: Any, info: TaskInfo | None = None
+) -> tuple[dict[str, Any], StoredFile | None]:
+    """The value as it is recorded: in the storage, if its JSON is larger than TASK_API_OFFLOAD_BYTES.
+
+    `info`: the run of which the value is the outputs. It is not the run's before the run has succeeded.
+    """
+    if settings.offload_bytes is None:
+        return value, None
+    text = JSON.get_prep_value(value) or ""
+    if len(text) <= settings.offload_bytes:
+        return value, None
+    row = _reserve(StoredFile.VALUE, ContentFile(text.encode(), "value.json"), user)
+    if info is not None:
+        FileUse.rows().create(run_id=info.pk, file=row)
+    row = _fill(row, ContentFile(text.encode(), "value.json"), is_ready=info is None)
+    return Offloaded(value, Kept(row.location, len(text), tuple(value))), row
 
 
 def _reserve(kind: str, file: File[Any], user: Any, sender: str = "") -> StoredFile:

@@ -21,7 +21,7 @@ def claim(info: TaskInfo, pks: Collection[int]) -> bool:
 
 def settle(info: TaskInfo, pks: Collection[int]) -> None:
     """As a run ends: these of the files that its attempts have stored are its outputs, the others are due."""
-    stored = StoredFile.rows().filter(uses__run=info.pk, kind=StoredFile.OUTPUT, is_ready=False)
+    stored = StoredFile.rows().filter(uses__run=info.pk, is_ready=False).exclude(kind=StoredFile.UPLOAD)
     theirs = list(stored.values_list("pk", flat=True))
     rows = StoredFile.rows()
     rows.filter(pk__in=[pk for pk in theirs if pk in pks]).update(is_ready=True, due=None)

@@ -77,7 +77,6 @@ def message_event(uuid: UUID | str, attempt: int, seq: int, index: int, message:
 
 def finished_event(info: TaskInfo) -> Event:
     """The run has ended. This is its last event."""
-    task = represent(info)
-    del task["inputs"]  # the follower has them already, and they may be as large as the outputs
+    task = represent(info, inputs=False)  # the follower has them already, and they may be as large as the outputs
     head = {"type": "finished", "uuid": str(info.uuid), "attempt": info.attempt, "seq": info.seq}
     return Event(info.seq, encode({**head, "status": info.status, "task": task}))

@@ -10,15 +10,18 @@ if TYPE_CHECKING:
     from taskapi.models import TaskInfo
 
 
-def represent(info: TaskInfo, messages: Sequence[Any] | None = None) -> dict[str, Any]:
-    """The representation of the run; without `messages`, that key is left out, and so is a `hint` if there is none."""
+def represent(info: TaskInfo, messages: Sequence[Any] | None = None, *, inputs: bool = True) -> dict[str, Any]:
+    """The representation of the run; without `messages` or `inputs`, that key is left out, and so is a missing `hint`.
+
+    Inputs and outputs that are kept in a storage are loaded here: on an event loop, load them before.
+    """
     return {
         "uuid": str(info.uuid),
         "task": info.task,
         "status": str(info.status),
         "progress": info.progress,
         "target": info.target,
-        "inputs": info.inputs,
+        **({"inputs": info.inputs} if inputs else {}),
         "outputs": info.outputs,
         **({} if messages is None else {"messages": list(messages)}),
         "message_count": info.message_count,

@@ -102,7 +102,7 @@ def _draft_each(
         discard_given(drafts)
         return _in_order(earlier, drafts)
     for draft, inputs_of_run in zip(drafts, recorded, strict=True):
-        draft.inputs = inputs_of_run
+        draft.inputs = draft.given.offload(inputs_of_run)
     return drafts
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from taskapi.conf import settings
 from taskapi.files import settle
 from taskapi.models import TaskInfo
 from taskapi.protocol import Report, State, first_seq
@@ -56,7 +57,7 @@ def end(info: TaskInfo, outcome: Outcome, *, seq: int | None = None, **said: Any
     )
     if not ended:
         return False
-    if outcome.files or returns_files(info.task):
+    if outcome.files or settings.offload_bytes is not None or returns_files(info.task):
         settle(info, outcome.files)
     if ended_at is None:
         if not outcome.goes_on:

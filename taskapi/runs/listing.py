@@ -18,6 +18,7 @@ from taskapi.backends.attendance import hint_for
 from taskapi.models import JSONTextField, TaskInfo, TaskMessage
 from taskapi.protocol import OMITTABLE, represent
 from taskapi.protocol.states import FINAL
+from taskapi.storage import Kept
 
 LISTED_BYTES = 32 * 1024  # of a value, or of all messages of a run, as the database keeps them: JSON in ASCII
 LISTED_MESSAGES = 1_000  # of a run
@@ -115,6 +116,9 @@ def _log(pks: Collection[int]) -> QuerySet[TaskMessage]:
 
 
 def _is_large(info: TaskInfo, name: str) -> bool:
+    listed = getattr(info, _value(name))
+    if isinstance(listed, Kept):
+        return listed.size > LISTED_BYTES
     return (getattr(info, _size(name)) or 0) > LISTED_BYTES
 
 

@@ -38,7 +38,7 @@ def refresh(info: TaskInfo, *, lock: bool = False) -> None:
         raise TaskInfo.DoesNotExist(f"The run {info.uuid} was deleted.")
     for field in TaskInfo._meta.concrete_fields:  # noqa: SLF001 - Django's public name for it
         if field.attname != "user_id":  # it never changes, and setting it would forget a user that was read
-            setattr(info, field.attname, getattr(read, field.attname))
+            setattr(info, field.attname, vars(read)[field.attname])  # as it is read: nothing is loaded here
 
 
 def tries(info: TaskInfo) -> Iterator[int]:

@@ -22,10 +22,11 @@ from taskapi.exceptions import (
     InvalidInputs,
     NotFinished,
     ProtocolError,
+    StorageUnavailable,
     TaskAPIError,
+    TooManyUploads,
     UnknownTask,
 )
-from taskapi.files import StorageUnavailable, TooManyUploads
 from taskapi.models import TaskInfo
 from taskapi.store.database import AWAY
 from taskapi.tasks.registry import tasks
@@ -131,6 +132,7 @@ CODES: dict[type[Exception], str] = {
     IdempotencyConflict: "conflict",
     AlreadyFinished: "conflict",
     NotFinished: "conflict",
+    StorageUnavailable: "unavailable",
     exceptions.NotAuthenticated: "not_authenticated",
     exceptions.AuthenticationFailed: "authentication_failed",
     exceptions.PermissionDenied: "permission_denied",

@@ -98,7 +98,7 @@ def draft(
             info.idempotency = key_of(info, idempotency_key)
             info.idempotency_inputs = digest(encode(accepted.identity()))
         try:
-            info.inputs = accepted.to_record(unchanged=same_inputs)
+            info.inputs = files.offload(accepted.to_record(unchanged=same_inputs))
         except InvalidInputs:
             earlier = None if info.idempotency is None else _same_start(info)
             if earlier is None:

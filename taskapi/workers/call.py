@@ -66,7 +66,7 @@ def refusal(info: TaskInfo) -> Outcome | None:
         task = get_task(info.task)
     except UnknownTask:
         return Outcome.failed(ErrorCode.UNKNOWN_TASK, f"No worker knows a task named {info.task!r}.")
-    why = misfit(task.inputs, info.inputs)
+    why = misfit(task.inputs, info.input_names)
     return unfit(why) if why else None
 
 
@@ -190,7 +190,7 @@ class TaskCall:
         if len(spec) == 1 and not (isinstance(result, Mapping) and result.keys() == spec.keys()):
             result = dict.fromkeys(spec, result)
         try:
-            outputs = dump_outputs(spec, result, self._context(task))
+            outputs = self.files.offload(dump_outputs(spec, result, self._context(task)))
         except ValidationError as error:
             self.files.abandon()
             logger.error("Task %s returned invalid outputs: %s", task.name, _sentence(error))

@@ -35,11 +35,13 @@ SETTINGS = (
     "TASK_API_RETENTION",
     "TASK_API_EVENT_INTERVAL",
     "TASK_API_LIMITS",
+    "TASK_API_OFFLOAD_BYTES",
 )
 #: How the names of a setting begin if TASK_API_ was meant.
 LIKELY_PREFIX = re.compile(r"(?:DJANGO_)?TASKS?_?APIS?(?:_|$)")
 BARE_LISTS = ("BACKGROUND_TASKS", "BACKGROUND_TASK", "BACKGROUND_CLASSES")  # the list of tasks, without a prefix
 LISTS = (*BARE_LISTS, "TASKS", "TASK", "CLASSES", "TASK_CLASSES")  # the same, after a prefix
+COUNTS = ("upload_bytes", "uploads")  # limits that may be any number: 0 refuses all uploads
 LATER_LIMITS = (  # limits of a later version: their names are decided, and they have no effect yet
     "input_bytes",
     "output_bytes",
@@ -52,8 +54,6 @@ LATER_LIMITS = (  # limits of a later version: their names are decided, and they
     "subscriptions",
     "sockets",
     "open_runs",
-    "uploads",
-    "upload_bytes",
 )
 
 
@@ -69,6 +69,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         *_check_event_interval(),
         *_check_retention(),
         *_check_limits(),
+        *_check_offload_bytes(),
     ]
     errors = [
         checks.Error(f"{setting}: {problem}", hint=hint, id="taskapi.E010") for setting, problem, hint in problems
@@ -186,10 +187,21 @@ def _check_limits() -> Iterator[Problem]:
         if name not in DEFAULT_LIMITS:
             hint = f"The limits are: {', '.join(DEFAULT_LIMITS)}."
             yield "TASK_API_LIMITS", f"there is no limit named {name!r}.", hint
+        elif name in COUNTS:
+            if type(limit) is not int or limit < 0:
+                problem = f"{name!r}: expected a whole number, 0 or more, got {limit!r}."
+                yield "TASK_API_LIMITS", problem, f"{DEFAULT_LIMITS[name]} is the default."
         elif type(limit) is not int or limit < LEAST_FRAME:
             hint = f"{DEFAULT_LIMITS[name]} is the default. Give daphne the same as --websocket-max-message-size."
             problem = f"{name!r}: expected a whole number of bytes, {LEAST_FRAME} or more, got {limit!r}."
             yield "TASK_API_LIMITS", problem, hint
+
+
+def _check_offload_bytes() -> Iterator[Problem]:
+    value = value_of("OFFLOAD_BYTES")
+    if value is not None and (type(value) is not int or value < 0):
+        hint = "Give a number of bytes, such as 1_000_000; None, the default, keeps all values in the table."
+        yield "TASK_API_OFFLOAD_BYTES", f"expected a whole number of bytes, 0 or more, or None, got {value!r}.", hint
 
 
 def _check_later_limits() -> Iterator[CheckMessage]:

@@ -53,7 +53,7 @@ class RunHere:
             await self._info.arefresh_from_db()
         except TaskInfo.DoesNotExist:
             raise RunGone("The run was deleted before it had ended.") from None
-        return represent(self._info)
+        return await asyncio.to_thread(represent, self._info)  # which may load large values
 
     async def cancel(self) -> bool:
         return await sync_to_async(self._info.cancel)()
