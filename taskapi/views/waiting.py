@@ -17,7 +17,9 @@ from taskapi.callers.threads import close_connections, let_thread_go
 from taskapi.events.waiting import wait_for_run
 from taskapi.models import TaskInfo
 from taskapi.protocol import LONGEST_WAIT
+from taskapi.store.loops import one_per_loop
 
+AT_ONCE = 8  # late answers, each with a thread and a connection: hundreds may have waited for one run
 _WAIT = re.compile(r'\s*wait\s*=\s*(?P<quote>"?)(?P<seconds>\d{1,9})(?P=quote)\s*(;.*)?', re.IGNORECASE)
 
 Wait = Callable[[], Coroutine[Any, Any, None]]
@@ -83,7 +85,18 @@ class _Awaited(_Later):
     async def render(self) -> Response:  # type: ignore[override]  # Django asks whether it is a coroutine function
         await let_thread_go()
         await self._wait()
-        return await sync_to_async(self._make)()
+        async with one_per_loop(_turns):
+            return await sync_to_async(self._make_and_close)()
+
+    def _make_and_close(self) -> Response:
+        try:
+            return self._make()
+        finally:
+            close_connections()
+
+
+def _turns() -> asyncio.Semaphore:
+    return asyncio.Semaphore(AT_ONCE)
 
 
 class _Waiting(_Later):
