@@ -434,8 +434,7 @@ async def test_a_poll_whose_client_is_gone_takes_no_thread(handler, info, monkey
         await exchange.__aenter__()
     await until(lambda: len(seen) == 1)
     for exchange in exchanges:
-        exchange.task.cancel()
-    await asyncio.wait([exchange.task for exchange in exchanges])
+        await exchange.cut()
     Gated.gate.set()
     assert (await poll(project, info)).status == 200
     assert seen == [ROAD] * 2

@@ -379,6 +379,18 @@ async def test_who_waits_holds_no_thread_and_leaves_nothing_behind(handler):
     await until(lambda: threading.active_count() <= before + 2)
 
 
+@pytest.mark.parametrize("middleware", [[], ["SyncOnly"]])
+async def test_a_server_that_ends_lets_go_of_who_waits(handler, info, middleware):
+    """Or its process would wait for the thread of sync middleware, for ever."""
+    before = threading.active_count()
+    exchange = Exchange(handler(*middleware), f"/tasks/{info.uuid}/", headers={"Prefer": LONG})
+    await exchange.__aenter__()
+    await begun(info)
+    await exchange.cut()
+    await until(nothing_is_left)
+    await until(lambda: threading.active_count() <= before + 1)
+
+
 class Counting(BasePermission):
     """Counts how many are judged at the same time."""
 
