@@ -27,6 +27,7 @@ from django.utils.module_loading import import_string
 from rest_framework import status
 
 from taskapi.callers.backlog import TRANSPORT, transport_of
+from taskapi.callers.threads import SERVING
 from taskapi.store.database import borrowed_connections, close_dead_connections, open_connections
 from taskapi.store.silence import watching
 from taskapi.views.run import RunView
@@ -65,6 +66,16 @@ class Handler(ASGIHandler):
         finally:
             if response.streaming:
                 await asyncio.get_running_loop().run_in_executor(self._threads, response.close)
+
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        serving: set[asyncio.Task[None]] = set()
+        try:
+            await super().handle({**scope, SERVING: serving}, receive, send)
+        except asyncio.CancelledError:  # the server ends
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
+            raise
 
     async def _answer_soon(self, scope: Any) -> HttpResponseBase | None:
         """The answer; None if no thread is free for so long that the road is closed for a while."""
