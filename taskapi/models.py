@@ -67,9 +67,7 @@ class JSONTextField(models.TextField):  # type: ignore[type-arg]  # the stubs' g
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         value = vars(model_instance).get(self.attname)
-        return (
-            value if isinstance(value, Kept) else super().pre_save(model_instance, add)
-        )  # nothing is read
+        return value if isinstance(value, Kept) else super().pre_save(model_instance, add)  # nothing is read
 
     def value_to_string(self, obj: models.Model) -> Any:
         return self.value_from_object(obj)

@@ -93,7 +93,7 @@ class EventsView(View):
         http = request._request  # noqa: SLF001 - DRF has no public name for it
         if request.method == "HEAD":
             return HttpResponse(headers=HEADERS, content_type="text/event-stream")
-        stream = Stream(uuid, Caller.of_stream(request), form(after), after, _transport_of(http))
+        stream = Stream(uuid, Caller.of_stream(request), form(after), after, http)
         chunks = stream if isinstance(http, ASGIRequest) else _blocking(stream.chunks())
         return StreamingHttpResponse(chunks, headers=HEADERS, content_type="text/event-stream")
 
@@ -104,19 +104,16 @@ def _last_event(request: Request) -> int:
     return int(last) if last.isascii() and last.isdecimal() and len(last) < 16 else messages_known(request)
 
 
-def _transport_of(http: HttpRequest) -> Any:
-    return getattr(http, "scope", {}).get(TRANSPORT)
-
-
 class Stream:
     """The events of one run for one caller, until the run has ended or the caller is somebody else."""
 
-    def __init__(self, uuid: UUID, caller: Caller, form: Format, after: int, transport: Any) -> None:
+    def __init__(self, uuid: UUID, caller: Caller, form: Format, after: int, http: HttpRequest) -> None:
         self.caller = caller
         self._uuid = uuid
         self._form = form
         self._known = after  # messages that the client knows
-        self._transport = transport
+        self._http = http
+        self._transport: Any = getattr(http, "scope", {}).get(TRANSPORT)
         self._frames: asyncio.Queue[str] = asyncio.Queue()
         self._room = asyncio.Semaphore(MOST_WAITING)
         self._logged_out = False
@@ -143,7 +140,7 @@ class Stream:
 
     async def chunks(self) -> AsyncIterator[str]:
         """The text of the stream."""
-        await let_thread_go()
+        await let_thread_go(self._http)
         self._loop = asyncio.get_running_loop()
         self._following = self._loop.create_task(self._follow())
         if self.caller.may_change:

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import lru_cache
 from io import BytesIO
-from threading import Semaphore
 from typing import Any, cast
 from uuid import UUID
 
@@ -29,12 +28,16 @@ from rest_framework import status
 
 from taskapi.callers.backlog import TRANSPORT, transport_of
 from taskapi.callers.bodies import Body
+from taskapi.callers.threads import SERVING
 from taskapi.store.database import borrowed_connections, close_dead_connections, open_connections
 from taskapi.store.silence import watching
 from taskapi.views.run import RunView
 
 THREADS = 4  # each keeps a connection to the database
-MOST = 16  # polls at once: if the project's middleware is slow, the others take Django's road, and a thread each
+# A burst of polls waits for these threads: with a thread each, they would take more connections than PostgreSQL has.
+# But if the project's middleware is slow, they take Django's road, and a thread each.
+PATIENCE = 1.0  # seconds for which a poll waits for a thread
+REST = 5.0  # seconds after that, in which no poll waits for one
 _RUN = re.compile(r"/tasks/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/$")
 _SOME_RUN = f"/tasks/{UUID(int=0)}/"
 _ELSEWHERE = {b"prefer", b"content-length", b"transfer-encoding"}  # it may want to wait, or have a body
@@ -50,16 +53,15 @@ class Handler(ASGIHandler):
         self._sync_handler.load_middleware()
         self._is_open = _all_middleware_is_sync()
         self._threads = ThreadPoolExecutor(THREADS, "taskapi-poll")
-        self._room = Semaphore(MOST)
+        self._closed_until = 0.0  # by the loop's clock
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if not (self._is_open and _is_poll(scope) and self._room.acquire(blocking=False)):
+        response = None
+        if self._is_open and _is_poll(scope) and asyncio.get_running_loop().time() >= self._closed_until:
+            response = await self._answer_soon(scope)
+        if response is None:
             await super().__call__({**scope, TRANSPORT: transport_of(send)}, receive, send)
             return
-        # A context of its own, as each request has: what it activates (a language) is not there for the next.
-        answering = self._threads.submit(copy_context().run, self._answer, scope)
-        answering.add_done_callback(lambda _: self._room.release())  # not before, also if the client is gone
-        response = await asyncio.wrap_future(answering)
         try:
             await self.send_response(response, send)
         finally:
@@ -72,6 +74,31 @@ class Handler(ASGIHandler):
             return await super().read_body(receive)
         await receive.taken()
         return receive.file
+
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        serving: set[asyncio.Task[None]] = set()
+        try:
+            await super().handle({**scope, SERVING: serving}, receive, send)
+        except asyncio.CancelledError:  # the server ends
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
+            raise
+
+    async def _answer_soon(self, scope: Any) -> HttpResponseBase | None:
+        """The answer; None if no thread is free for so long that the road is closed for a while."""
+        # A context of its own, as each request has: what it activates (a language) is not there for the next.
+        answering = self._threads.submit(copy_context().run, self._answer, scope)
+        answered = asyncio.wrap_future(answering)
+        try:
+            await asyncio.wait({answered}, timeout=PATIENCE)
+        except asyncio.CancelledError:
+            answering.cancel()  # the client is gone
+            raise
+        if not answered.done() and answering.cancel():
+            self._closed_until = asyncio.get_running_loop().time() + REST
+            return None
+        return await answered
 
     def _answer(self, scope: Any) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))

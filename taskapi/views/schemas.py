@@ -10,6 +10,7 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from taskapi.runs.access import TaskAPIView
 from taskapi.schemas.calls import ASYNCAPI_JSON, OPENAPI_JSON
 from taskapi.schemas.documents import ExtraMissing, Kind, document
 from taskapi.views.base import View, public_path
@@ -59,6 +60,9 @@ class DocumentView(View):
 
     def get_renderers(self) -> list[BaseRenderer]:
         return [TextRenderer(), self.named_renderer(), ProblemTextRenderer()]
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        return TaskAPIView.perform_content_negotiation(self, request, force)  # among these, and not the usual ones
 
     def get(self, request: Request) -> Response:
         """The document."""

@@ -17,7 +17,9 @@ from taskapi.callers.threads import close_connections, let_thread_go
 from taskapi.events.waiting import wait_for_run
 from taskapi.models import TaskInfo
 from taskapi.protocol import LONGEST_WAIT
+from taskapi.store.loops import one_per_loop
 
+AT_ONCE = 8  # late answers, each with a thread and a connection: hundreds may have waited for one run
 _WAIT = re.compile(r'\s*wait\s*=\s*(?P<quote>"?)(?P<seconds>\d{1,9})(?P=quote)\s*(;.*)?', re.IGNORECASE)
 
 Wait = Callable[[], Coroutine[Any, Any, None]]
@@ -56,14 +58,15 @@ def _state(info: TaskInfo) -> tuple[int, bool]:
 
 def answer_later(http: HttpRequest, wait: Wait, answer: Callable[[], Response]) -> Response:
     """The response that `answer` makes, once `wait` has returned."""
-    return _Awaited(wait, answer) if isinstance(http, ASGIRequest) else _Waiting(wait, answer)
+    return _Awaited(http, wait, answer) if isinstance(http, ASGIRequest) else _Waiting(http, wait, answer)
 
 
 class _Later(Response):
     """Django renders a response after its view has returned, and takes what `render` returns in its place."""
 
-    def __init__(self, wait: Wait, answer: Callable[[], Response]) -> None:
+    def __init__(self, http: HttpRequest, wait: Wait, answer: Callable[[], Response]) -> None:
         super().__init__()
+        self._http = http
         self._wait = wait
         self._answer = answer
 
@@ -81,9 +84,20 @@ class _Awaited(_Later):
     """Under ASGI, Django awaits `render` on the event loop: nothing holds a thread meanwhile."""
 
     async def render(self) -> Response:  # type: ignore[override]  # Django asks whether it is a coroutine function
-        await let_thread_go()
+        await let_thread_go(self._http)
         await self._wait()
-        return await sync_to_async(self._make)()
+        async with one_per_loop(_turns):
+            return await sync_to_async(self._make_and_close)()
+
+    def _make_and_close(self) -> Response:
+        try:
+            return self._make()
+        finally:
+            close_connections()
+
+
+def _turns() -> asyncio.Semaphore:
+    return asyncio.Semaphore(AT_ONCE)
 
 
 class _Waiting(_Later):

@@ -1,7 +1,9 @@
 """Requests to an ASGI application in this process: their answers may be streams, and their clients may go away."""
 
 import asyncio
+import gc
 import json
+import warnings
 from types import TracebackType
 from typing import Any, Self
 
@@ -58,6 +60,15 @@ class Exchange:
     def leave(self) -> None:
         """Close the connection, as a client does that goes away, and as a server does after the answer."""
         self._received.put_nowait({"type": "http.disconnect"})
+
+    async def cut(self) -> None:
+        """End the application, as daphne does on SIGTERM."""
+        self.task.cancel()
+        await asyncio.wait([self.task], timeout=LIMIT)
+        assert self.task.cancelled()
+        del self.task
+        with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+            gc.collect()  # Django does not close the request's body then
 
     async def begin(self) -> int:
         """Wait for the head of the answer; its status."""

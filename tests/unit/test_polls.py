@@ -398,34 +398,46 @@ async def test_a_connection_is_kept_from_poll_to_poll(handler, info, monkeypatch
     assert len(kept - {None}) == 1
 
 
-async def test_polls_beyond_the_roads_room_go_the_way_of_all_requests(handler, info, monkeypatch):
-    monkeypatch.setattr(polls, "MOST", 3)
+async def test_a_burst_of_polls_takes_no_more_threads_than_the_road_has(handler, info, monkeypatch):
+    """With a thread and a connection each, they would take more connections than a PostgreSQL has."""
+    monkeypatch.setattr(polls, "PATIENCE", 60.0)
+    project = handler("Where")
+    answers = await asyncio.gather(*(poll(project, info) for _ in range(100)))
+    assert [answer.status for answer in answers] == [200] * 100
+    assert {name for name, *_ in seen} == {ROAD}
+    assert len(project._threads._threads) <= polls.THREADS
+
+
+async def test_if_middleware_is_slow_polls_go_the_way_of_all_requests(handler, info, monkeypatch):
+    monkeypatch.setattr(polls, "PATIENCE", 0.02)
     project = handler("Gated")
-    going = [asyncio.create_task(poll(project, info)) for _ in range(8)]
-    await until(lambda: len(seen) == 8)  # nothing waits for a thread
-    assert seen.count(ROAD) == 3
+    going = [asyncio.create_task(poll(project, info)) for _ in range(polls.THREADS + 4)]
+    await until(lambda: len(seen) == polls.THREADS + 4)  # nothing waits for a thread for long
+    assert seen.count(ROAD) == polls.THREADS
+    monkeypatch.setattr(polls, "PATIENCE", 60.0)
+    going.append(asyncio.create_task(poll(project, info)))
+    await until(lambda: len(seen) == polls.THREADS + 5)  # nor at all, after that
     Gated.gate.set()
-    assert [answer.status for answer in await asyncio.gather(*going)] == [200] * 8
+    assert {answer.status for answer in await asyncio.gather(*going)} == {200}
+    monkeypatch.setattr(project, "_closed_until", 0.0)
     await poll(project, info)
     assert seen[-1] == ROAD
 
 
-async def test_clients_that_go_away_leave_no_more_polls_to_the_road_than_it_has_room_for(handler, info, monkeypatch):
+async def test_a_poll_whose_client_is_gone_takes_no_thread(handler, info, monkeypatch):
     """The server gives up on a request whose client is gone; the thread that answers it goes on."""
-    monkeypatch.setattr(polls, "MOST", 2)
-    monkeypatch.setattr(polls, "THREADS", 2)
+    monkeypatch.setattr(polls, "THREADS", 1)
+    monkeypatch.setattr(polls, "PATIENCE", 60.0)
     project = handler("Gated")
-    for number in (1, 2):
-        exchange = Exchange(project, f"/tasks/{info.uuid}/")
+    exchanges = [Exchange(project, f"/tasks/{info.uuid}/") for _ in range(3)]
+    for exchange in exchanges:
         await exchange.__aenter__()
-        await until(lambda number=number: len(seen) == number)
-        exchange.task.cancel()
-        await asyncio.wait([exchange.task])
-    going = asyncio.create_task(poll(project, info))
-    await until(lambda: len(seen) == 3)
-    assert (seen.count(ROAD), going.done()) == (2, False)
+    await until(lambda: len(seen) == 1)
+    for exchange in exchanges:
+        await exchange.cut()
     Gated.gate.set()
-    assert (await going).status == 200
+    assert (await poll(project, info)).status == 200
+    assert seen == [ROAD] * 2
 
 
 async def test_a_body_is_there_for_middleware_that_reads_it(handler, info, monkeypatch):

@@ -580,6 +580,15 @@ async def test_streams_hold_no_thread_and_leave_nothing_behind(handler, cookie):
     await until(lambda: threading.active_count() <= before + 2)
 
 
+@pytest.mark.parametrize("middleware", [[], ["SyncOnly"]])
+async def test_a_server_that_ends_lets_go_of_streams(handler, info, middleware):
+    exchange = Exchange(handler(*middleware), f"/tasks/{info.uuid}/events/")
+    await exchange.__aenter__()
+    await Events(exchange).until("snapshot")
+    await exchange.cut()
+    await until(nothing_is_left)
+
+
 async def test_a_client_that_is_gone_before_the_first_event_leaves_nothing(handler, info):
     project = handler(*LOGIN)
     for _ in range(5):

@@ -21,6 +21,7 @@ from taskapi.events.in_process import InProcessEvents
 from taskapi.models import TaskInfo
 from taskapi.protocol import Report, State
 from taskapi.views import polls
+from taskapi.views import waiting as answers
 from taskapi.views.waiting import until_final
 from tests.support.asgi import Exchange, get
 from tests.support.waiting import until, wait_for
@@ -200,7 +201,7 @@ async def test_after_the_time_the_run_is_answered_as_it_is(handler, info):
     ],
 )  # fmt: skip
 def test_a_preference_is_kept_or_ignored(info, prefer, kept):
-    TaskInfo.objects.update(status="succeeded")
+    TaskInfo.objects.update(status="succeeded", outputs={}, finished=timezone.now())
     answer = Client().get(f"/tasks/{info.uuid}/", headers={"Prefer": prefer})
     assert (answer.status_code, answer.get("Preference-Applied")) == (200, None if kept is None else f"wait={kept}")
 
@@ -376,6 +377,48 @@ async def test_who_waits_holds_no_thread_and_leaves_nothing_behind(handler):
     await until(nothing_is_left)
     await until(lambda: len(asyncio.all_tasks()) == tasks)
     await until(lambda: threading.active_count() <= before + 2)
+
+
+@pytest.mark.parametrize("middleware", [[], ["SyncOnly"]])
+async def test_a_server_that_ends_lets_go_of_who_waits(handler, info, middleware):
+    """Or its process would wait for the thread of sync middleware, for ever."""
+    before = threading.active_count()
+    exchange = Exchange(handler(*middleware), f"/tasks/{info.uuid}/", headers={"Prefer": LONG})
+    await exchange.__aenter__()
+    await begun(info)
+    await exchange.cut()
+    await until(nothing_is_left)
+    await until(lambda: threading.active_count() <= before + 1)
+
+
+class Counting(BasePermission):
+    """Counts how many are judged at the same time."""
+
+    now = most = 0
+    lock = threading.Lock()
+
+    def has_permission(self, request, view):
+        with Counting.lock:
+            Counting.now += 1
+            Counting.most = max(Counting.most, Counting.now)
+        User.objects.exists()
+        with Counting.lock:
+            Counting.now -= 1
+        return True
+
+
+async def test_of_many_who_wait_for_one_run_few_are_answered_at_the_same_time(handler, info, settings, monkeypatch):
+    """With a thread and a connection each, they would take more connections than a PostgreSQL has."""
+    monkeypatch.setattr(answers, "AT_ONCE", 2)
+    settings.TASK_API_PERMISSIONS_CLASSES = [Counting]
+    project = handler(*AUTHENTICATION)
+    async with AsyncExitStack() as stack:
+        waiters = [await stack.enter_async_context(waiting(project, info)) for _ in range(30)]
+        Counting.most = 0
+        await sync_to_async(end)(info)
+        for exchange in waiters:
+            assert await exchange.begin() == 200
+    assert Counting.most <= 2
 
 
 # Middleware
