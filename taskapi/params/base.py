@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from django.utils.functional import Promise
@@ -142,6 +142,14 @@ class FieldParameter(Parameter):
         """The JSON Schema of the type and its constraints."""
         limits = {word: getattr(self.field, name) for name, word in self.constraints.items() if word}
         return dict(self.schema) | {word: limit for word, limit in limits.items() if limit is not None}
+
+
+def with_children(parameter: Parameter) -> Iterator[Parameter]:
+    """The parameter, and what it holds: the items of a list."""
+    yield parameter
+    child = getattr(parameter, "child", None)
+    if isinstance(child, Parameter):
+        yield from with_children(child)
 
 
 def nullable(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,17 @@ class ModelParameter(Parameter):
         schema = self._key_schema()
         return (nullable(schema) if self.allow_null else schema) | super().json_schema()
 
+    def problem(self) -> str:
+        """What is wrong with the field, in a few words; "" if nothing is. Raises FieldDoesNotExist."""
+        try:
+            model = self._rows().model
+        except Exception:  # noqa: BLE001 - the project's own function, which may need a user
+            return ""
+        meta, field = model._meta, self._key_field(model)  # noqa: SLF001 - Django's public name for it
+        constraints = [constraint.fields for constraint in meta.constraints if hasattr(constraint, "fields")]
+        is_unique = getattr(field, "unique", False) or (field.name,) in map(tuple, constraints)
+        return "" if is_unique else f"several rows of {meta.label} may have the same {self.field}"
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._name()}, field={self.field!r})"  # to show a queryset is to query it
 

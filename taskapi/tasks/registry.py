@@ -16,7 +16,8 @@ from django.utils.module_loading import import_string
 
 from taskapi.conf import settings
 from taskapi.exceptions import UnknownTask
-from taskapi.params import FileParameter, Parameter
+from taskapi.params import FileParameter
+from taskapi.params.base import with_children
 from taskapi.tasks.base import Task
 
 
@@ -49,12 +50,9 @@ def get_task(name: str) -> type[Task]:
 def returns_files(name: str) -> bool:
     """Whether the task of this name has files among its outputs; False if it is not known here."""
     task = tasks().get(name)
-    return task is not None and any(map(_holds_files, task.outputs.values()))
-
-
-def _holds_files(parameter: Parameter) -> bool:
-    child = getattr(parameter, "child", None)
-    return isinstance(parameter, FileParameter) or (isinstance(child, Parameter) and _holds_files(child))
+    if task is None:
+        return False
+    return any(isinstance(one, FileParameter) for output in task.outputs.values() for one in with_children(output))
 
 
 def version() -> str:

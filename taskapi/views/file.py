@@ -24,6 +24,7 @@ from taskapi.models import StoredFile
 from taskapi.params.labels import ANY_TYPE
 from taskapi.storage import signed_link
 from taskapi.views.base import View
+from taskapi.views.json import JSON, Renderer
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ HEADERS = {
 
 class FileView(View):
     """``tasks/{uuid}/files/{reference}/``"""
+
+    def perform_content_negotiation(self, request: Any, force: bool = False) -> Any:
+        return Renderer(), JSON  # of a refusal: a file is what it is
 
     def get(self, request: Request, uuid: UUID, reference: str) -> HttpResponseBase:
         """The file, to be saved and not to be shown; for those who may see the run."""
@@ -80,7 +84,7 @@ def _read(file: File[Any]) -> Iterator[bytes]:
 async def _sent(file: File[Any], http: ASGIRequest) -> AsyncIterator[bytes]:
     """The chunks, each read beside the event loop once the client has read most of those before it."""
     transport = http.scope.get(TRANSPORT)
-    await let_thread_go()
+    await let_thread_go(http)
     while chunk := await asyncio.to_thread(file.read, CHUNK):
         yield chunk
         if transport is not None and is_behind(transport):

@@ -8,6 +8,7 @@ from pathlib import Path
 import django
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
+from django.contrib.auth.models import User
 from django.core import checks
 from django.core.checks import Error, run_checks
 from django.core.management import call_command
@@ -20,7 +21,7 @@ from rest_framework.throttling import UserRateThrottle
 
 from taskapi.backends import QueueUnavailable
 from taskapi.management.checks.databases import check_postgresql
-from taskapi.params import IntParameter
+from taskapi.params import FileParameter, IntParameter, ListParameter, ModelParameter
 from taskapi.tasks import Task
 from tests.support.backends import ListBackend
 
@@ -732,3 +733,88 @@ def test_a_slip_in_the_name_of_a_setting():
     assert (message.id, type(message)) == ("taskapi.W002", checks.Warning)
     assert "TASK_API_PERMISSION_CLASSES" in message.msg
     assert message.hint == "Did you mean TASK_API_PERMISSIONS_CLASSES?"
+
+
+# Files and rows
+
+
+class TakesFiles(Fine):
+    name = "takes_files"
+    inputs = {"files": ListParameter(FileParameter())}
+
+    def run(self, files):
+        pass
+
+
+STORAGES = "django.core.files.storage"
+
+
+def storage_of(**options):
+    return {"default": {"BACKEND": f"{STORAGES}.FileSystemStorage", **options}}
+
+
+@pytest.mark.parametrize(
+    ("overridden", "id_", "said"),
+    [
+        ({"MEDIA_ROOT": ""}, "taskapi.E022", "MEDIA_ROOT is not set"),
+        ({"STORAGES": {}}, "taskapi.E022", "cannot be used"),
+        ({"STORAGES": storage_of(BACKEND="nowhere.Storage")}, "taskapi.E022", "cannot be used"),
+        ({"STORAGES": storage_of(BACKEND=f"{STORAGES}.Storage")}, "taskapi.E022", "cannot save files"),
+        (
+            {"STORAGES": storage_of(BACKEND="django.core.files.storage.InMemoryStorage")},
+            "taskapi.E023",
+            "in the memory",
+        ),
+    ],
+)
+def test_files_need_a_storage_that_keeps_them(overridden, id_, said):
+    message = the_one(TASK_API_BACKGROUND_TASKS=[TakesFiles], **overridden)
+    assert (message.id, said in message.msg) == (id_, True), message
+    assert "MEDIA_ROOT" in message.hint
+    assert the_one(TASK_API_BACKGROUND_TASKS=[Fine], TASK_API_OFFLOAD_BYTES=1, **overridden).id == id_
+    assert found(TASK_API_BACKGROUND_TASKS=[Fine], **overridden) == []
+
+
+def test_a_storage_for_these_files_alone_is_enough():
+    alone = {
+        **storage_of(),
+        "taskapi": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": "/x"}},
+    }
+    assert found(TASK_API_BACKGROUND_TASKS=[TakesFiles], MEDIA_ROOT="", STORAGES=alone) == []
+
+
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [
+        (ModelParameter(User, field="nickname"), "nickname"),
+        (
+            ListParameter(ModelParameter(User.objects, field="first_name")),
+            "several rows of auth.User may have the same",
+        ),
+    ],
+)
+def test_a_row_is_named_by_a_unique_field(parameter, said):
+    class Names(Task):
+        name = "names"
+        inputs = {"row": parameter}
+
+        def run(self, row):
+            pass
+
+    message = the_one_about(Names)
+    assert message.id == "taskapi.E011"
+    assert said in message.msg
+
+
+@pytest.mark.parametrize(
+    "parameter", [ModelParameter(User, field="username"), ModelParameter(lambda user: user.groups)]
+)
+def test_a_row_that_can_be_found_is_nothing_to_hear_of(parameter):
+    class Names(Task):
+        name = "names"
+        inputs = {"row": parameter}
+
+        def run(self, row):
+            pass
+
+    assert found(TASK_API_BACKGROUND_TASKS=[Names]) == []
