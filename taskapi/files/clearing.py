@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from django.db import router, transaction
-from django.db.models import F
+from django.db import OperationalError, router, transaction
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from taskapi.models import FileUse, StoredFile
 from taskapi.storage import get_storage
+from taskapi.store.database import workers_transaction
 from taskapi.store.rows import CLOCK
 from taskapi.store.silence import progressed
 
@@ -25,6 +27,8 @@ TRY_AGAIN = timedelta(hours=1)  # after the storage has refused to delete a file
 
 def after_use(sender: Any, instance: FileUse, using: str, **kwargs: Any) -> None:
     """After a use was deleted, with its run: delete the file on commit, if no other run uses it."""
+    # Now, and not on commit: if this process dies before that, the sweep looks at the file.
+    StoredFile.objects.using(using).filter(pk=instance.file_id).update(due=timezone.now())
     transaction.on_commit(partial(release, instance.file_id), using=using, robust=True)
 
 
@@ -41,16 +45,8 @@ def before_user_deletion(sender: Any, instance: Any, using: str, **kwargs: Any) 
 
 def release(pk: int) -> None:
     """Delete a file that a run has used, if no run uses it any more."""
-    using = router.db_for_write(StoredFile)
-    with transaction.atomic(using):
-        mine = StoredFile.objects.using(using).filter(pk=pk)
-        # The lock of the row, on each database. A run that begins to use the file waits, or we see its use.
-        if not mine.update(size=F("size")):
-            return
-        if FileUse.objects.using(using).filter(file=pk).exists():
-            return
-        mine.update(is_ready=False, due=timezone.now())
-    drop([pk])
+    if _is_doomed(StoredFile.rows().filter(pk=pk)):
+        drop([pk])
 
 
 def drop(pks: Sequence[int]) -> None:
@@ -61,14 +57,30 @@ def drop(pks: Sequence[int]) -> None:
 
 
 def clear() -> int:
-    """Delete files that are due: uploads that nobody has used for a day, and what was left half-way; how many."""
+    """Look at files that are due: uploads that nobody has used for a day, and what was left half-way.
+
+    Deletes those that no run uses; how many.
+    """
     due = StoredFile.rows().filter(due__lt=CLOCK)
-    page = list(due.order_by("due").values_list("pk", flat=True)[:CLEARED_TOGETHER])
-    if not page:
-        return 0
-    # Not if a run has begun to use one of them meanwhile: then it is not due any more.
-    due.filter(pk__in=page).update(is_ready=False, due=timezone.now())
-    return _delete(StoredFile.rows().filter(pk__in=page, is_ready=False, due__isnull=False))
+    doomed = []
+    for pk in list(due.order_by("due").values_list("pk", flat=True)[:CLEARED_TOGETHER]):
+        with suppress(OperationalError):  # its row is locked, by a long transaction of the project say: another time
+            if _is_doomed(due.filter(pk=pk)):
+                doomed.append(pk)
+    return _delete(StoredFile.rows().filter(pk__in=doomed))
+
+
+def _is_doomed(mine: QuerySet[StoredFile]) -> bool:
+    """Whether no run uses this file; then none can use it any more."""
+    with workers_transaction(mine.db):
+        # The lock of the row, on each database. A run that begins to use the file waits, or we see its use.
+        if not mine.update(size=F("size")):
+            return False
+        if mine.filter(is_ready=True, uses__isnull=False).exists():
+            mine.update(due=None)
+            return False
+        mine.update(is_ready=False, due=timezone.now())
+    return True
 
 
 def _delete(doomed: Iterable[StoredFile]) -> int:

@@ -43,7 +43,7 @@ class GivenFiles:
         if REFERENCE.fullmatch(reference) is None:
             return None
         mine = Q(user=None) if self._user is None else Q(user=None) | Q(user=self._user.pk)
-        kept = Q(due=None) | Q(due__gt=CLOCK)
+        kept = Q(due=None) | Q(due__gt=CLOCK) | Q(uses__isnull=False)
         uploads = StoredFile.rows().filter(mine, kept, kind=StoredFile.UPLOAD, is_ready=True)
         row = uploads.filter(reference=reference).first()
         if row is None:

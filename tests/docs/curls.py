@@ -4,6 +4,7 @@
 - "The answer is 201" there is the status that the answer must have; without such words it is any of success.
 - The first block of JSON there is the answer: the same keys, with values of the same types. `null` may stand for any
   value, on either side. ``"…": "…"`` says that there are more keys. A list has an item like each that the page shows.
+- There is a file `people.csv`, and the reference of an upload is replaced by that of one that is there.
 - The server's address is replaced, and so is the uuid of a run: by that of a run that waits, or of one that has ended
   if it is to be started again. The page's user and token are the server's.
 """
@@ -20,6 +21,8 @@ from tests.support.stack import Stack
 from tests.support.waiting import wait_for
 
 ADDRESS = "http://127.0.0.1:8000"  # the server's, in samples
+UPLOAD = re.compile(r"(?<=\"upload\": \")[0-9a-f]{40}(?=\")")
+FILE = "people.csv"
 UUID_IN_PATH = re.compile(r"(?<=/tasks/)[0-9a-f-]{36}(?=/)")
 STATUS = re.compile(r"\b[Tt]he answer is (\d{3})\b")
 HEADING = re.compile(r"^#+ ", re.MULTILINE)
@@ -58,6 +61,13 @@ class DocsStack(Stack):
         with self.client() as client:
             uuid: str = client.post("/tasks/", json={"task": "aside_quick"}).json()["uuid"]
             return uuid
+
+    def uploaded(self, path: Path) -> str:
+        """The reference of an upload of this file."""
+        with self.client() as client:
+            files = {"file": (path.name, path.read_bytes(), "text/csv")}
+            reference: str = client.post("/tasks/uploads/", files=files).json()["upload"]
+            return reference
 
     def ended_run(self, **options: Any) -> str:
         """The uuid of a new run that has ended."""
@@ -104,6 +114,9 @@ def check_sample(sample: Sample, stack: DocsStack, folder: Path) -> None:
         if TAG in command:
             with stack.client() as client:
                 command = command.replace(TAG, client.get(f"/tasks/{uuid}/").headers["ETag"])
+    (folder / FILE).write_text("email,name\nann@example.com,Ann\n")
+    if UPLOAD.search(command):
+        command = UPLOAD.sub(stack.uploaded(folder / FILE), command)
     answer = folder / "answer"
     options = [
         "--silent",
@@ -115,7 +128,9 @@ def check_sample(sample: Sample, stack: DocsStack, folder: Path) -> None:
         "--write-out",
         "%{http_code}",
     ]
-    said = subprocess.run([*shlex.split(command), *options], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [*shlex.split(command), *options], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout
     status, text = int(said), answer.read_text() if answer.exists() else ""  # 304 has no body
     if sample.status is None:
         assert 200 <= status < 300, text

@@ -27,6 +27,7 @@ from tests.support.databases import Databases
 from tests.support.waiting import until
 
 REST = "docs/rest.md"
+FILES = "docs/files.md"  # its samples make a project: test_files_page.py follows them
 HTMX = "docs/htmx.md"  # its templates have no script: tests/browser/test_htmx_page.py follows them
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
@@ -36,7 +37,7 @@ needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is n
 # Python
 
 
-@pytest.mark.parametrize("page", [page for page in pages_with("python") if page != REST])
+@pytest.mark.parametrize("page", [page for page in pages_with("python") if page not in (REST, FILES)])
 async def test_python_samples_run(page: str, folder: Path, valkey: str, settings: Any, transactional_db: None) -> None:
     worker = Worker()
     working = asyncio.create_task(worker.main())

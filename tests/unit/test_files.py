@@ -476,6 +476,24 @@ def test_a_file_stays_if_the_deletion_of_its_run_is_rolled_back(ann: User, media
     assert execute(uuid).status == "succeeded"
 
 
+def test_a_process_that_dies_before_it_has_deleted_the_file_of_a_run_leaves_it_to_the_sweep(
+    ann: User, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, shared = (upload(ann).json()["upload"] for _ in range(2))
+    first = start(ann, "pictures", {"files": [{"upload": alone}, {"upload": shared}]}).json()["uuid"]
+    second = start(ann, "measure", {"file": {"upload": shared}}).json()["uuid"]
+    with monkeypatch.context() as dead:
+        dead.setattr("taskapi.files.clearing.release", lambda pk: None)
+        TaskInfo.objects.filter(uuid=first).delete()
+    assert is_kept(alone)
+    assert start(ann, "measure", {"file": {"upload": shared}}).status_code == 201
+    StoredFile.objects.exclude(due=None).update(due=timezone.now() - timedelta(seconds=1))
+    assert stored.clear() == 1
+    assert (is_kept(alone), is_kept(shared)) == (False, True)
+    assert StoredFile.objects.get().due is None
+    assert execute(second).status == "succeeded"
+
+
 def test_a_retry_uses_the_file_again_and_keeps_it_when_the_first_run_goes(ann: User, media: Path) -> None:
     reference = upload(ann).json()["upload"]
     first = execute(start(ann, "measure", {"file": {"upload": reference}}).json()["uuid"])
