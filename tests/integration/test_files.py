@@ -99,6 +99,60 @@ def test_an_upload_that_is_cut_off_leaves_nothing(stack: Stack, rest: httpx.Clie
     assert len(in_storage(stack)) == before + 1
 
 
+# A run goes while another begins to use its file. 40 times, in the order that the database makes of it.
+RACE = """
+import threading
+from django.core.files.base import ContentFile
+from django.db import connections
+from taskapi.exceptions import InvalidInputs
+from taskapi.files import clear, store_upload
+from taskapi.models import StoredFile, TaskInfo
+from taskapi.storage import get_storage
+from tests.project.filed import Digest
+
+def start(given):
+    try:
+        started.append(Digest.start({"files": [given]}, delay=3600))
+    except InvalidInputs:
+        pass
+
+def at_once(*functions):
+    barrier = threading.Barrier(len(functions))
+    def call(function):
+        barrier.wait()
+        try:
+            function()
+        finally:
+            connections.close_all()
+    threads = [threading.Thread(target=call, args=[function]) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+kept = 0
+for _ in range(40):
+    started = []
+    row = store_upload(ContentFile(b"x", "x"), None)
+    given = {"upload": row.reference}
+    first = Digest.start({"files": [given]}, delay=3600)
+    at_once(first.delete, lambda: start(given), lambda: start(given))
+    clear()
+    found = StoredFile.objects.filter(pk=row.pk).first()
+    if started:
+        assert found is not None and found.is_ready and found.due is None, vars(found or row)
+    assert (found is not None) == bool(started) == get_storage().exists(row.location)
+    kept += bool(started)
+    TaskInfo.objects.filter(pk__in=[info.pk for info in started]).delete()
+    assert not get_storage().exists(row.location)
+print("kept", kept)
+"""
+
+
+def test_a_file_whose_run_goes_is_there_for_the_run_that_has_begun_to_use_it(stack: Stack) -> None:
+    assert "kept" in stack.manage("shell", "--verbosity=0", "-c", RACE)
+
+
 # Memory
 
 
