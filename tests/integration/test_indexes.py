@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.files.base import ContentFile
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
 from django.test import Client, override_settings
@@ -23,7 +24,8 @@ from taskapi import runs
 from taskapi.callers.caller import Caller
 from taskapi.consumers.tasks import TaskConsumer
 from taskapi.events import following, hub, subscription
-from taskapi.models import TaskInfo, TaskMessage
+from taskapi.files import clear, store_upload
+from taskapi.models import FileUse, StoredFile, TaskInfo, TaskMessage
 from taskapi.protocol.states import Status
 from taskapi.runs import CANCELLED, LEASE, Outcome
 from taskapi.tasks.registry import get_task
@@ -205,6 +207,7 @@ def fill() -> None:
     copy_runs(RUNS - FEW - TEMPLATES)
     TaskInfo.objects.bulk_create(finished(now + timedelta(days=7), user=user) for n in range(FEW))
     copy_messages()
+    give_files(now)
     give_keys()
     fields = {"task": "sum", "inputs": {"numbers": [1]}, "created": now - LONG_AGO}
     TaskInfo.objects.bulk_create(TaskInfo(**fields) for _ in range(FEW))
@@ -243,6 +246,30 @@ def copy_messages() -> None:
                 f"SELECT id, %s, 1, %s, '\"said\"' FROM {TaskInfo._meta.db_table}",
                 [index, index],
             )
+
+
+def give_files(now: datetime) -> None:
+    """Each run that has not expired, and is nobody's, has returned a file; some users have uploads."""
+    files, uses = StoredFile._meta.db_table, FileUse._meta.db_table
+    shared = "kind, sender, location, name, size, content_type, digest, is_ready, due, created"
+    others = User.objects.bulk_create(User(username=f"user{n}") for n in range(TEMPLATES))
+    with connection().cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {files} (reference, {shared}) "  # noqa: S608 - names of tables, none given
+            "SELECT id, 'output', '', id, 'a', 1, 'x/y', '', %s, NULL, %s FROM taskapi_taskinfo "
+            f"WHERE id > {FEW} AND user_id IS NULL",
+            [True, now],
+        )
+        cursor.execute(f"INSERT INTO {uses} (run_id, file_id) SELECT CAST(reference AS INTEGER), id FROM {files}")  # noqa: S608 - as above
+    later = now + timedelta(hours=1)
+    StoredFile.objects.bulk_create(
+        StoredFile(reference=f"u{n}", kind="upload", user=other, location="x", is_ready=True, due=later)
+        for n, other in enumerate(others)
+    )
+    StoredFile.objects.bulk_create(
+        StoredFile(reference=f"a{n}", kind="upload", sender=f"s{n}", location="x", is_ready=True, due=later)
+        for n in range(TEMPLATES)
+    )
 
 
 def give_keys() -> None:
@@ -331,6 +358,44 @@ def test_waiting_for_a_result():
         assert waiting.result() == {"sum": 1}
 
 
+# Files
+
+
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_uploading_and_starting(anonymous, settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path
+    user = None if anonymous else User.objects.get(username="user5")
+    with in_indexes(2):
+        upload = store_upload(ContentFile(b"x", "x"), user, "s5")
+    with in_indexes(2):
+        runs.submit(get_task("digest"), {"files": [{"upload": upload.reference}]}, user=user)
+
+
+def test_fetching_a_file():
+    info = TaskInfo.objects.filter(user=None, status="succeeded").order_by("-id").first()
+    with in_indexes():
+        assert info.files.filter(reference=str(info.pk)).get().name == "a"
+
+
+def test_ending_a_run_that_may_have_stored_files(settings):
+    settings.TASK_API_OFFLOAD_BYTES = 10**6
+    info = begun()
+    with in_indexes(2):
+        assert runs.finish(info, Outcome(Status.SUCCEEDED, {"sum": 1}), **said(info)) is not None
+
+
+def test_the_sweep_of_files():
+    StoredFile.objects.filter(reference__in=["u1", "a1"]).update(due=timezone.now() - timedelta(hours=1))
+    with in_indexes(1):
+        assert clear() == 2
+
+
+def test_deleting_a_run_with_a_file():
+    info = TaskInfo.objects.filter(user=None, status="succeeded").order_by("-id").first()
+    with in_indexes(4):
+        info.delete()
+
+
 # Upkeep
 
 
@@ -380,7 +445,7 @@ def test_starting_by_rest():
 def test_a_run_by_rest(after):
     info = run_of(Status.SUCCEEDED)
     client = Client()
-    client.force_login(User.objects.get())
+    client.force_login(User.objects.get(username="staff"))
     with in_indexes(2):
         run = client.get(f"/tasks/{info.uuid}/", {"after": after}).json()
     assert run["messages"] == ["said"] * (MESSAGES - after)
@@ -425,7 +490,7 @@ LISTS = {
 @pytest.mark.parametrize("query", LISTS)
 def test_a_list_by_rest(query):
     client = Client()
-    client.force_login(User.objects.get())
+    client.force_login(User.objects.get(username="staff"))
     with in_indexes():
         body = client.get(f"/tasks/?{query}").json()
         later = client.get(body["next"]).json() if body["next"] else body
@@ -456,13 +521,13 @@ def test_watching_followed_runs():
 
 def test_deleting_a_user_with_runs():
     with in_indexes(2):
-        User.objects.get().delete()
+        User.objects.get(username="staff").delete()
 
 
 @pytest.fixture
 def staff() -> Client:
     client = Client()
-    client.force_login(User.objects.get())
+    client.force_login(User.objects.get(username="staff"))
     return client
 
 
