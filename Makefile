@@ -38,7 +38,7 @@ test-frontend: frontend/node_modules/.installed ## Type check and test the front
 	cd frontend && ../tools/with-node npm test
 
 .PHONY: test-python
-test-python: $(VENV)/.dev ## Run the Python tests: unit, integration, browser, faults in short
+test-python: $(VENV)/.dev frontend/node_modules/.installed ## Run the Python tests: unit, integration, browser, faults in short
 	@$(BIN)/python -m tools.chromium >/dev/null
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 

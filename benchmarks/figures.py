@@ -76,6 +76,10 @@ FIGURES = (
     Figure("rest", "p50", "`sum` by REST, asked for at once and then every 50 ms, p50", "ms", MILLISECONDS),
     Figure("poll", "p50", "a finished run, asked for by REST, p50", "ms", MILLISECONDS),
     Figure("poll", "rate", "the same by 10 pages at once", "answers/s"),
+    Figure("poll", "unchanged", "the same if they know its entity tag", "answers/s"),
+    Figure("crowd", "p50", "`sum` beside 500 long polls and 500 event streams, p50", "ms", MILLISECONDS, charted=False),
+    Figure("crowd", "p99", "the same, p99", "ms", MILLISECONDS, at_most=50, charted=False),
+    _share("crowd", "ended", "these polls and streams: told everything"),
     Figure("memory", "per_socket", "memory a connected socket", "KB", KILOBYTES, at_most=30),
 )
 

@@ -35,10 +35,11 @@ class Sizes:
     progress: int  # calls a second, to the subscribers
     sockets: int
     computing: float  # seconds
+    waiting: int  # long polls, and as many streams
 
 
-FULL = Sizes(300, 6, 2_000, 50, 15, 1, 200, 10, 100, 1_000, 2)
-QUICK = Sizes(20, 2, 60, 10, 5, 0.1, 20, 1, 50, 50, 0.5)
+FULL = Sizes(300, 6, 2_000, 50, 15, 1, 200, 10, 100, 1_000, 2, 500)
+QUICK = Sizes(20, 2, 60, 10, 5, 0.1, 20, 1, 50, 50, 0.5, 20)
 
 
 class Session:
@@ -109,6 +110,12 @@ def _options(servers: Servers, measure: str, sizes: Sizes, calls: int) -> dict[s
         "rest": {"runs": sizes.runs, "seconds": sizes.seconds, "pause": 0},
         "poll": {"answers": sizes.runs, "pages_at_once": 10},
         "busy": {"seconds": sizes.computing},
+        "crowd": {
+            "directory": str(servers.directory),
+            "waiting": sizes.waiting,
+            "runs": sizes.runs,
+            "seconds": sizes.seconds,
+        },
         "answer": {"runs": sizes.runs},
         "burst": {"runs": sizes.burst, "at_once": sizes.at_once, "seconds": sizes.burst_seconds},
         "call": {"calls": calls},

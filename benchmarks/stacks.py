@@ -47,7 +47,7 @@ OURS = Stack(
     "that events take the default one; a page has one WebSocket. The subscribers get 10 messages a second beside the "
     "progress; what is delivered counts the messages, since progress is coalesced.",
     packages=("Django", *CHANNELS, "arq", "redis", "djangorestframework"),
-    measures=("memory", "answer", "run", "busy", "burst", "call", "followers", "start", "rest", "poll"),
+    measures=("memory", "answer", "run", "busy", "burst", "call", "followers", "start", "rest", "poll", "crowd"),
     calls=200_000,
     messages=10,
 )

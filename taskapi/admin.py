@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db import router
 from django.db.models import QuerySet
@@ -29,6 +30,14 @@ class _Newest(Paginator):  # type: ignore[type-arg]  # as below
     def count(self) -> int:
         runs: QuerySet[TaskInfo] = self.object_list  # type: ignore[assignment]  # always, here
         return runs[:MOST_LISTED].count()
+
+
+class _List(ChangeList):
+    """A list of runs without what it does not show: one run may have as much of that as memory holds."""
+
+    def get_queryset(self, *args: Any, **kwargs: Any) -> QuerySet[TaskInfo]:
+        runs: QuerySet[TaskInfo] = super().get_queryset(*args, **kwargs)
+        return runs.defer("inputs", "outputs", "error", "traceback")
 
 
 class _NameFilter(admin.SimpleListFilter):
@@ -78,6 +87,9 @@ class TaskInfoAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stubs' g
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TaskInfo]:
         return super().get_queryset(request).using(router.db_for_write(TaskInfo))  # a replica may lag
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return _List
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

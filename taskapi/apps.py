@@ -18,6 +18,8 @@ class TaskAPIConfig(AppConfig):
         from taskapi.management import checks
 
         checks.register()
+        if apps.is_installed("drf_spectacular"):  # its document has our calls, too; without it, it may not be there
+            from taskapi.schemas import openapi  # noqa: F401 - registers an extension of drf-spectacular
         serving.watch()
         user = get_user_model()
         for model in apps.get_models():

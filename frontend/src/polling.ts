@@ -1,7 +1,7 @@
 /** Carries runs by REST: a POST to start one, and a GET for it every `pollInterval`. */
 
 import type { TaskInfo } from "./protocol.js";
-import { cancelCall, readCall, send, startCall, Watchdog } from "./rest.js";
+import { cancelCall, read, readCall, send, startCall, Watchdog } from "./rest.js";
 import type { Run } from "./run.js";
 import type { Listener, Transport } from "./transport.js";
 
@@ -11,6 +11,9 @@ interface Poll {
   watchdog: Watchdog | null;
   /** Ends the pause between two requests. */
   hurry: () => void;
+  /** The last answer, and its entity tag. */
+  last: TaskInfo | null;
+  tag: string | null;
 }
 
 export class PollingTransport implements Transport {
@@ -24,7 +27,7 @@ export class PollingTransport implements Transport {
 
   follow(run: Run, failures: number): void {
     if (this.polls.has(run)) return;
-    const poll: Poll = { watchdog: null, hurry: () => {} };
+    const poll: Poll = { watchdog: null, hurry: () => {}, last: null, tag: null };
     this.polls.set(run, poll);
     this.poll(run, poll, failures).catch((error: Error) => this.failed(run, poll, error));
   }
@@ -54,7 +57,7 @@ export class PollingTransport implements Transport {
     while (this.polls.get(run) === poll) {
       const after = run.known;
       poll.watchdog = new Watchdog(failures);
-      const answer = await this.ask(run, after, poll.watchdog);
+      const answer = await this.ask(run, after, poll, poll.watchdog);
       failures = 0;
       if (this.polls.get(run) !== poll) return;
       this.listener.answered(this, run, answer, after);
@@ -68,10 +71,14 @@ export class PollingTransport implements Transport {
     this.listener.failed(this, run, error);
   }
 
-  private async ask({ wanted, options }: Run, after: number, watchdog: Watchdog): Promise<TaskInfo> {
+  private async ask({ wanted, options }: Run, after: number, poll: Poll, watchdog: Watchdog): Promise<TaskInfo> {
     const { base } = this;
-    const call = "uuid" in wanted ? readCall(base, wanted.uuid, after, options) : startCall(base, wanted, options);
-    return send(call, watchdog);
+    if (!("uuid" in wanted)) return send(startCall(base, wanted, options), watchdog);
+    const { info, tag } = await read(readCall(base, wanted.uuid, after, options, poll.tag), watchdog);
+    if (info === null && poll.last !== null) return { ...poll.last, messages: [] }; // it has none that are new
+    poll.last = info;
+    poll.tag = tag;
+    return info as TaskInfo;
   }
 }
 

@@ -16,6 +16,14 @@ interface Call {
   readonly uuid: string | null;
 }
 
+/** What a request has brought. */
+export interface Reading {
+  /** Null: the run is as in the answer that had the entity tag of the request. */
+  readonly info: TaskInfo | null;
+  /** The entity tag of the answer, if the page may see it. */
+  readonly tag: string | null;
+}
+
 /** Starts a run, or finds the run that an earlier try with the same key has started. */
 export function startCall(base: string, order: Order, options: Options): Call {
   const headers = { "Content-Type": "application/json", "Idempotency-Key": order.key, ...csrf(options) };
@@ -27,14 +35,22 @@ export function startCall(base: string, order: Order, options: Options): Call {
 export const cancelCall = (base: string, uuid: string, options: Options): Call =>
   callOf(`${base}${uuid}/cancel/`, uuid, { method: "POST", headers: csrf(options) }, options);
 
-/** Reads a run, with its messages after the first `after`. */
-export const readCall = (base: string, uuid: string, after: number, options: Options): Call =>
-  callOf(`${base}${uuid}/?after=${after}`, uuid, { method: "GET" }, options);
+/** Reads a run, with its messages after the first `after`, if it is not as in the answer that had this entity tag. */
+export function readCall(base: string, uuid: string, after: number, options: Options, tag: string | null): Call {
+  // on another origin the header would need a preflight, which its CORS settings may not allow
+  const headers: Record<string, string> = tag === null || isElsewhereThan(base) ? {} : { "If-None-Match": tag };
+  return callOf(`${base}${uuid}/?after=${after}`, uuid, { method: "GET", headers }, options);
+}
 
 /** Whether the options allow a request from this page to the origin of `base`. */
 export function mayAsk(base: string, { corsMode }: Options): boolean {
+  return corsMode !== "same-origin" || !isElsewhereThan(base);
+}
+
+/** Whether `base` is on another origin than this page. */
+function isElsewhereThan(base: string): boolean {
   const origin = pageOrigin();
-  return corsMode !== "same-origin" || origin === null || origin === new URL(base).origin;
+  return origin !== null && origin !== new URL(base).origin;
 }
 
 function callOf(url: string, uuid: string | null, init: Call["init"], options: Options): Call {
@@ -61,13 +77,25 @@ interface Answer {
   readonly status: number;
   readonly type: string;
   readonly text: string;
+  readonly tag: string | null;
   /** The answer came from another address than the one that was asked. */
   readonly redirected: boolean;
 }
 
 /** The representation that answers the call; rejects with a RequestError, or with another error if it is our fault. */
 export async function send(call: Call, watchdog: Watchdog): Promise<TaskInfo> {
-  const { status, type, text, redirected } = await exchange(call, watchdog);
+  return infoOf(call, await exchange(call, watchdog));
+}
+
+/** As `send`, for a request that may be answered "not modified". */
+export async function read(call: Call, watchdog: Watchdog): Promise<Reading> {
+  const answer = await exchange(call, watchdog);
+  const asked = "If-None-Match" in (call.init.headers as Record<string, string>);
+  const info = answer.status === 304 && asked ? null : infoOf(call, answer);
+  return { info, tag: answer.tag };
+}
+
+function infoOf(call: Call, { status, type, text, redirected }: Answer): TaskInfo {
   const body = parseJSON(text);
   const isFine = status >= 200 && status < 300;
   if (isFine && isTaskInfo(body) && (call.uuid === null || body.uuid === call.uuid)) return body;
@@ -175,7 +203,8 @@ async function exchange({ url, init }: Call, watchdog: Watchdog): Promise<Answer
     watchdog.heard();
     const text = await Promise.race([textOf(response, watchdog), watchdog.ended]);
     const status = response.type === "opaqueredirect" ? 302 : response.status; // the browser hides the exact status
-    return { status, type: response.headers.get("Content-Type") ?? "", text, redirected: response.redirected };
+    const { headers, redirected } = response;
+    return { status, type: headers.get("Content-Type") ?? "", text, tag: headers.get("ETag"), redirected };
   } catch {
     throw noAnswer();
   } finally {

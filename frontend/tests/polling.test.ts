@@ -34,6 +34,24 @@ test("without a WebSocket a run is started by REST, and polled for changes", asy
   expect(server.callsOf("GET").at(-1)?.url).toBe(`/tasks/${run.info.uuid}/?after=2`);
 });
 
+test("a poll says which state it knows, and an unchanged run stays as it is", async () => {
+  const handle = client.run("count", {});
+  await handle.uuid;
+  const { run } = server;
+  run.running();
+  run.target(3);
+  run.message("a");
+  const statuses: number[] = [];
+  handle.on("progress", ({ progress }) => statuses.push(progress as number));
+  const known = () => server.callsOf("GET").map(({ headers }) => headers["if-none-match"]);
+  await until(() => expect(known().filter((tag) => tag === `"${run.info.seq}"`).length).toBeGreaterThan(2));
+  run.progress(2);
+  await until(() => expect(statuses).toEqual([2]));
+  run.finish({ outputs: {} });
+  await expect(handle).resolves.toMatchObject({ messages: ["a"], target: 3, progress: 2 });
+  expect(known()[0]).toBeUndefined();
+});
+
 test("polling stops with the run", async () => {
   const handle = client.run("sum", {});
   await handle.uuid;

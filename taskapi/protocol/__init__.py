@@ -3,6 +3,7 @@
 docs/protocol.md is the normative text; tests/frames/ holds a golden frame of each kind.
 """
 
+from taskapi.protocol.bounds import KEY_LENGTH, LONGEST_WAIT, MANY_LENGTH, REF_LENGTH, TASK_LENGTH
 from taskapi.protocol.encoding import MAX_DEPTH, SAFE_INTEGER, byte_size, decode, encode, is_too_deep
 from taskapi.protocol.events import (
     OMITTED,
@@ -22,13 +23,10 @@ from taskapi.protocol.events import (
     status_event,
     target_event,
 )
-from taskapi.protocol.fitting import LEAST_FRAME, fit, within
+from taskapi.protocol.fitting import LEAST_FRAME, OMITTABLE, fit, within
 from taskapi.protocol.frames import (
-    KEY_LENGTH,
     PARSERS,
-    REF_LENGTH,
     SUBPROTOCOL,
-    TASK_LENGTH,
     Cancel,
     Frame,
     Ping,
@@ -46,7 +44,10 @@ from taskapi.protocol.snapshots import SHOWN_BYTES, Message, Snapshot, snapshot
 __all__ = [
     "KEY_LENGTH",
     "LEAST_FRAME",
+    "LONGEST_WAIT",
+    "MANY_LENGTH",
     "MAX_DEPTH",
+    "OMITTABLE",
     "OMITTED",
     "PARSERS",
     "REF_LENGTH",

@@ -8,13 +8,10 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from taskapi.exceptions import ProtocolError
+from taskapi.protocol.bounds import KEY_LENGTH, REF_LENGTH, TASK_LENGTH
 from taskapi.protocol.encoding import SAFE_INTEGER, decode
 
 SUBPROTOCOL = "taskapi.v1"
-
-REF_LENGTH = 64  # characters of a client's `ref`
-KEY_LENGTH = 255  # characters of an idempotency key, here and in the REST header
-TASK_LENGTH = 255  # characters of a task's name
 
 
 @dataclass(frozen=True, slots=True)

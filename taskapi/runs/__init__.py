@@ -1,10 +1,12 @@
 """The life of a run: the only code that writes a status.
 
-Every function that is named here is synchronous and writes one row, inside the caller's transaction if there is one.
-Beside them, `access` decides who may call them, and `refusals` says how a refusal reads.
+Every function that is named here is synchronous and writes one row, or those of one call (`batches`), inside the
+caller's transaction if there is one. Beside them, `access` decides who may call them, `refusals` says how a refusal
+reads, and `listing` reads many runs.
 """
 
 from taskapi.runs.attempts import LEASE, begin, finish, is_recorded, record
+from taskapi.runs.batches import Batch, draft_many, save_many, start_many
 from taskapi.runs.cancelling import cancel, stopped_by
 from taskapi.runs.ending import end, final_report
 from taskapi.runs.outcomes import CANCELLED, HANDED_BACK, PROCESS_LOST, WORKER_LOST, Outcome, RerunReason
@@ -21,6 +23,7 @@ __all__ = [
     "UNKNOWN_LIMIT",
     "UNKNOWN_PAUSE",
     "WORKER_LOST",
+    "Batch",
     "DraftOptions",
     "Outcome",
     "RerunReason",
@@ -28,6 +31,7 @@ __all__ = [
     "begin",
     "cancel",
     "draft",
+    "draft_many",
     "end",
     "enqueue",
     "final_report",
@@ -36,7 +40,9 @@ __all__ = [
     "record",
     "retry",
     "save",
+    "save_many",
     "start",
+    "start_many",
     "stopped_by",
     "submit",
 ]

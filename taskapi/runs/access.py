@@ -8,8 +8,8 @@ handshake, and its method is that of the REST call which would do the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
 from uuid import UUID
 
 from django.db import IntegrityError, router
@@ -18,22 +18,24 @@ from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
-from rest_framework.request import Request
+from rest_framework.request import Request, clone_request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
 from taskapi import runs
 from taskapi.conf import settings
-from taskapi.exceptions import AlreadyFinished, UnknownTask
+from taskapi.exceptions import AlreadyFinished, InvalidInputs, UnknownTask
 from taskapi.models import TaskInfo
-from taskapi.runs import Submission
-from taskapi.runs.refusals import UNKNOWN_CALLER, as_api_exception, code_of, lacks_migration
+from taskapi.runs import Batch, Submission
+from taskapi.runs.refusals import REFUSALS, UNKNOWN_CALLER, as_api_exception, code_of, lacks_migration
 from taskapi.store import rows
 from taskapi.store.database import AWAY, requests_transaction
 from taskapi.tasks import Task
-from taskapi.tasks.registry import get_task
+from taskapi.tasks.registry import get_task, tasks
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 
 
 class TaskAPIView(APIView):
@@ -86,6 +88,42 @@ class TaskAPIView(APIView):
         except IntegrityError:
             refuse_deleted_user(self.request.user)
             raise
+
+    def start_runs(self, task: str, many: Sequence[Any], *, idempotency_key: str | None = None) -> Batch:
+        """Start a run for each of the inputs, or none, for the caller, if the caller may."""
+        self.task = get_task(task)
+        self.check_permissions(self.request)
+        for _ in many:  # as for so many calls: else this would be a way round the throttles
+            self.check_throttles(self.request)
+        try:
+            drafts = runs.draft_many(
+                self.task,
+                many,
+                user=self.request.user,
+                idempotency_key=idempotency_key,
+                build_absolute_uri=self.request.build_absolute_uri,
+            )
+            return runs.save_many(drafts)
+        except InvalidInputs as error:
+            raise exceptions.ValidationError({"many": error.detail}) from None
+        except IntegrityError:
+            refuse_deleted_user(self.request.user)
+            raise
+
+    def permitted_tasks(self) -> list[type[Task]]:
+        """The tasks that the caller may run, by name: judged as the call that starts a run without inputs."""
+        request = self.request
+        try:
+            return [task for _, task in sorted(tasks().items()) if self._may_start(task, request)]
+        finally:
+            self.task, self.request = None, request
+
+    def _may_start(self, task: type[Task], request: Request) -> bool:
+        self.task = task
+        self.request = clone_request(request, "POST")
+        # DRF has no other way to give a request its data
+        self.request._full_data = {"task": task.name, "inputs": {}}  # type: ignore[attr-defined]  # noqa: SLF001
+        return passes(self.check_permissions, self.request)
 
     def draft_run(
         self, task: str, inputs: Any, *, idempotency_key: str | None = None, uuid: UUID | None = None
@@ -148,6 +186,15 @@ class TaskAPIView(APIView):
 def _seconds(wait: float | None) -> float | None:
     """What a throttle says, which may be in the past if the clock was set back."""
     return None if wait is None else max(wait, 0.0)
+
+
+def passes(check: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
+    """Whether a check of REST framework refuses nothing: a list leaves out what its caller may not see."""
+    try:
+        check(*args, **kwargs)
+    except REFUSALS:
+        return False
+    return True
 
 
 def _may_see(user: Any, info: TaskInfo) -> bool:

@@ -54,7 +54,7 @@ def cancel(info: TaskInfo) -> bool:
                 stop()
             else:
                 on_commit(partial(events.tell_workers, info.uuid, info.attempt))
-            on_commit(partial(events.publish_from_thread, info.uuid, _request_report(info)))
+                on_commit(partial(events.publish_from_thread, info.uuid, _request_report(info)))
             return True
         refresh(info, lock=True)  # it has moved on meanwhile
     return False

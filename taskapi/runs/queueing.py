@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 
 from django.db import router, transaction
 from django.utils import timezone
@@ -15,6 +16,7 @@ from taskapi.store import rows
 
 logger = logging.getLogger(__name__)
 
+QUEUED_TOGETHER = 1_000  # runs that are queued in one call: a script in Redis holds up all its clients
 EARLY = timedelta(seconds=1)  # by which the clocks of hosts, of the database and of Redis may differ
 
 
@@ -25,8 +27,21 @@ def on_commit(function: Callable[[], object]) -> None:
 
 def enqueue(info: TaskInfo) -> None:
     """Queue a committed run. If the queue is away, the run waits in its row, and a sweep queues it later."""
+    _enqueue(info, skew)
+
+
+def enqueue_all(infos: Sequence[TaskInfo]) -> None:
+    """As `enqueue`, for many runs, in their order; a backend that can takes them in few calls."""
+    ahead = cache(skew)  # each asks the database
+    for first in range(0, len(infos), QUEUED_TOGETHER):
+        with get_backend().together():
+            for info in infos[first : first + QUEUED_TOGETHER]:
+                _enqueue(info, ahead)
+
+
+def _enqueue(info: TaskInfo, ahead: Callable[[], timedelta]) -> None:
     try:
-        run_at = None if info.run_at is None else info.run_at - skew()  # a queue waits by the clock of its host
+        run_at = None if info.run_at is None else info.run_at - ahead()  # a queue waits by the clock of its host
         get_backend().enqueue(info.uuid, queue=info.queue, run_at=run_at)
     except Exception as error:  # noqa: BLE001 - each backend has its own errors, and none may undo what is committed
         logger.warning(

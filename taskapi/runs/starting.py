@@ -50,7 +50,7 @@ def submit(task: type[Task], inputs: Any, **options: Unpack[DraftOptions]) -> Su
 
 def start(task: type[Task], inputs: Any, **options: Unpack[StartOptions]) -> TaskInfo:
     """As `submit`, for a caller that need not know whether the run is new."""
-    return _read_again_if_inline(submit(task, inputs, **options).info)
+    return read_again_if_inline(submit(task, inputs, **options).info)
 
 
 def retry(info: TaskInfo, build_absolute_uri: Callable[[str], str] = str) -> TaskInfo:
@@ -60,10 +60,10 @@ def retry(info: TaskInfo, build_absolute_uri: Callable[[str], str] = str) -> Tas
         raise NotFinished(info)
     user = read_user(info)
     again = submit(get_task(info.task), info.inputs, user=user, build_absolute_uri=build_absolute_uri, same_inputs=True)
-    return _read_again_if_inline(again.info)
+    return read_again_if_inline(again.info)
 
 
-def _read_again_if_inline(info: TaskInfo) -> TaskInfo:
+def read_again_if_inline(info: TaskInfo) -> TaskInfo:
     """The run. If the backend executes it inline, it is read again as soon as it has ended."""
     if get_backend().inline:
         on_commit(partial(refresh, info))
@@ -88,20 +88,12 @@ def draft(
     earlier run, so `validate` may refuse them, but not change them. If `validate` refuses inputs that it accepted
     before under the same idempotency key, this is the run of that time.
     """
-    owner = user if user is not None and user.is_authenticated else None
-    accepted = GivenInputs(task, inputs, ConversionContext(owner, None, build_absolute_uri))
-    info = TaskInfo(
-        uuid=uuid or uuid4(),
-        task=task.name,
-        queue=task.queue,
-        user=owner,
-        run_at=_start_time(delay, run_at),
-        max_attempts=task.max_attempts,
-        retain=settings.retention if isinstance(task.retain, EllipsisType) else as_duration(task.retain),
-    )
+    context = context_of(user, build_absolute_uri)
+    accepted = GivenInputs(task, inputs, context)
+    info = new_run(task, context.user, start_time(delay, run_at), uuid)
     if idempotency_key is not None:
-        info.idempotency = _digest(str(info.user_id or ""), task.name, idempotency_key)
-        info.idempotency_inputs = _digest(encode(accepted.identity()))
+        info.idempotency = key_of(info, idempotency_key)
+        info.idempotency_inputs = digest(encode(accepted.identity()))
     try:
         info.inputs = accepted.to_record(unchanged=same_inputs)
     except InvalidInputs:
@@ -130,7 +122,29 @@ def save(draft: TaskInfo) -> Submission:
     return Submission(info, created=True)
 
 
-def _start_time(delay: float | timedelta | None, run_at: datetime | None) -> datetime | None:
+# What a run is made of
+
+
+def context_of(user: Any, build_absolute_uri: Callable[[str], str] = str) -> ConversionContext:
+    """For whom inputs are converted: a user, or nobody if that is AnonymousUser or None."""
+    owner = user if user is not None and user.is_authenticated else None
+    return ConversionContext(owner, None, build_absolute_uri)
+
+
+def new_run(task: type[Task], owner: Any, run_at: datetime | None, uuid: UUID | None = None) -> TaskInfo:
+    """A run of the task without its inputs."""
+    return TaskInfo(
+        uuid=uuid or uuid4(),
+        task=task.name,
+        queue=task.queue,
+        user=owner,
+        run_at=run_at,
+        max_attempts=task.max_attempts,
+        retain=settings.retention if isinstance(task.retain, EllipsisType) else as_duration(task.retain),
+    )
+
+
+def start_time(delay: float | timedelta | None, run_at: datetime | None) -> datetime | None:
     if delay is None:
         return run_at
     if run_at is not None:
@@ -138,7 +152,12 @@ def _start_time(delay: float | timedelta | None, run_at: datetime | None) -> dat
     return later(delay if isinstance(delay, timedelta) else timedelta(seconds=delay))
 
 
-def _digest(*texts: str) -> str:
+def key_of(info: TaskInfo, idempotency_key: str) -> str:
+    """What the row keeps of the key: the same for the same caller, task and key."""
+    return digest(str(info.user_id or ""), info.task, idempotency_key)
+
+
+def digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode(errors="surrogatepass")).hexdigest()
 
 

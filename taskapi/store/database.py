@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
@@ -21,6 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FROZEN_AFTER = 10_000  # milliseconds between two statements of a transaction: a lease's length (taskapi.runs)
+IDLE_FOR = 2.0  # seconds: a network may drop what is idle for long without a word, and then it is waited for in vain
 LOCK_WAIT = 250  # milliseconds for which a worker's transaction waits for a lock: its other writes wait as long
 REQUEST_LOCK_WAIT = 5_000  # milliseconds for which a request that changes a run waits for a lock
 
@@ -144,9 +146,10 @@ def borrowed_connections() -> Iterator[None]:
         for connection in connections.all():
             looking.enter_context(connection.execute_wrapper(look))
         yield
-        keep_connections()
-    for connection in changed:
-        connection.close()
+    for connection in connections.all(initialized_only=True):
+        if connection in changed:
+            connection.close()
+        connection.close_at = time.monotonic() + IDLE_FOR
     tidy_connections("a poll", "The middleware of")
 
 

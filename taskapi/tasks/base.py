@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class StartOptions(TypedDict, total=False):
-    """The keyword arguments of `Task.start`, for functions that pass them on."""
+    """The keyword arguments of `Task.start` and `Task.start_many`, for functions that pass them on."""
 
     user: Any
     delay: float | timedelta | None
@@ -126,6 +126,20 @@ class Task:
     async def astart(cls, inputs: Mapping[str, Any] | None = None, **options: Unpack[StartOptions]) -> TaskInfo:
         """As `start`, for async code."""
         return await sync_to_async(cls.start)(inputs, **options)
+
+    @classmethod
+    def start_many(cls, many: Iterable[Mapping[str, Any]], **options: Unpack[StartOptions]) -> list[TaskInfo]:
+        """Start a run for each of these inputs, all or none; the runs in the same order.
+
+        As `start`, whose keywords hold for all of them. InvalidInputs has as its `detail` what is wrong with which
+        inputs: ``{index: {name: [sentence, …]}}``. An idempotency key stands for the whole list.
+        """
+        return doors.runs().start_many(cls, many, **options)
+
+    @classmethod
+    async def astart_many(cls, many: Iterable[Mapping[str, Any]], **options: Unpack[StartOptions]) -> list[TaskInfo]:
+        """As `start_many`, for async code."""
+        return await sync_to_async(cls.start_many)(many, **options)
 
     # Describing it
 

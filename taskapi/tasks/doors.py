@@ -6,6 +6,7 @@ A Task may be imported while Django reads its settings, and a model while Django
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from django.apps import apps
@@ -20,6 +21,8 @@ class RunsModule(Protocol):
     """What those methods use of `taskapi.runs`; mypy checks that the module has it."""
 
     def start(self, task: type[Task], inputs: Any, **options: Unpack[StartOptions]) -> TaskInfo: ...
+
+    def start_many(self, task: type[Task], many: Iterable[Any], **options: Unpack[StartOptions]) -> list[TaskInfo]: ...
 
     def cancel(self, info: TaskInfo) -> bool: ...
 

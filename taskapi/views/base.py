@@ -20,6 +20,7 @@ from taskapi.views.problems import PROBLEM, problem, rate_limit_fields
 from taskapi.views.waiting import Wait, answer_later
 
 RETRY_AFTER = "1"  # seconds
+ANYTHING = (None, "*/*", JSON)  # what most clients accept
 
 
 class View(TaskAPIView):
@@ -27,6 +28,12 @@ class View(TaskAPIView):
 
     parser_classes = (Parser,)
     renderer_classes = (Renderer, ProblemRenderer)
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        meta = request.META
+        if meta.get("HTTP_ACCEPT") in ANYTHING and not meta["QUERY_STRING"]:
+            return Renderer(), JSON  # as DRF would find in a tenth of the time of a poll
+        return super().perform_content_negotiation(request, force)
 
     def represented(
         self, info: TaskInfo, after: int = 0, *, code: int = status.HTTP_200_OK, location: str | None = None
@@ -49,9 +56,13 @@ class View(TaskAPIView):
         """What `answer` makes once `wait` has returned; it says that the client's wish to wait was kept."""
 
         def make() -> Response:
-            response = self.waited(answer(), seconds)
-            response.render()
-            return response
+            try:
+                response = self.waited(answer(), seconds)
+            except Exception as exc:  # noqa: BLE001 - as DRF's `dispatch`, which has returned long ago
+                response = self.handle_exception(exc)
+            finished: Response = self.finalize_response(self.request, response)
+            finished.render()
+            return finished
 
         return answer_later(self.request._request, wait, make)  # noqa: SLF001 - DRF has no public name for it
 

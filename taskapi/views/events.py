@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any, Protocol
 from uuid import UUID
@@ -27,6 +27,7 @@ from taskapi.models import TaskInfo
 from taskapi.protocol.sse import HEARTBEAT, server_sent
 from taskapi.runs.refusals import REFUSALS, Unavailable, as_protocol_error, sentence_of_fault
 from taskapi.views.base import View, messages_known
+from taskapi.views.html import HTMLEvents, shown_refusal
 from taskapi.views.json import JSON, Renderer
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ LAST = ("finished", "error")  # nothing follows these
 # back for, unless the server could not answer.
 NEVER = "retry: 86400000\n\n"
 SOON = f"retry: {Unavailable.wait * 1_000}\n\n"
+LONG_FRAME = 8192  # characters, that is up to 5 ms of templates: a longer one is written beside the event loop
 MOST_WAITING = 8  # frames that wait for the reader; then its subscription waits, which drops and reads the row instead
 LONGEST_WAIT = 45.0  # seconds for a reader that does not read
 
@@ -50,18 +52,25 @@ HEADERS = {
 class Format(Protocol):
     """How one stream writes what its run says."""
 
+    ended: bool  # nothing more can be written: end the stream
+
     def write(self, frame: str, event_id: str) -> str:
-        """The server-sent events for a frame of the WebSocket, as text."""
+        """The server-sent events for a frame of the WebSocket, as text; "" if it has none."""
 
 
 class JSONEvents:
     """Each frame as it is, in an event that is called as its type."""
 
+    ended = False
+
+    def __init__(self, after: int = 0) -> None:
+        """It needs not know which messages the client has."""
+
     def write(self, frame: str, event_id: str) -> str:
         return server_sent(frame, event=kind_of(frame), id=event_id)
 
 
-FORMATS = {"json": JSONEvents}
+FORMATS: dict[str, Callable[[int], Format]] = {"json": JSONEvents, "html": HTMLEvents}
 
 
 class EventsView(View):
@@ -69,6 +78,10 @@ class EventsView(View):
 
     def perform_content_negotiation(self, request: Any, force: bool = False) -> Any:
         return Renderer(), JSON  # of a refusal: there is nothing to choose
+
+    def handle_exception(self, exc: Exception) -> Any:
+        response = super().handle_exception(exc)
+        return shown_refusal(response) if self.request.query_params.get("format") == "html" else response
 
     def get(self, request: Request, uuid: UUID) -> HttpResponseBase:
         """A snapshot, then events until the run has ended. ``Last-Event-ID`` resumes; ``?after=N`` as of a run."""
@@ -80,7 +93,7 @@ class EventsView(View):
         http = request._request  # noqa: SLF001 - DRF has no public name for it
         if request.method == "HEAD":
             return HttpResponse(headers=HEADERS, content_type="text/event-stream")
-        stream = Stream(uuid, Caller.of_stream(request), form(), after, http)
+        stream = Stream(uuid, Caller.of_stream(request), form(after), after, http)
         chunks = stream if isinstance(http, ASGIRequest) else _blocking(stream.chunks())
         return StreamingHttpResponse(chunks, headers=HEADERS, content_type="text/event-stream")
 
@@ -139,8 +152,8 @@ class Stream:
                     yield HEARTBEAT
                     continue
                 is_last = kind_of(frame) in LAST
-                yield (_come_back(frame) if is_last else "") + self._form.write(frame, self._event_id(frame))
-                if is_last:
+                yield (_come_back(frame) if is_last else "") + await self._written(frame)
+                if is_last or self._form.ended:
                     return
                 if self._transport is not None and is_behind(self._transport):
                     await self._wait_for_reader()
@@ -186,6 +199,12 @@ class Stream:
         while self._logged_out and kind_of(frame) != "error":  # what was said before is not for this caller any more
             frame = self._frames.get_nowait()
         return frame
+
+    async def _written(self, frame: str) -> str:
+        event_id = self._event_id(frame)
+        if len(frame) <= LONG_FRAME:
+            return self._form.write(frame, event_id)
+        return await asyncio.to_thread(self._form.write, frame, event_id)
 
     def _event_id(self, frame: str) -> str:
         """How many messages the client knows once it has this frame."""

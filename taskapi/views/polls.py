@@ -39,7 +39,8 @@ PATIENCE = 1.0  # seconds for which a poll waits for a thread
 REST = 5.0  # seconds after that, in which no poll waits for one
 _RUN = re.compile(r"/tasks/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/$")
 _SOME_RUN = f"/tasks/{UUID(int=0)}/"
-_ELSEWHERE = {b"prefer", b"content-length", b"transfer-encoding"}  # it wants to wait, or has a body
+_ELSEWHERE = {b"prefer", b"content-length", b"transfer-encoding"}  # it may want to wait, or have a body
+_NO_BODY = (b"content-length", b"0")
 
 
 class Handler(ASGIHandler):
@@ -122,7 +123,7 @@ def _is_poll(scope: Any) -> bool:
     if scope["type"] != "http" or scope["method"] != "GET":
         return False
     found = _RUN.search(scope["path"])
-    if found is None or any(name in _ELSEWHERE for name, _ in scope["headers"]):
+    if found is None or any(field[0] in _ELSEWHERE and tuple(field) != _NO_BODY for field in scope["headers"]):
         return False
     return _has_runs(scope["path"][: found.start()], get_script_prefix(scope), settings.ROOT_URLCONF)
 

@@ -16,9 +16,9 @@ from rest_framework.response import Response
 from taskapi.callers.threads import close_connections, let_thread_go
 from taskapi.events.waiting import wait_for_run
 from taskapi.models import TaskInfo
+from taskapi.protocol import LONGEST_WAIT
 from taskapi.store.loops import one_per_loop
 
-LONGEST = 60  # seconds: many proxies give up on an answer after that
 AT_ONCE = 8  # late answers, each with a thread and a connection: hundreds may have waited for one run
 _WAIT = re.compile(r'\s*wait\s*=\s*(?P<quote>"?)(?P<seconds>\d{1,9})(?P=quote)\s*(;.*)?', re.IGNORECASE)
 
@@ -26,10 +26,10 @@ Wait = Callable[[], Coroutine[Any, Any, None]]
 
 
 def preferred_wait(request: Request) -> int | None:
-    """The seconds for which the client prefers to wait, LONGEST at most; None if it does not say, or not clearly."""
+    """For how many seconds the client prefers to wait, LONGEST_WAIT at most; None if it does not clearly say so."""
     for preference in request.headers.get("Prefer", "").split(","):
         if found := _WAIT.fullmatch(preference):
-            return min(int(found["seconds"]), LONGEST)
+            return min(int(found["seconds"]), LONGEST_WAIT)
     return None
 
 

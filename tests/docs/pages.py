@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(file.relative_to(ROOT).as_posix() for file in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
-FILE_NAME = re.compile(r"^(?:#|<!--|\{#) ((?:\w+/)+\w+\.\w+)(?: -->| #\})?\n", re.MULTILINE)
+FILE_NAME = re.compile(r"^(?:#|<!--|\{#|/\*) ((?:\w+/)+\w+\.\w+)(?: -->| #\}| \*/)?\n", re.MULTILINE)
 
 
 class Fence(NamedTuple):

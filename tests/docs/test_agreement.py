@@ -19,14 +19,20 @@ from taskapi.engines import local
 from taskapi.events import hub
 from taskapi.management.checks.databases import BUSY_TIMEOUT
 from taskapi.management.commands.runtask import Command as RunTask
+from taskapi.management.commands.taskschema import Command as TaskSchema
 from taskapi.management.commands.taskworker import Command as TaskWorker
 from taskapi.management.running import following, remote
 from taskapi.models import TaskInfo
 from taskapi.params import FieldParameter, Parameter, values
+from taskapi.protocol import MANY_LENGTH
 from taskapi.protocol.states import ErrorCode
+from taskapi.runs import listing
 from taskapi.runs.refusals import CODES
+from taskapi.schemas.names import key_of
+from taskapi.schemas.tasks import definitions, described
 from taskapi.store import ledger
 from taskapi.tasks import Task
+from taskapi.views import pages
 from taskapi.workers import host, leases, reloading, upkeep
 from taskapi.workers.isolation import parent
 from tests.docs.pages import PAGES, ROOT, prose, text_of
@@ -176,6 +182,19 @@ def test_the_options_of_runtask_are_those_of_the_code() -> None:
     assert named - {"--verbosity"} == options  # which is Django's own
 
 
+def test_the_options_of_taskschema_are_those_of_the_code() -> None:
+    of_django = BaseCommand().create_parser("", "")._option_string_actions
+    options = TaskSchema().create_parser("manage.py", "taskschema")._option_string_actions.keys() - of_django.keys()
+    assert {name.split()[0] for name in first_column("docs/commands.md", "`taskschema`")} == options
+
+
+def test_the_schemas_of_a_task_are_named_as_the_page_says() -> None:
+    task = type("SendMail", (Task,), {"name": "send_mail"})
+    found = {name for name in definitions([described(task)]) if name.startswith("SendMail")}
+    assert first_column("docs/schemas.md", "What it says of your tasks") == found
+    assert f"`{key_of('reports/monthly')}`" in text_of("docs/schemas.md")
+
+
 OURS = {name for name, app in get_commands().items() if app == "taskapi"}
 CALL = re.compile(r"manage\.py (\w+)((?: +[^\s`#|&]+)*)")
 
@@ -240,17 +259,11 @@ ABSENT: dict[str, Callable[[], bool]] = {
     "There are no parameters for files or for model instances": lambda: (
         not {"FileParameter", "ModelParameter"} & {*dir(params)}
     ),
-    "There is no call that lists runs or tasks": lambda: "types" not in routes() and not hasattr(_starts(), "get"),
-    "there are no server-sent events and no uploads": lambda: not re.search("events|uploads", routes()),
+    "There are no uploads": lambda: "uploads" not in routes(),
     "there is no Celery backend yet": lambda: is_no_module("taskapi.backends.celery"),
     "An accepted request is not yet the end": lambda: True,  # of a cancel request: tests/faults/test_cancel.py
     "there is no gap between state and stream": lambda: True,  # tests/unit/test_subscription.py
 }
-
-
-def _starts() -> type:
-    (view,) = (url.callback.view_class for url in urls.urlpatterns if str(url.pattern) == "tasks/")  # type: ignore[union-attr]
-    return view  # type: ignore[no-any-return]
 
 
 def absences(page: str) -> list[str]:
@@ -299,6 +312,12 @@ NUMBERS = (
     ("docs/commands.md", "within {} seconds at most", reloading.RELOAD_GRACE),
     ("docs/protocol.md", "follow, every {} seconds", hub.WATCH_INTERVAL),
     ("docs/protocol.md", "a string of at most {} characters", protocol.REF_LENGTH),
+    ("docs/rest.md", "is a list of inputs, {} at most", MANY_LENGTH),
+    ("docs/rest.md", "are larger than {} KiB, they are left out", listing.LISTED_BYTES / 1024),
+    ("docs/rest.md", "larger than {} KiB together, or more than", listing.LISTED_BYTES / 1024),
+    ("docs/rest.md", "together, or more than {}.", listing.LISTED_MESSAGES),
+    ("docs/rest.md", "how many runs a page has: {} at most", pages.MOST_SIZE),
+    ("docs/rest.md", "if the project sets it, or else {} |", pages.PAGE_SIZE),
     ("docs/glossary.md", "for {} seconds, renewed every", runs.LEASE),
     ("docs/glossary.md", "renewed every {}", leases.RENEW_INTERVAL),
     ("docs/glossary.md", "every {} seconds: take back, requeue, prune", host.SWEEP_INTERVAL),

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from django.template import engines
 from taskapi import protocol
 from taskapi.models import TaskInfo
 from taskapi.workers.worker import Worker
+from tests.docs.curls import ADDRESS, DocsStack, Sample, check_sample, compare, curl_samples
 from tests.docs.pages import Fence, fences, pages_with, text_of
 from tests.docs.samples import run_samples
-from tests.support.stack import Stack
-from tests.support.waiting import until, wait_for
+from tests.support.databases import Databases
+from tests.support.waiting import until
 
-ADDRESS = "http://127.0.0.1:8000"  # the server's, in samples
 REST = "docs/rest.md"
+HTMX = "docs/htmx.md"  # its templates have no script: tests/browser/test_htmx_page.py follows them
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js here")
@@ -46,27 +48,46 @@ async def test_python_samples_run(page: str, folder: Path, valkey: str, settings
         await working
 
 
-@pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
-def test_rest_samples_run_against_a_server(stack: Stack, folder: Path, settings: Any) -> None:
-    run_samples(REST, folder, settings, {ADDRESS: stack.url})
+@pytest.fixture(scope="module")
+def docs_stack(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DocsStack]:
+    with DocsStack(databases.new("sqlite"), tmp_path_factory.mktemp("docs")) as stack:
+        yield stack
+
+
+def test_rest_samples_run_against_a_server(docs_stack: DocsStack, folder: Path, settings: Any) -> None:
+    run_samples(REST, folder, settings, {ADDRESS: docs_stack.url})
+
+
+# curl
 
 
 @needs_curl
-@pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
-def test_curl_samples_are_answered(stack: Stack) -> None:
-    with stack.client() as client:
-        uuid = client.post("/tasks/", json={"task": "sum", "inputs": {"numbers": [1]}}).json()["uuid"]
-        wait_for(lambda: client.get(f"/tasks/{uuid}/").json()["status"] == "succeeded")
-    (example,) = set(re.findall(r"tasks/([0-9a-f-]{36})/", text_of(REST)))
-    samples = [fence.code for fence in fences(REST, "sh")]
-    for sample in samples:
-        command = shlex.split(sample.replace(ADDRESS, stack.url).replace(example, uuid))
-        answer = subprocess.run([*command, "--silent", "--show-error"], capture_output=True, check=True).stdout
-        # the sample's user does not exist here, and the run has ended
-        refused = "--user" in command or command[1].endswith("/cancel/")
-        assert json.loads(answer).keys() == (
-            {"detail", "code"} if refused else protocol.represent(TaskInfo(), []).keys()
-        )
+@pytest.mark.parametrize("sample", curl_samples(REST), ids=lambda sample: f"line {sample.line}")
+def test_curl_samples_are_answered_as_the_page_says(sample: Sample, docs_stack: DocsStack, tmp_path: Path) -> None:
+    check_sample(sample, docs_stack, tmp_path)
+
+
+def test_what_the_page_says_of_a_curl_sample_is_found() -> None:
+    first = curl_samples(REST)[0]
+    assert (first.status, first.body.keys()) == (201, protocol.represent(TaskInfo(), []).keys())
+
+
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}),
+        ({"a": 1, "…": "…"}, {"b": 2}),
+        ({"a": 1}, {"a": "1"}),
+        ({"a": {"b": [{"c": "x"}]}}, {"a": {"b": [{"c": True}]}}),
+        ([1], []),
+        ([], [1]),
+        ([{"a": 1}], [{"a": "x"}, {"b": 1}]),
+        ("x", ["x"]),
+    ],
+)
+def test_an_answer_of_another_shape_is_noticed(said: Any, value: Any) -> None:
+    with pytest.raises(AssertionError):
+        compare(said, value)
 
 
 # JavaScript and HTML
@@ -92,7 +113,7 @@ def test_scripts_are_javascript(page: str) -> None:
     assert complaints == ""
 
 
-@pytest.mark.parametrize("page", pages_with("html"))
+@pytest.mark.parametrize("page", [page for page in pages_with("html") if page != HTMX])
 def test_html_samples_are_django_templates(page: str) -> None:
     for fence in fences(page, "html"):
         assert "django-task-api.min.js" in engines["django"].from_string(fence.code).render()

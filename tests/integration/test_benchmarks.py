@@ -124,7 +124,7 @@ def _measured(here, earlier):
 
 def test_figures_are_compared_round_by_round_and_what_is_worse_is_said():
     slow, fast = [0.2, 2.2, 0.2], [0.1, 1.0, 0.1]  # the machine was slow for a while
-    p50, rate = (figure for figure in FIGURES if figure.measure == "poll")
+    p50, rate, _ = (figure for figure in FIGURES if figure.measure == "poll")
     assert before.ratios(p50, _measured(slow, fast)) == pytest.approx([2, 2.2, 2])
     assert before.worse_by(rate, _measured(slow, fast)) == pytest.approx([2, 2.2, 2])
     assert "2.00 times worse than before (2.00 to 2.20 in 3 rounds)" in "\n".join(before.told(_measured(slow, fast)))

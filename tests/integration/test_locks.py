@@ -18,6 +18,8 @@ from django.test import override_settings
 from django.utils import timezone
 
 from taskapi import runs
+from taskapi.backends import get_backend
+from taskapi.exceptions import IdempotencyConflict
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import IntParameter
 from taskapi.protocol.states import Status
@@ -274,3 +276,80 @@ def test_pruning_is_of_runs_that_have_ended_and_needs_no_more_for_that():
     a_run(status="succeeded", expires=timezone.now() - timedelta(seconds=5))
     with transaction.atomic(using=ALIAS):
         assert upkeep.prune() == 1
+
+
+# Many runs under one idempotency key
+
+
+class Number(Task):
+    name = "number"
+    inputs = {"n": IntParameter()}
+
+
+NUMBERS = [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+def start_meanwhile(function: Callable[[], Any], other: psycopg.Connection[Any], *, commit: bool) -> Any:
+    """What `function` does, which has to wait until another transaction with the same key has ended."""
+
+    def call() -> Any:
+        try:
+            return function()
+        except IdempotencyConflict as conflict:
+            return conflict
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic(using=ALIAS):
+            Number.start_many(NUMBERS, idempotency_key="key")
+            second = pool.submit(call)
+            wait_for(lambda: other.execute(WAITING).fetchone() == (1,))
+            transaction.set_rollback(not commit, using=ALIAS)
+        return second.result(30)
+
+
+def test_a_second_call_with_the_same_key_waits_and_gets_the_runs_of_the_first(other):
+    again = start_meanwhile(partial(Number.start_many, NUMBERS, idempotency_key="key"), other, commit=True)
+    assert list(TaskInfo.objects.order_by("id")) == again
+    assert [info.inputs for info in again] == NUMBERS
+    assert [job.uuid for job in get_backend().jobs] == [info.uuid for info in again]
+
+
+def test_if_the_first_is_rolled_back_the_second_starts_its_own(other):
+    second = start_meanwhile(partial(Number.start_many, NUMBERS[:2], idempotency_key="key"), other, commit=False)
+    assert list(TaskInfo.objects.order_by("id")) == second
+    assert [info.inputs for info in second] == NUMBERS[:2]
+    assert [job.uuid for job in get_backend().jobs] == [info.uuid for info in second]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Number.start_many(NUMBERS[:2], idempotency_key="key"),
+        lambda: Number.start_many([*NUMBERS, {"n": 4}], idempotency_key="key"),
+        lambda: Number.start(NUMBERS[0], idempotency_key="key"),
+    ],
+    ids=["shorter", "longer", "one"],
+)
+def test_another_list_at_the_same_time_is_a_conflict(other, call):
+    assert isinstance(start_meanwhile(call, other, commit=True), IdempotencyConflict)
+    assert TaskInfo.objects.count() == len(NUMBERS)
+
+
+def test_many_calls_at_the_same_time_start_one_set():
+    callers = 4
+    together = threading.Barrier(callers)
+
+    def start(number: int) -> Any:
+        together.wait(30)
+        try:
+            return [info.uuid for info in Number.start_many(NUMBERS, idempotency_key=f"key {number}")]
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(callers) as pool:
+        for number in range(6):
+            answers = list(pool.map(start, [number] * callers))
+            assert answers == answers[:1] * callers
+    assert TaskInfo.objects.count() == len(get_backend().jobs) == 6 * len(NUMBERS)

@@ -158,4 +158,7 @@ class Stack:
         return {path.stem: path.read_text(errors="replace") for path in sorted(self.directory.glob("*.log"))}
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=10)
+        """A client whose answers are checked against the OpenAPI document."""
+        from tests.support.described import check_httpx  # it needs Django, which benchmarks set up later
+
+        return httpx.Client(base_url=self.url, timeout=10, event_hooks={"response": [check_httpx]})

@@ -96,7 +96,7 @@ def test_a_page_of_another_origin_reads_answers_and_refusals():
     headers = {**PAGE, "Idempotency-Key": "k"}
     started = Client().post("/tasks/", BODY, content_type="application/json", headers=headers)
     assert started.status_code == 201
-    assert started.headers["Access-Control-Expose-Headers"] == "Location, Retry-After"
+    assert started.headers["Access-Control-Expose-Headers"] == "ETag, Location, Preference-Applied, Retry-After"
     refused = Client().post("/tasks/", {"task": "?"}, content_type="application/json", headers=PAGE)
     gone = Client().get(f"/tasks/{started.json()['uuid'][:-1]}0/", headers=PAGE)
     for answer in (started, refused, gone):

@@ -450,6 +450,11 @@ async def test_a_body_is_there_for_middleware_that_reads_it(handler, info, monke
     assert (answer.status, seen[0]) == (200, b"signed")
 
 
+async def test_a_client_that_says_it_sends_no_body_takes_the_short_road(handler, info):
+    answer = await poll(handler("Outer"), info, headers={"Content-Length": "0"})
+    assert (answer.status, answer.headers["x-outer"]) == (200, ROAD)
+
+
 async def test_a_run_that_is_not_there_is_answered_alike(handler):
     project = handler()
     short, ever = [await get(project, f"/tasks/{uuid4()}/", headers=headers) for headers in ({}, {"Prefer": "x"})]

@@ -35,11 +35,17 @@ class Teapot(BasePermission):
         raise error
 
 
+class Strange(APIException):
+    """With a status that no list of HTTP's has."""
+
+    status_code = 461
+
+
 class Picky(BasePermission):
     """Refuses with a list, as a class of a project may."""
 
     def has_permission(self, request, view):
-        raise APIException(["one", "two"])
+        raise Strange(["one", "two"])
 
 
 @pytest.fixture(autouse=True)

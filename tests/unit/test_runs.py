@@ -23,7 +23,7 @@ from taskapi.exceptions import (
 )
 from taskapi.models import TaskInfo, TaskMessage
 from taskapi.params import DateTimeParameter, IntParameter, JSONParameter, ListParameter, StringParameter
-from taskapi.protocol import first_seq
+from taskapi.protocol import Report, first_seq
 from taskapi.protocol.states import ErrorCode, Status
 from taskapi.runs import CANCELLED, Outcome, moves
 from taskapi.store import rows
@@ -749,7 +749,8 @@ def test_a_run_that_runs_is_asked_to_stop(told):
     assert TaskInfo.objects.get().cancel()
     info = TaskInfo.objects.get()
     assert (info.status, info.cancel_requested) == ("running", True)
-    assert told == [("workers", held.uuid, held.attempt)]
+    empty = Report(held.seq, held.seq, 0, False, ())  # for who waits for any change
+    assert told == [("workers", held.uuid, held.attempt), ("followers", held.uuid, empty)]
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])

@@ -280,6 +280,8 @@ def test_only_what_the_contract_names_is_public():
     assert public == {
         "name", "inputs", "outputs", "permission_classes", "throttle_classes", "queue", "timeout", "max_attempts",
         "retry_on", "retry_delay", "retain", "isolation", "set_target", "set_progress", "inc_progress", "add_message",
-        "check_cancelled", "track", "validate", "start", "astart", "describe",
+        "check_cancelled", "track", "validate", "start", "astart", "start_many", "astart_many",
+        "describe",
     }  # fmt: skip
     assert iscoroutinefunction(Task.astart)
+    assert iscoroutinefunction(Task.astart_many)

@@ -201,7 +201,7 @@ async def test_after_the_time_the_run_is_answered_as_it_is(handler, info):
     ],
 )  # fmt: skip
 def test_a_preference_is_kept_or_ignored(info, prefer, kept):
-    TaskInfo.objects.update(status="succeeded")
+    TaskInfo.objects.update(status="succeeded", outputs={}, finished=timezone.now())
     answer = Client().get(f"/tasks/{info.uuid}/", headers={"Prefer": prefer})
     assert (answer.status_code, answer.get("Preference-Applied")) == (200, None if kept is None else f"wait={kept}")
 

@@ -260,6 +260,10 @@ export class TestServer {
       return json(response, 202, run.after(0));
     }
     if (method !== "GET" || run === undefined) return json(response, 404, { detail: "Not found." });
+    const { seq, cancel_requested, hint } = run.info;
+    const tag = JSON.stringify(`${seq}${cancel_requested ? "c" : ""}${hint ? "h" : ""}`);
+    response.setHeader("ETag", tag);
+    if (headers["if-none-match"] === tag) return void response.writeHead(304).end();
     json(response, 200, run.after(Number(searchParams.get("after") ?? 0)));
   }
 }

@@ -1,0 +1,1 @@
+"""The AsyncAPI document of a small project, which the Python and the TypeScript tests read."""
