@@ -120,6 +120,16 @@ async def test_middleware_and_transactions_change_nothing(stack, web, gate):
     await until(lambda: len(web.ask_postgres("pid")) <= 8)  # those of the road, and of the sockets' thread
 
 
+def test_a_start_that_waits_is_committed_before_it_waits(web):
+    """With ATOMIC_REQUESTS, no worker would see the run before the end of the request's transaction."""
+    with web.client() as client:
+        for body in ({"inputs": {"numbers": [1, 2]}}, {"many": [{"numbers": [3]}, {"numbers": [4]}]}):
+            answer = client.post("/tasks/", json={"task": "sum"} | body, headers={"Prefer": "wait=60"}, timeout=LATE)
+            assert (answer.status_code, answer.headers["Preference-Applied"]) == (201, "wait=60")
+            found = answer.json()
+            assert {run["status"] for run in (found if isinstance(found, list) else [found])} == {"succeeded"}
+
+
 async def test_after_a_restart_of_the_database_the_first_poll_is_answered(stack, web, gate):
     """Middleware that uses the database finds the dead connection first, outside of any view."""
     uuid = web.start("hold", gate=gate.path)
