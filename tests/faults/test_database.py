@@ -9,6 +9,7 @@ import pytest
 from tests.faults.follower import Follower
 from tests.faults.promises import check
 from tests.faults.proxy import Proxy
+from tests.faults.reader import Reader, Waiter
 from tests.support.socket import open_socket
 from tests.support.waiting import until, wait_for
 
@@ -68,6 +69,46 @@ async def test_a_frame_during_an_outage_is_answered_and_the_socket_stays(stack, 
         stack.start_postgres()
         await socket.send(type="subscribe", ref="2", uuid=uuid, after=0)
         assert [frame["type"] for frame in await socket.receive_until("finished")] == ["snapshot", "finished"]
+
+
+CALLS = {
+    "start": ("POST", "/tasks/", {"task": "burst", "inputs": {"n": 1}}),
+    "poll": ("GET", "/tasks/RUN/", None),
+    "wait": ("GET", "/tasks/RUN/", None),
+    "stream": ("GET", "/tasks/RUN/events/", None),
+    "cancel": ("POST", "/tasks/RUN/cancel/", {}),
+    "retry": ("POST", "/tasks/RUN/retry/", {}),
+}
+
+
+async def test_each_call_during_an_outage_says_when_to_come_back_and_the_first_one_after_it_is_served(
+    stack, rest, gate
+):
+    uuid = rest.start("hold", gate=str(gate))
+    stack.worker_of(uuid)
+    for _ in range(12):
+        rest.get(uuid)  # each thread that answers polls has a connection
+    reader, waiter = Reader(lambda: stack.ws_url, uuid), Waiter(stack.url, uuid)
+    following = asyncio.gather(reader.follow(), waiter.follow())
+    await asyncio.gather(reader.subscribed.wait(), waiter.begun.wait())
+    stack.stop_postgres()
+    for name, (method, path, body) in CALLS.items():
+        for accept in ("application/json", "application/problem+json") * 2:
+            headers = {"Accept": accept} | ({"Prefer": "wait=20"} if name == "wait" else {})
+            answer = rest.client.request(method, path.replace("RUN", uuid), json=body, headers=headers)
+            assert (answer.status_code, answer.headers["Content-Type"]) == (503, accept), name
+            assert int(answer.headers["Retry-After"]) > 0
+            assert answer.json()["code"] == "unavailable"
+    stack.start_postgres()
+    for _ in range(12):
+        assert rest.client.get(f"/tasks/{uuid}/").status_code == 200
+    gate.touch()
+    await following
+    run = rest.get(uuid)
+    assert (run["status"], run["attempt"]) == ("succeeded", 1)
+    check(reader, run)
+    assert reader.connections == 1, "the stream was ended, and should have gone on"
+    waiter.check(run)
 
 
 def test_the_first_async_task_after_a_restart_finds_a_connection(stack, rest):

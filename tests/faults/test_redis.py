@@ -7,6 +7,7 @@ import pytest
 
 from tests.faults.follower import Follower
 from tests.faults.promises import check
+from tests.faults.reader import Reader, Waiter
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -42,8 +43,11 @@ async def test_an_outage_of_redis_is_outlived_by_runs_and_sockets(stack, rest, g
         stack.worker_of(uuid)
     waiting = [rest.start("hold", gate=str(gate)) for _ in range(20)]  # more than both workers execute at once
     followers = [Follower(lambda: stack.ws_url, uuid) for uuid in running + waiting]
-    following = [asyncio.create_task(follower.follow()) for follower in followers]
+    followers += [Reader(lambda: stack.ws_url, uuid) for uuid in running]
+    waiters = [Waiter(stack.url, uuid) for uuid in running]
+    following = [asyncio.create_task(follower.follow()) for follower in (*followers, *waiters)]
     await asyncio.gather(*(follower.subscribed.wait() for follower in followers))
+    await asyncio.gather(*(waiter.begun.wait() for waiter in waiters))
     stack.stop_valkey()
     outage = asyncio.create_task(asyncio.sleep(5))  # the duration of the fault
     late = [await asyncio.to_thread(rest.start, "burst", n=10) for _ in range(3)]
@@ -59,7 +63,10 @@ async def test_an_outage_of_redis_is_outlived_by_runs_and_sockets(stack, rest, g
         run = rest.get(follower.uuid)
         assert (run["status"], run["attempt"]) == ("succeeded", 1)
         check(follower, run)
-        assert follower.connections == 1, "its socket was closed, and should have stayed open"
+        assert follower.connections == 1, "its connection was closed, and should have stayed open"
+    for waiter in waiters:
+        waiter.check(rest.get(waiter.uuid))
+        assert not waiter.refused
     for uuid in late:
         assert (await asyncio.to_thread(rest.ended, uuid))["status"] == "succeeded"
     for uuid in (*running, *waiting, *late):

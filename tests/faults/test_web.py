@@ -6,6 +6,7 @@ import pytest
 
 from tests.faults.follower import Follower
 from tests.faults.promises import check
+from tests.faults.reader import Reader, Waiter
 
 
 async def test_subscribers_of_a_killed_server_come_back_without_loss_or_repeats(stack, rest):
@@ -48,3 +49,24 @@ async def test_sockets_that_are_cut_again_and_again_miss_nothing(stack, rest):
     for follower in followers:
         check(follower, rest.get(uuid))
         assert follower.connections > 3
+
+
+@pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+async def test_streams_and_waits_on_a_killed_server_come_back_without_loss_or_repeats(stack, rest):
+    uuid = rest.start("burst", n=120, pause=0.02)
+    readers = [Reader(lambda: stack.ws_url, uuid) for _ in range(5)]
+    waiters = [Waiter(stack.url, uuid) for _ in range(3)]
+    following = [asyncio.create_task(each.follow()) for each in (*readers, *waiters)]
+    await asyncio.gather(*(reader.subscribed.wait() for reader in readers))
+    await asyncio.gather(*(waiter.begun.wait() for waiter in waiters))
+    stack.kill("web")
+    await asyncio.to_thread(stack.start, "web")
+    await asyncio.gather(*following)
+    run = rest.get(uuid)
+    assert (run["status"], run["attempt"]) == ("succeeded", 1)
+    for reader in readers:
+        check(reader, run)
+        assert reader.connections > 1
+    for waiter in waiters:
+        waiter.check(run)
+        assert waiter.refused

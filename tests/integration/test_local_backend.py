@@ -17,6 +17,7 @@ from tests.integration.contract.guarantees import check_stream, messages
 from tests.support.processes import is_there
 from tests.support.site import CONNECTS, Site
 from tests.support.socket import open_socket
+from tests.support.sse import client_of, open_stream
 from tests.support.waiting import until, wait_for
 
 pytestmark = pytest.mark.timeout(180)  # each test starts several processes, one after the other
@@ -183,6 +184,52 @@ def test_a_wsgi_server_alone_is_polled(site, file):
     with site.client() as client:
         assert client.post(f"/tasks/{uuid}/cancel/").status_code == 202
     wait_for(lambda: read(site, uuid)["status"] == "cancelled")
+
+
+@pytest.mark.parametrize("server", START)
+async def test_each_server_streams_a_run_as_it_happens_and_waits_for_it(site, file, server):
+    START[server](site)
+    uuid = await asyncio.to_thread(start, site, file)
+    url = f"http://127.0.0.1:{site.ports['web']}"
+    async with open_stream(url, uuid) as stream:
+        while not stream.frames or stream.frames[0]["task"]["messages"] + messages(stream.frames) != FIRST:
+            assert await stream.receive()
+        assert site.row()["status"] == "running"
+        file.touch()
+        frames = await stream.to_the_end()
+    assert frames[-1]["status"] == "succeeded"
+    file.unlink()
+    uuid = await asyncio.to_thread(start, site, file)
+    await until(lambda: site.row(uuid)["message_count"] == len(FIRST))
+    async with client_of(url) as client:
+        waiting = asyncio.create_task(client.get(f"/tasks/{uuid}/", headers={"Prefer": "wait=60"}))
+        file.touch()
+        answer = await waiting
+    assert (answer.json()["status"], answer.headers["Preference-Applied"]) == ("succeeded", "wait=60")
+
+
+def test_a_database_that_cannot_be_opened_is_told_and_come_back_to(site, file):
+    """The file of an SQLite database is on a volume that is gone for a while."""
+    site.start_daphne()
+    uuid = start(site, file)
+    site.until_row(uuid, status="running", message_count=len(FIRST))
+    database, aside = Path(site.database), Path(f"{site.database}.aside")
+    database.rename(aside)
+    database.mkdir()  # so that no empty database is made in its place
+    calls = [("GET", f"/tasks/{uuid}/events/"), ("POST", "/tasks/"), ("POST", f"/tasks/{uuid}/cancel/")]
+    with site.client() as client:
+        for method, path in calls:
+            answer = client.request(method, path, json={"task": "steps", "inputs": {"file": "x"}})
+            assert (answer.status_code, answer.json()["code"]) == (503, "unavailable"), path
+            assert int(answer.headers["Retry-After"]) > 0
+        answer = client.get(f"/tasks/{uuid}/", headers={"Prefer": "wait=20"})
+        assert answer.status_code == 503
+    database.rmdir()
+    aside.rename(database)
+    file.touch()
+    wait_for(lambda: read(site, uuid).get("status") == "succeeded")
+    site.processes["web"].popen.kill()  # its log has tracebacks, as it should
+    site.logs.clear()
 
 
 async def test_a_run_in_a_process_of_its_own_is_ended_when_it_is_cancelled(site, tmp_path):

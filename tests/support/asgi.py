@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import json
-import warnings
+from tempfile import SpooledTemporaryFile
 from types import TracebackType
 from typing import Any, Self
 
@@ -66,9 +66,9 @@ class Exchange:
         self.task.cancel()
         await asyncio.wait([self.task], timeout=LIMIT)
         assert self.task.cancelled()
-        del self.task
-        with warnings.catch_warnings(action="ignore", category=ResourceWarning):
-            gc.collect()  # Django does not close the request's body then
+        for found in gc.get_objects():
+            if isinstance(found, SpooledTemporaryFile):  # the request's body, which Django does not close then
+                found.close()
 
     async def begin(self) -> int:
         """Wait for the head of the answer; its status."""
