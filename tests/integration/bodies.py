@@ -3,7 +3,7 @@
 import gc
 import hashlib
 import json
-import os
+from pathlib import Path
 
 from django.http import HttpRequest, JsonResponse
 from django.urls import include, path
@@ -44,13 +44,13 @@ def unread(request: HttpRequest) -> JsonResponse:
 def still_open(request: HttpRequest) -> JsonResponse:
     """The temporary files that this process has open, without what only the garbage collector knows."""
     gc.collect()
-    names = [_target(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    names = [_target(link) for link in Path("/proc/self/fd").iterdir()]
     return JsonResponse({"files": [name for name in names if "(deleted)" in name]})
 
 
-def _target(path: str) -> str:
+def _target(link: Path) -> str:
     try:
-        return os.readlink(path)
+        return str(link.readlink())
     except OSError:  # that of the folder itself
         return ""
 

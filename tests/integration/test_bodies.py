@@ -15,6 +15,9 @@ import pytest
 from tests.support.stack import WEB_SERVES, Process, free_port
 from tests.support.waiting import wait_for
 
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+JSON = {"Content-Type": "application/json"}
+HEAD = b"POST /body/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 300000\r\n\r\n"
 SIZES = [0, 1, 8_192, 99_999, 100_000, 300_000, 900_000]  # daphne reads 8,192 at once; from 100,000 it has a file
 
 
@@ -53,9 +56,7 @@ def test_a_view_reads_each_byte_of_a_body(size: int, path: str, client: httpx.Cl
 
 def test_a_view_reads_a_large_form(client: httpx.Client) -> None:
     fields = {"a": "x" * 200_000, "b": "ü" * 50_000}
-    form = client.post(
-        "/form/", content=urlencode(fields), headers={"Content-Type": "application/x-www-form-urlencoded"}
-    )
+    form = client.post("/form/", content=urlencode(fields), headers=FORM)
     in_parts = client.post("/form/", data=fields, files={"file": ("x", b"")})
     assert form.json() == in_parts.json() == of(json.dumps(fields).encode())
 
@@ -69,10 +70,7 @@ def test_a_view_reads_large_files(client: httpx.Client) -> None:
 def test_the_projects_bound_of_bodies_holds(client: httpx.Client) -> None:
     assert client.post("/body/", content=b"x" * 1_000_001).status_code == 400
     assert client.post("/form/", data={"a": "x" * 1_000_001}).status_code == 400
-    assert (
-        client.post("/tasks/", content=b"x" * 1_000_001, headers={"Content-Type": "application/json"}).status_code
-        == 413
-    )
+    assert client.post("/tasks/", content=b"x" * 1_000_001, headers=JSON).status_code == 413
 
 
 def test_a_connection_serves_one_request_after_another(port: int) -> None:
@@ -105,9 +103,8 @@ def test_no_file_stays_open(port: int, client: httpx.Client) -> None:
     client.post("/files/", files={"file": ("x", b"x" * 500_000)})
     client.post("/tasks/uploads/", content=b"x" * 500_000, headers={"Content-Type": "text/plain"})
     client.post("/nowhere/", content=b"x" * 500_000)
-    request = b"POST /body/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 300000\r\n\r\n" + b"x" * 200_000
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        connection.sendall(request)  # and it goes away in the middle
+        connection.sendall(HEAD + b"x" * 200_000)  # and it goes away in the middle
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        connection.sendall(request + b"x" * 100_000)  # and it goes away before the answer
+        connection.sendall(HEAD + b"x" * 300_000)  # and it goes away before the answer
     wait_for(lambda: client.get("/still-open/").json()["files"] == [] or None)
