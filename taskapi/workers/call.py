@@ -28,7 +28,7 @@ from django.utils import timezone
 from rest_framework.exceptions import ValidationError
 
 from taskapi import runs
-from taskapi.exceptions import Interrupted, TaskError, UnknownTask
+from taskapi.exceptions import Interrupted, StorageUnavailable, TaskError, UnknownTask
 from taskapi.files import RunFiles
 from taskapi.models import TaskInfo
 from taskapi.params import ConversionContext, dump_outputs, misfit, parse_inputs
@@ -213,7 +213,7 @@ class TaskCall:
         if isinstance(error, self._retry_on) and self.info.tries < self.info.max_attempts:
             logger.warning("Task %s will be tried again in run %s.", self.info.task, self.info.uuid, exc_info=error)
             return Outcome(Status.PENDING, run_at=timezone.now() + self._retry_delay)
-        told = isinstance(error, TaskError)
+        told = isinstance(error, (TaskError, StorageUnavailable))  # what each says is for the caller
         return Outcome.failed(ErrorCode.TASK_ERROR, str(error)) if told else self.stumble(error)
 
     def stumble(self, error: BaseException) -> Outcome:

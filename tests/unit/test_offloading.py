@@ -149,6 +149,23 @@ def test_a_list_leaves_out_what_is_too_large_and_does_not_load_it(staff: User, m
     assert listed["omitted"] == ["inputs", "outputs", "messages"]
 
 
+def test_a_value_that_is_lost_is_left_out_of_a_list(staff: User, media: Path) -> None:
+    execute(Echo.start({"text": LARGE}, user=staff))
+    for path in in_storage(media):
+        path.unlink()
+    execute(Echo.start({"text": LARGE}, user=staff))
+    found, lost = client_of(staff).get("/tasks/").json()["results"]
+    assert found["inputs"] == found["outputs"] == {"text": LARGE}
+    assert lost["omitted"] == ["inputs", "outputs"]
+
+
+def test_a_run_whose_inputs_are_lost_fails_with_a_sentence(media: Path) -> None:
+    info = Echo.start({"text": LARGE})
+    for path in in_storage(media):
+        path.unlink()
+    assert execute(info).error == {"code": "task_error", "message": "The storage of files could not do this now."}
+
+
 async def test_a_follower_gets_the_values(media: Path) -> None:
     from asgiref.sync import sync_to_async
 
