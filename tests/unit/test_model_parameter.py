@@ -256,7 +256,7 @@ def test_a_key_of_several_columns_is_nothing_that_names_a_row() -> None:
     pair = pytest.importorskip("django.db.models.fields.composite").CompositePrimaryKey
     with isolate_apps("tests"):
 
-        class Pair(models.Model):
+        class Pair(models.Model):  # noqa: DJ008 - nobody prints it
             pk = pair("first", "second")
             first = models.IntegerField()
             second = models.IntegerField()
