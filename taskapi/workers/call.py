@@ -179,6 +179,10 @@ class TaskCall:
             return parse_inputs(task.inputs, task.info.inputs, self._context(task))
         except ValidationError as error:
             raise Unfit(_sentence(error)) from None
+        except StorageUnavailable as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            raise TaskError("The inputs of this run are not in the storage any more.") from error
 
     def _succeed(self, task: Task, result: Any) -> Outcome:
         """The outcome of a `run` that returned: its outputs as JSON, if they are what the task declares."""
@@ -213,7 +217,7 @@ class TaskCall:
         if isinstance(error, self._retry_on) and self.info.tries < self.info.max_attempts:
             logger.warning("Task %s will be tried again in run %s.", self.info.task, self.info.uuid, exc_info=error)
             return Outcome(Status.PENDING, run_at=timezone.now() + self._retry_delay)
-        told = isinstance(error, (TaskError, StorageUnavailable))  # what each says is for the caller
+        told = isinstance(error, TaskError)
         return Outcome.failed(ErrorCode.TASK_ERROR, str(error)) if told else self.stumble(error)
 
     def stumble(self, error: BaseException) -> Outcome:

@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 LIMIT = 1_000  # bytes
 LARGE, SMALL = "x" * 2_000, "x" * 10
+LOST = "The inputs of this run are not in the storage any more."
 HUGE = "x" * 50_000  # too large for a list
 
 
@@ -163,7 +164,7 @@ def test_a_run_whose_inputs_are_lost_fails_with_a_sentence(media: Path) -> None:
     info = Echo.start({"text": LARGE})
     for path in in_storage(media):
         path.unlink()
-    assert execute(info).error == {"code": "task_error", "message": "The storage of files could not do this now."}
+    assert execute(info).error == {"code": "task_error", "message": LOST}
 
 
 async def test_a_follower_gets_the_values(media: Path) -> None:
