@@ -25,6 +25,7 @@ class Sizes:
     """How much of each measure."""
 
     runs: int  # one after another, and starts
+    answers: int  # to polls; a few hundred would be over before the first collection of garbage
     seconds: float  # at most, for these
     burst: int  # runs, `at_once` at a time
     at_once: int
@@ -38,8 +39,8 @@ class Sizes:
     waiting: int  # long polls, and as many streams
 
 
-FULL = Sizes(300, 6, 2_000, 50, 15, 1, 200, 10, 100, 1_000, 2, 500)
-QUICK = Sizes(20, 2, 60, 10, 5, 0.1, 20, 1, 50, 50, 0.5, 20)
+FULL = Sizes(300, 2_000, 6, 2_000, 50, 15, 1, 200, 10, 100, 1_000, 2, 500)
+QUICK = Sizes(20, 20, 2, 60, 10, 5, 0.1, 20, 1, 50, 50, 0.5, 20)
 
 
 class Session:
@@ -108,7 +109,7 @@ def _options(servers: Servers, measure: str, sizes: Sizes, calls: int) -> dict[s
     return {
         "run": {"runs": sizes.runs, "seconds": sizes.seconds, "pause": servers.stack.pause},
         "rest": {"runs": sizes.runs, "seconds": sizes.seconds, "pause": 0},
-        "poll": {"answers": sizes.runs, "pages_at_once": 10},
+        "poll": {"answers": sizes.answers, "pages_at_once": 10},
         "busy": {"seconds": sizes.computing},
         "crowd": {
             "directory": str(servers.directory),

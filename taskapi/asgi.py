@@ -6,6 +6,7 @@ application = get_asgi_application()
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import django
@@ -56,4 +57,7 @@ def get_http_application() -> Any:
     from taskapi.views.polls import Handler
 
     leave_forms_to_django()
-    return Handler()
+    handler = Handler()
+    gc.collect()
+    gc.freeze()  # a full collection would look at all of the project's modules, and all requests wait for it
+    return handler

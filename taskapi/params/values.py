@@ -142,9 +142,9 @@ def _convert_each(convert: Callable[[Any], Any], values: Iterable[tuple[Any, Any
 def sentences(error: Exception, place: str = "") -> list[ErrorDetail]:
     """What an UNFIT error says is wrong, as a flat list, each sentence with the place before it."""
     if isinstance(error, ValidationError):
-        return list(_flatten(error.detail, place))
+        return list(flattened(error.detail, place))
     if isinstance(error, DjangoValidationError):
-        return list(_flatten(get_error_detail(error), place))
+        return list(flattened(get_error_detail(error), place))
     logger.info("A parameter did not expect a value, which is refused: %s", error, exc_info=error)
     return [ErrorDetail(f"{place}This value is not valid.", "invalid")]
 
@@ -156,17 +156,18 @@ def errors_by_name(error: ValidationError | DjangoValidationError) -> dict[str, 
         detail = {NO_NAME: detail}
     named: dict[str, list[ErrorDetail]] = {}
     for name, said in detail.items():
-        named.setdefault(NO_NAME if name == NON_FIELD_ERRORS else str(name), []).extend(_flatten(said, ""))
+        named.setdefault(NO_NAME if name == NON_FIELD_ERRORS else str(name), []).extend(flattened(said, ""))
     return named
 
 
-def _flatten(detail: Any, place: str) -> Iterator[ErrorDetail]:
+def flattened(detail: Any, place: str = "") -> Iterator[ErrorDetail]:
+    """What is wrong, each in a sentence that begins with the names of the fields at fault."""
     if isinstance(detail, dict):
         for key, inner in detail.items():
-            yield from _flatten(inner, f"{place}{echo(key)}: ")
+            yield from flattened(inner, f"{place}{echo(key)}: ")
     elif isinstance(detail, list):
         for inner in detail:
-            yield from _flatten(inner, place)
+            yield from flattened(inner, place)
     else:
         yield ErrorDetail(f"{place}{detail}", getattr(detail, "code", "invalid"))
 

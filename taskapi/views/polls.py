@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import lru_cache
 from io import BytesIO
@@ -21,6 +21,7 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.base import BaseHandler
 from django.core.signals import request_started
+from django.db import connections, router
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve, set_script_prefix
 from django.utils.module_loading import import_string
@@ -29,11 +30,13 @@ from rest_framework import status
 from taskapi.callers.backlog import TRANSPORT, transport_of
 from taskapi.callers.bodies import Body
 from taskapi.callers.threads import SERVING
+from taskapi.models import TaskInfo
 from taskapi.store.database import borrowed_connections, close_dead_connections, open_connections
 from taskapi.store.silence import watching
 from taskapi.views.run import RunView
 
-THREADS = 4  # each keeps a connection to the database
+THREADS = 4  # each keeps a connection to the database, and is of use while another one waits for its answer
+THREADS_FOR_SQLITE = 1  # it answers without a network: a second thread only takes the interpreter from the first
 # A burst of polls waits for these threads: with a thread each, they would take more connections than PostgreSQL has.
 # But if the project's middleware is slow, they take Django's road, and a thread each.
 PATIENCE = 1.0  # seconds for which a poll waits for a thread
@@ -52,7 +55,9 @@ class Handler(ASGIHandler):
         self._sync_handler = BaseHandler()
         self._sync_handler.load_middleware()
         self._is_open = _all_middleware_is_sync()
-        self._threads = ThreadPoolExecutor(THREADS, "taskapi-poll")
+        self._threads = ThreadPoolExecutor(_how_many_threads(), "taskapi-poll")
+        self._waiting: dict[Future[HttpResponseBase], float] = {}  # since when, by the loop's clock
+        self._look: asyncio.TimerHandle  # one for all who wait: a timer each would cost a tenth of the answer
         self._closed_until = 0.0  # by the loop's clock
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -87,18 +92,30 @@ class Handler(ASGIHandler):
 
     async def _answer_soon(self, scope: Any) -> HttpResponseBase | None:
         """The answer; None if no thread is free for so long that the road is closed for a while."""
+        loop = asyncio.get_running_loop()
         # A context of its own, as each request has: what it activates (a language) is not there for the next.
         answering = self._threads.submit(copy_context().run, self._answer, scope)
-        answered = asyncio.wrap_future(answering)
+        if not self._waiting:
+            self._look = loop.call_later(PATIENCE, self._close_if_busy, loop)
+        self._waiting[answering] = loop.time()
         try:
-            await asyncio.wait({answered}, timeout=PATIENCE)
+            return await asyncio.wrap_future(answering)
         except asyncio.CancelledError:
-            answering.cancel()  # the client is gone
-            raise
-        if not answered.done() and answering.cancel():
-            self._closed_until = asyncio.get_running_loop().time() + REST
+            if cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
+                raise  # the client is gone
             return None
-        return await answered
+        finally:
+            del self._waiting[answering]
+            if not self._waiting:
+                self._look.cancel()
+
+    def _close_if_busy(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Send the polls that have waited for a thread for too long to Django's road, and the next ones as well."""
+        begun_before = loop.time() - PATIENCE
+        cancelled = [answering.cancel() for answering, since in self._waiting.items() if since <= begun_before]
+        if any(cancelled):  # the others are being answered
+            self._closed_until = loop.time() + REST
+        self._look = loop.call_later(PATIENCE, self._close_if_busy, loop)
 
     def _answer(self, scope: Any) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))
@@ -119,6 +136,11 @@ class Handler(ASGIHandler):
         response: Any = self._sync_handler.get_response(request)
         response._handler_class = self.__class__  # noqa: SLF001 - as Django's own handlers do
         return cast("HttpResponseBase", response)
+
+
+def _how_many_threads() -> int:
+    is_sqlite = connections[router.db_for_write(TaskInfo)].vendor == "sqlite"
+    return THREADS_FOR_SQLITE if is_sqlite else THREADS
 
 
 def _all_middleware_is_sync() -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 
 from rest_framework.throttling import BaseThrottle
 
+from taskapi.params.values import flattened
+
 PROBLEM = "application/problem+json"
 _UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
 
@@ -20,21 +22,9 @@ def problem(data: Any, status: int) -> dict[str, Any]:
     A field that is called like one of the RFC's, such as a query's `status`, is in the `detail` sentence alone.
     """
     fields = data if isinstance(data, dict) else {"errors": data}
-    detail = fields["detail"] if isinstance(fields.get("detail"), str) else "; ".join(_sentences(data))
+    detail = fields["detail"] if isinstance(fields.get("detail"), str) else "; ".join(flattened(data))
     title = responses.get(status, "Refused")  # a class of the project may answer with a status of its own
     return {**fields, "type": "about:blank", "title": title, "status": status, "detail": detail}
-
-
-def _sentences(data: Any, where: str = "") -> Iterable[str]:
-    """What is wrong, in sentences; each begins with the names of the fields at fault."""
-    if isinstance(data, dict):
-        for name, inner in data.items():
-            yield from _sentences(inner, f"{where}{name}: ")
-    elif isinstance(data, list):
-        for inner in data:
-            yield from _sentences(inner, where)
-    else:
-        yield f"{where}{data}"
 
 
 def rate_limit_fields(refused: Iterable[tuple[BaseThrottle, float | None]]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from tests.faults import rows
 from tests.faults.executions import Takeover, check_run, takeovers, zombies
 from tests.faults.pages import check_page, was_refused
 from tests.faults.promises import FINAL, check, check_visit
+from tests.faults.reader import Reader
 from tests.faults.stack import TAKEN_UP
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Account:
             self._note(f"a follower of {follower.uuid}", check, follower, runs.get(follower.uuid or ""))
         for poller in storm.pollers:
             self._note(f"a poller of {poller.uuid}", poller.check, runs.get(poller.uuid))
+        for waiter in storm.waiters:
+            self._note(f"one who waits for {waiter.uuid}", waiter.check, runs.get(waiter.uuid))
         for visitor in storm.visitors:
             self._note(f"a visitor of {visitor.uuid}", check_visit, visitor, runs.get(visitor.uuid or ""))
         for record in self._records():
@@ -83,7 +86,7 @@ class Account:
         storm = self.storm
         wrong = [f"a page raised {error}" for error in (storm.tabs.errors if storm.tabs is not None else [])]
         wrong += [f"a follower was refused: {refusal}" for refusal in self._refusals() if refusal != "unavailable"]
-        errors = ((asked, answer) for asked, answer in storm.site.errors if not self._database_was_away(asked))
+        errors = ((asked, answer) for asked, answer in self._errors() if not self._database_was_away(asked))
         return wrong + [f"{answer}: {answer.text}" for _, answer in errors]
 
     def _late_takeovers(self) -> list[str]:
@@ -101,6 +104,10 @@ class Account:
 
     def _refusals(self) -> list[str]:
         return [refusal["code"] for follower in self.storm.followers for refusal in follower.refusals]
+
+    def _errors(self) -> list[tuple[float, httpx.Response]]:
+        waiters = self.storm.waiters
+        return [*self.storm.site.errors, *(error for waiter in waiters for error in waiter.errors)]
 
     def _database_was_away(self, at: float) -> bool:
         outages = (strike for strike in self.storm.faults.strikes if strike.fault == "restart_postgres")
@@ -137,6 +144,7 @@ class Account:
             "longest takeover": round(max((taken.seconds for taken in taken_up if taken.clean), default=0), 1),
             "longest takeover amid other faults": round(max((taken.seconds for taken in taken_up), default=0), 1),
             "followers": len(storm.followers),
+            "readers of streams": sum(isinstance(follower, Reader) for follower in storm.followers),
             "most followers at once": storm.most_followers,
             "connections": sum(follower.connections for follower in storm.followers),
             "subscriptions by server": Counter(names[url] for follower in storm.followers for url in follower.servers),
@@ -151,7 +159,9 @@ class Account:
             "answers of strangers": storm.road.answers if storm.road is not None else 0,
             "pollers": len(storm.pollers),
             "polls": sum(len(poller.answers) for poller in storm.pollers),
-            "server errors": len(storm.site.errors),
+            "waiters": len(storm.waiters),
+            "waits": sum(len(waiter.states) for waiter in storm.waiters),
+            "server errors": len(self._errors()),
             "lost": len(self.lost),
             "stuck": len(self.stuck),
             "broken": len(self.broken),

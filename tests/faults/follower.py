@@ -47,7 +47,7 @@ class Follower:
         self.largest = 0  # bytes of the largest frame
         self.fetched = 0  # parts that frames left out
         self.servers: set[str] = set()  # the urls at which it subscribed
-        self.connection: ClientConnection | None = None
+        self.connection: Any = None  # while it is served
         self.last: ClientConnection | None = None
         self.subscribed = asyncio.Event()
 

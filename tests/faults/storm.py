@@ -21,6 +21,7 @@ from tests.faults.network import Road
 from tests.faults.pages import Tabs
 from tests.faults.poller import Poller
 from tests.faults.promises import FINAL
+from tests.faults.reader import Reader, Waiter
 from tests.faults.site import Site
 from tests.faults.stack import CALM, TAKEN_UP, FaultStack
 from tests.faults.striking import Faults
@@ -66,7 +67,8 @@ class Storm:
         self.running = AsyncExitStack()
         self.followers: list[Follower] = []
         self.pollers: list[Poller] = []
-        self.following: list[asyncio.Task[None]] = []
+        self.waiters: list[Waiter] = []
+        self.following: list[asyncio.Task[Any]] = []
         self.most_followers = 0
         self.faults = Faults(stack, self.site, seed, kinds, followers=self.followers, runs=self.runs)
         self.broken: list[str] = []  # what went wrong before the account
@@ -142,10 +144,14 @@ class Storm:
         task = self.random.choice(["work", "async_work", "flaky_work"])
         over_rest, followers = self.random.random() < 0.5, self.random.randrange(6)
         polled, cancelled = self.random.random() < 0.2, self.random.random() < 0.1
+        waited_for = self.random.random() < 0.2
         after = self.random.uniform(0, 3)
         uuid = await self.start(task, over_rest=over_rest, steps=steps, seconds=seconds, failures=failures)
-        for _ in range(followers):
-            self.follow(Follower(self.site.ws_url, uuid))
+        for number in range(followers):
+            self.follow((Reader if number % 3 == 1 else Follower)(self.site.ws_url, uuid))
+        if waited_for:
+            self.waiters.append(Waiter(self.site.url, uuid))
+            self.following.append(asyncio.create_task(self.waiters[-1].follow(self.seconds + 2 * CALM)))
         if polled:
             self.pollers.append(Poller(self.site, uuid, self.road if "stranger" in self.kinds else None))
             self.following.append(asyncio.create_task(self.pollers[-1].follow()))

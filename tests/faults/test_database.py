@@ -88,7 +88,7 @@ async def test_each_call_during_an_outage_says_when_to_come_back_and_the_first_o
     stack.worker_of(uuid)
     for _ in range(12):
         rest.get(uuid)  # each thread that answers polls has a connection
-    reader, waiter = Reader(lambda: stack.ws_url, uuid), Waiter(stack.url, uuid)
+    reader, waiter = Reader(lambda: stack.ws_url, uuid), Waiter(lambda: stack.url, uuid)
     following = asyncio.gather(reader.follow(), waiter.follow())
     await asyncio.gather(reader.subscribed.wait(), waiter.begun.wait())
     stack.stop_postgres()

@@ -49,7 +49,7 @@ async def test_without_a_single_event_everything_arrives_all_the_same(stack, res
 @with_layer("deaf")
 async def test_without_a_single_event_streams_and_waits_are_told_all_the_same(stack, rest):
     uuid = rest.start("burst", n=20, pause=0.05)
-    reader, waiter = Reader(lambda: stack.ws_url, uuid), Waiter(stack.url, uuid)
+    reader, waiter = Reader(lambda: stack.ws_url, uuid), Waiter(lambda: stack.url, uuid)
     await asyncio.gather(reader.follow(), waiter.follow())
     check(reader, rest.get(uuid))
     waiter.check(rest.get(uuid))
@@ -71,7 +71,7 @@ async def test_followers_hear_of_the_end_after_a_flush(stack, rest, gate):
     """The core layer keeps its groups in Redis: after a flush the server is in none, and does not know it."""
     uuid = rest.start("hold", gate=str(gate))
     followers = [kind(lambda: stack.ws_url, uuid) for kind in (Follower, Reader)]
-    waiter = Waiter(stack.url, uuid)
+    waiter = Waiter(lambda: stack.url, uuid)
     following = asyncio.gather(*(each.follow() for each in (*followers, waiter)))
     await asyncio.gather(*(follower.subscribed.wait() for follower in followers), waiter.begun.wait())
     stack.worker_of(uuid)

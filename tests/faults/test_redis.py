@@ -44,7 +44,7 @@ async def test_an_outage_of_redis_is_outlived_by_runs_and_sockets(stack, rest, g
     waiting = [rest.start("hold", gate=str(gate)) for _ in range(20)]  # more than both workers execute at once
     followers = [Follower(lambda: stack.ws_url, uuid) for uuid in running + waiting]
     followers += [Reader(lambda: stack.ws_url, uuid) for uuid in running]
-    waiters = [Waiter(stack.url, uuid) for uuid in running]
+    waiters = [Waiter(lambda: stack.url, uuid) for uuid in running]
     following = [asyncio.create_task(follower.follow()) for follower in (*followers, *waiters)]
     await asyncio.gather(*(follower.subscribed.wait() for follower in followers))
     await asyncio.gather(*(waiter.begun.wait() for waiter in waiters))

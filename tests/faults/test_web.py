@@ -55,7 +55,7 @@ async def test_sockets_that_are_cut_again_and_again_miss_nothing(stack, rest):
 async def test_streams_and_waits_on_a_killed_server_come_back_without_loss_or_repeats(stack, rest):
     uuid = rest.start("burst", n=120, pause=0.02)
     readers = [Reader(lambda: stack.ws_url, uuid) for _ in range(5)]
-    waiters = [Waiter(stack.url, uuid) for _ in range(3)]
+    waiters = [Waiter(lambda: stack.url, uuid) for _ in range(3)]
     following = [asyncio.create_task(each.follow()) for each in (*readers, *waiters)]
     await asyncio.gather(*(reader.subscribed.wait() for reader in readers))
     await asyncio.gather(*(waiter.begun.wait() for waiter in waiters))

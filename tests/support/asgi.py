@@ -67,7 +67,7 @@ class Exchange:
         await asyncio.wait([self.task], timeout=LIMIT)
         assert self.task.cancelled()
         for found in gc.get_objects():
-            if isinstance(found, SpooledTemporaryFile):  # the request's body, which Django does not close then
+            if type(found) is SpooledTemporaryFile:  # the request's body, which Django does not close then
                 found.close()
 
     async def begin(self) -> int:

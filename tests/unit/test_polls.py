@@ -272,7 +272,7 @@ async def test_a_request_is_begun_and_ended_once_for_djangos_signals(handler, in
 
 
 async def test_what_one_request_activates_is_not_there_for_the_next(handler, info, monkeypatch):
-    monkeypatch.setattr(polls, "THREADS", 1)
+    monkeypatch.setattr(polls, "_how_many_threads", lambda: 1)
     project = handler("Where")
     for query in ("?activate", "", "?activate", ""):
         await poll(project, info, query)
@@ -294,7 +294,7 @@ async def test_what_the_server_knows_of_a_request_is_known_on_the_road(handler, 
 
 
 async def test_each_request_has_the_language_that_it_asks_for(handler, info, monkeypatch):
-    monkeypatch.setattr(polls, "THREADS", 1)
+    monkeypatch.setattr(polls, "_how_many_threads", lambda: 1)
     project = handler(LOCALE, "Where")
     for language in ("de", "fr", "pt-br"):
         answer = await poll(project, info, headers={"Accept-Language": language})
@@ -368,7 +368,7 @@ async def test_a_middleware_may_answer_with_a_stream(handler, info):
 
 async def test_the_log_of_queries_does_not_grow_in_debug_mode(handler, info, settings, monkeypatch):
     settings.DEBUG = True
-    monkeypatch.setattr(polls, "THREADS", 1)
+    monkeypatch.setattr(polls, "_how_many_threads", lambda: 1)
     project = handler()
     for _ in range(3):
         await poll(project, info)
@@ -378,7 +378,7 @@ async def test_the_log_of_queries_does_not_grow_in_debug_mode(handler, info, set
 
 @pytest.mark.parametrize("query", ["?open", "?set"])
 async def test_what_middleware_leaves_in_a_connection_is_not_there_for_the_next_poll(handler, info, monkeypatch, query):
-    monkeypatch.setattr(polls, "THREADS", 1)
+    monkeypatch.setattr(polls, "_how_many_threads", lambda: 1)
     project = handler("Untidy")
     for again in (query, "", query, ""):
         answer = await poll(project, info, again)
@@ -389,7 +389,7 @@ async def test_what_middleware_leaves_in_a_connection_is_not_there_for_the_next_
 
 
 async def test_a_connection_is_kept_from_poll_to_poll(handler, info, monkeypatch):
-    monkeypatch.setattr(polls, "THREADS", 1)
+    monkeypatch.setattr(polls, "_how_many_threads", lambda: 1)
     project = handler(SESSIONS, "Inner", AUTHENTICATION)
     kept = set()
     for _ in range(3):
@@ -405,18 +405,20 @@ async def test_a_burst_of_polls_takes_no_more_threads_than_the_road_has(handler,
     answers = await asyncio.gather(*(poll(project, info) for _ in range(100)))
     assert [answer.status for answer in answers] == [200] * 100
     assert {name for name, *_ in seen} == {ROAD}
-    assert len(project._threads._threads) <= polls.THREADS
+    assert len(project._threads._threads) <= max(polls.THREADS, polls.THREADS_FOR_SQLITE)
 
 
-async def test_if_middleware_is_slow_polls_go_the_way_of_all_requests(handler, info, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 4])
+async def test_if_middleware_is_slow_polls_go_the_way_of_all_requests(handler, info, monkeypatch, threads):
     monkeypatch.setattr(polls, "PATIENCE", 0.02)
+    monkeypatch.setattr(polls, "_how_many_threads", lambda: threads)
     project = handler("Gated")
-    going = [asyncio.create_task(poll(project, info)) for _ in range(polls.THREADS + 4)]
-    await until(lambda: len(seen) == polls.THREADS + 4)  # nothing waits for a thread for long
-    assert seen.count(ROAD) == polls.THREADS
+    going = [asyncio.create_task(poll(project, info)) for _ in range(threads + 4)]
+    await until(lambda: len(seen) == threads + 4)  # nothing waits for a thread for long
+    assert seen.count(ROAD) == threads
     monkeypatch.setattr(polls, "PATIENCE", 60.0)
     going.append(asyncio.create_task(poll(project, info)))
-    await until(lambda: len(seen) == polls.THREADS + 5)  # nor at all, after that
+    await until(lambda: len(seen) == threads + 5)  # nor at all, after that
     Gated.gate.set()
     assert {answer.status for answer in await asyncio.gather(*going)} == {200}
     monkeypatch.setattr(project, "_closed_until", 0.0)
@@ -426,7 +428,7 @@ async def test_if_middleware_is_slow_polls_go_the_way_of_all_requests(handler, i
 
 async def test_a_poll_whose_client_is_gone_takes_no_thread(handler, info, monkeypatch):
     """The server gives up on a request whose client is gone; the thread that answers it goes on."""
-    monkeypatch.setattr(polls, "THREADS", 1)
+    monkeypatch.setattr(polls, "_how_many_threads", lambda: 1)
     monkeypatch.setattr(polls, "PATIENCE", 60.0)
     project = handler("Gated")
     exchanges = [Exchange(project, f"/tasks/{info.uuid}/") for _ in range(3)]
