@@ -6,7 +6,7 @@ from tests.project.settings import DATABASES, MIDDLEWARE
 NAME = "heavy"
 
 ASGI_APPLICATION = "tests.integration.heavy_asgi.application"
-DATABASES["default"]["ATOMIC_REQUESTS"] = True
+DATABASES = {"default": {**DATABASES["default"], "ATOMIC_REQUESTS": True}}  # a copy: the tests' own process has the other
 if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     DATABASES["default"]["OPTIONS"] = {"application_name": NAME}
 MIDDLEWARE = [
