@@ -6,7 +6,7 @@ from tests.project.settings import DATABASES, MIDDLEWARE
 NAME = "heavy"
 
 ASGI_APPLICATION = "tests.integration.heavy_asgi.application"
-DATABASES = {"default": {**DATABASES["default"], "ATOMIC_REQUESTS": True}}  # a copy: the tests' own process has the other
+DATABASES = {"default": {**DATABASES["default"], "ATOMIC_REQUESTS": True}}  # a copy: the other is the tests' own
 if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     DATABASES["default"]["OPTIONS"] = {"application_name": NAME}
 MIDDLEWARE = [
