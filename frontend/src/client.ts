@@ -2,11 +2,20 @@
 
 import { Connection } from "./connection.js";
 import { RequestError, TaskCancelled, TaskFailed } from "./errors.js";
+import { type Separated, separate } from "./files.js";
 import { type Callbacks, Caller, type FollowOptions, type RunOptions, type TaskHandle } from "./handle.js";
 import { defaults, type Options } from "./options.js";
 import { basicToken, hasWebSocket, newKey, onLeave, resolveBase } from "./platform.js";
-import { type JSONObject, type JSONValue, parseJSON } from "./protocol.js";
+import type { JSONObject } from "./protocol.js";
 import { type Existing, type Order, Run } from "./run.js";
+import { Upload } from "./upload.js";
+
+/** What a caller has asked for. */
+interface Wanted {
+  readonly run: Order | Existing;
+  /** The inputs of an order, and the files that have to be uploaded for it first. */
+  readonly separated?: Separated;
+}
 
 declare const VERSION: string; // from package.json; the build sets it
 
@@ -34,6 +43,8 @@ export class Client {
    *
    * The promise and the callbacks get the representation, with every message so far. The promise rejects, and `onError`
    * is called, with TaskFailed, TaskCancelled, RequestError, or an AbortError if `signal` is aborted.
+   *
+   * A `File` or `Blob` that is an input, or in a list that is one, is uploaded first; `on("upload")` tells how far it is.
    */
   run<Outputs = JSONObject>(
     task: string,
@@ -55,7 +66,10 @@ export class Client {
     onError?: Callbacks["onError"],
   ): TaskHandle {
     const how: RunOptions = named(first, onSuccess, onError);
-    return this.follow(how, () => ({ task, inputs: asJSON(inputs ?? {}), key: keyOf(how) }));
+    return this.follow(how, () => {
+      const separated = separate(inputs ?? {});
+      return { run: { task, inputs: separated.inputs, key: keyOf(how) }, separated };
+    });
   }
 
   /**
@@ -77,10 +91,10 @@ export class Client {
     onSuccess?: Callbacks["onSuccess"],
     onError?: Callbacks["onError"],
   ): TaskHandle {
-    return this.follow(named(first, onSuccess, onError), () => existing(uuid));
+    return this.follow(named(first, onSuccess, onError), () => ({ run: existing(uuid) }));
   }
 
-  private follow(how: FollowOptions, wanted: () => Order | Existing): TaskHandle {
+  private follow(how: FollowOptions, wanted: () => Wanted): TaskHandle {
     const signal = isSignal(how.signal) ? how.signal : null;
     const caller = new Caller(how, signal);
     const later = (tell: () => void) => void Promise.resolve().then(tell); // not before `run` has returned
@@ -94,14 +108,33 @@ export class Client {
       const options = { ...this.options };
       options.token ??= basicToken(options.baseURL);
       checkTransport(options);
-      const run = new Run(wanted(), options);
-      const connection = this.connectionTo(resolveBase(options.baseURL));
-      connection.add(run, caller);
-      if (this.handedOver !== null) connection.handOver(this.handedOver);
+      const { run, separated } = wanted();
+      const base = resolveBase(options.baseURL);
+      if (separated?.files.length)
+        this.upload(separated, base, options, caller, () => this.begin(run, base, options, caller));
+      else this.begin(run, base, options, caller);
     } catch (error) {
       later(() => caller.failed(error as Error));
     }
     return caller.handle;
+  }
+
+  private begin(wanted: Order | Existing, base: string, options: Options, caller: Caller): void {
+    const connection = this.connectionTo(base);
+    connection.add(new Run(wanted, options), caller);
+    if (this.handedOver !== null) connection.handOver(this.handedOver);
+  }
+
+  /** Uploads the files, and calls `begin` when the server has them, unless the caller has left by then. */
+  private upload(separated: Separated, base: string, options: Options, caller: Caller, begin: () => void): void {
+    const upload = new Upload(separated, base, options, (event) => caller.uploaded(event));
+    caller.uploads(() => upload.stop());
+    upload
+      .send()
+      .then(() => {
+        if (upload.isDone) begin();
+      })
+      .catch((error: Error) => caller.failed(error));
   }
 
   /** The page may go at any moment: hands over what it has asked for, and what it still asks for now. */
@@ -171,6 +204,3 @@ function keyOf({ idempotencyKey }: RunOptions): string {
     `idempotencyKey is ${JSON.stringify(idempotencyKey)}; expected 1 to 255 printable ASCII characters, no quote first, no space first or last.`,
   );
 }
-
-/** A copy, as JSON: later changes by the caller do not change it. */
-const asJSON = (inputs: object): JSONValue => parseJSON(JSON.stringify(inputs)) as JSONValue;

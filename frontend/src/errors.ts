@@ -84,13 +84,23 @@ X-CSRFToken. A page on https needs an API on https. The page's Content-Security-
     "unreachable",
   );
 
-/** The caller's `signal` was aborted: the run is no longer followed, and goes on. */
+/**
+ * The caller's `signal` was aborted: the run is no longer followed, and goes on. Or the upload of its files was ended, by
+ * whatever: there is no run.
+ */
 export class AbortError extends Error {
   override readonly name = "AbortError";
 
   /** `cause` is the signal's reason. */
-  constructor(readonly cause: unknown) {
-    super("The run is no longer followed: the signal was aborted.");
+  constructor(
+    readonly cause?: unknown,
+    isUpload = false,
+  ) {
+    super(
+      isUpload
+        ? "The upload of the files was ended before the server had them; no run was started."
+        : "The run is no longer followed: the signal was aborted.",
+    );
   }
 }
 

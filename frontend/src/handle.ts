@@ -17,6 +17,7 @@ import type {
 } from "./protocol.js";
 import type { Change, Run } from "./run.js";
 import type { TransportName } from "./transport.js";
+import type { UploadEvent } from "./upload.js";
 
 /** Another transport carries the run from now on. */
 export interface TransportEvent {
@@ -31,6 +32,7 @@ export interface HandleEvents {
   status: TaskStatusEvent;
   target: TaskTargetEvent;
   transport: TransportEvent;
+  upload: UploadEvent;
 }
 
 /** The promise that `run` and `attach` return; it also controls the run. */
@@ -44,13 +46,14 @@ export interface TaskHandle<Outputs = JSONObject>
    * Asks the server to cancel the run; resolves when the server has accepted the request. The run may end later.
    *
    * Waits until the run is accepted, and survives a broken connection. Rejects with a RequestError if the server
-   * refuses: 409 if the run has ended.
+   * refuses: 409 if the run has ended. While files are uploaded, it ends the upload, the handle rejects with an
+   * AbortError, and there is no run.
    */
   cancel(): Promise<void>;
 
   /**
    * Ends following: the promise never settles, no function is called, and loops end. The run and its other handles go
-   * on. The start still reaches the server, and so does a `cancel()`, even if it is called later.
+   * on. The start still reaches the server, and so does a `cancel()`, even if it is called later. An upload is ended.
    */
   detach(): void;
 
@@ -72,7 +75,7 @@ export interface Callbacks<Outputs = JSONObject> {
 
 /** The options of `attach`; they may replace the callbacks. */
 export interface FollowOptions<Outputs = JSONObject> extends Callbacks<Outputs> {
-  /** If it is aborted, the handle rejects with an AbortError. The run goes on, as after `detach()`. */
+  /** If it is aborted, the handle rejects with an AbortError. The run goes on, as after `detach()`; an upload ends. */
   signal?: AbortSignal | null | undefined;
 }
 
@@ -99,6 +102,8 @@ export class Caller {
   private state: "waiting" | "settled" | "left" = "waiting";
   private run: Run | null = null;
   private control: RunControl | null = null; // null without a run, or if its start was refused
+  private stopUpload: (() => void) | null = null; // while its files are uploaded
+  private isCancelled = false; // before there was a run
   private transport: TransportName | null = null;
   private readonly listeners = new Map<string, Set<Listener>>();
   private readonly iterations = new Set<Iteration>();
@@ -129,8 +134,19 @@ export class Caller {
     return this.state === "left";
   }
 
+  /** Its files are under way; `stop` ends that. */
+  uploads(stop: () => void): void {
+    this.stopUpload = stop;
+  }
+
+  /** More of its files has left. */
+  uploaded(event: UploadEvent): void {
+    this.emit(event);
+  }
+
   /** Its run is under way. */
   follows(run: Run, control: RunControl): void {
+    this.stopUpload = null;
     this.run = run;
     this.control = control;
   }
@@ -169,6 +185,7 @@ export class Caller {
   /** The run failed, was cancelled, or was refused. */
   failed(error: Error): void {
     this.uuid.reject(error);
+    this.stopUpload = null;
     if (this.run?.uuid === null) this.control = null;
     if (!this.settle()) return;
     call(this.callbacks.onError, () => error);
@@ -193,13 +210,25 @@ export class Caller {
     this.signal?.removeEventListener("abort", this.abort);
     this.listeners.clear();
     for (const iteration of this.iterations) void iteration.return();
+    this.endUpload();
     this.control?.leave();
+  }
+
+  /** Ends the upload, if one is under way: there will be no run. Returns the error that says so. */
+  private endUpload(cause?: unknown): AbortError | null {
+    if (this.stopUpload === null) return null;
+    const error = new AbortError(cause, true);
+    this.stopUpload();
+    this.stopUpload = null;
+    this.uuid.reject(error);
+    return error;
   }
 
   /** The caller's signal was aborted. */
   aborted(): void {
     if (this.state !== "waiting") return;
-    const error = new AbortError(this.signal?.reason);
+    const reason = this.signal?.reason;
+    const error = this.endUpload(reason) ?? new AbortError(reason);
     this.detach();
     if (this.run === null) this.uuid.reject(error);
     this.handle.catch(() => {}); // the caller aborted it, so this is no unhandled rejection
@@ -223,6 +252,12 @@ export class Caller {
   }
 
   private async cancel(): Promise<void> {
+    const ended = this.endUpload();
+    if (ended !== null) {
+      this.isCancelled = true;
+      return this.failed(ended);
+    }
+    if (this.isCancelled) return;
     if (this.state !== "settled" && this.control !== null) return this.control.cancel();
     await this.handle.uuid; // rejects if there is no run
     throw await this.handle.then(hasEnded, refusal);

@@ -23,6 +23,7 @@ export type {
   TaskTargetEvent,
 } from "./protocol.js";
 export type { TransportName } from "./transport.js";
+export type { UploadEvent } from "./upload.js";
 
 const tasks = new Client();
 

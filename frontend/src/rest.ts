@@ -9,9 +9,11 @@ import type { Order } from "./run.js";
 import { limit, timing } from "./timing.js";
 
 /** A request, as arguments of `fetch`. */
-interface Call {
+export interface Call {
   readonly url: string;
-  readonly init: RequestInit & { body?: string };
+  readonly init: Omit<RequestInit, "headers" | "body"> & { headers?: Record<string, string>; body?: string | FormData };
+  /** Bytes of the body, or about as many. */
+  readonly size?: number;
   /** The run that the answer has to be about; null if the request starts one. */
   readonly uuid: string | null;
 }
@@ -28,8 +30,14 @@ export interface Reading {
 export function startCall(base: string, order: Order, options: Options): Call {
   const headers = { "Content-Type": "application/json", "Idempotency-Key": order.key, ...csrf(options) };
   const body = JSON.stringify({ task: order.task, inputs: order.inputs });
-  return callOf(base, null, { method: "POST", headers, body }, options);
+  return { ...callOf(base, null, { method: "POST", headers, body }, options), size: body.length };
 }
+
+/** Uploads a file of so many bytes. The form is the transport's. */
+export const uploadCall = (base: string, size: number, options: Options): Call => ({
+  ...callOf(`${base}uploads/`, null, { method: "POST", headers: csrf(options) }, options),
+  size,
+});
 
 /** Asks for a run to be cancelled; the answer has all of its messages. */
 export const cancelCall = (base: string, uuid: string, options: Options): Call =>
@@ -58,7 +66,7 @@ function callOf(url: string, uuid: string | null, init: Call["init"], options: O
     throw new Error(`${new URL(url).origin} is not the page's origin: set TaskAPI.options.corsMode = "cors".`);
   }
   const { token, corsMode: mode } = options;
-  const headers: Record<string, string> = { Accept: "application/json", ...(init.headers as Record<string, string>) };
+  const headers: Record<string, string> = { Accept: "application/json", ...init.headers };
   if (token) headers.Authorization = token.includes(" ") ? token : `Token ${token}`;
   const credentials = mode === "cors" ? "include" : "same-origin";
   return { url, uuid, init: { ...init, headers, mode, credentials, cache: "no-store" } };
@@ -73,11 +81,12 @@ function csrf({ csrfHeaderName, csrfCookieName, csrfToken }: Options): Record<st
 
 // Answers
 
-interface Answer {
+export interface Answer {
   readonly status: number;
   readonly type: string;
   readonly text: string;
   readonly tag: string | null;
+  readonly retryAfter: string | null;
   /** The answer came from another address than the one that was asked. */
   readonly redirected: boolean;
 }
@@ -90,24 +99,32 @@ export async function send(call: Call, watchdog: Watchdog): Promise<TaskInfo> {
 /** As `send`, for a request that may be answered "not modified". */
 export async function read(call: Call, watchdog: Watchdog): Promise<Reading> {
   const answer = await exchange(call, watchdog);
-  const asked = "If-None-Match" in (call.init.headers as Record<string, string>);
+  const asked = "If-None-Match" in (call.init.headers ?? {});
   const info = answer.status === 304 && asked ? null : infoOf(call, answer);
   return { info, tag: answer.tag };
 }
 
-function infoOf(call: Call, { status, type, text, redirected }: Answer): TaskInfo {
-  const body = parseJSON(text);
-  const isFine = status >= 200 && status < 300;
-  if (isFine && isTaskInfo(body) && (call.uuid === null || body.uuid === call.uuid)) return body;
-  const came = [status, type, JSON.stringify(text.slice(0, 80))].join(" ");
-  if (call.uuid === null && !redirected && isElsewhere(status, text, body)) throw noAPI(call.url, status, came);
-  if (!isFine && !redirected && isRefusal(status, body)) {
-    throw new RequestError(status, detailOf(body), typeof body.code === "string" ? body.code : undefined);
-  }
-  throw new StrangeAnswer(status, `Expected an answer of the task API from ${call.url}; got ${came}.`);
+function infoOf(call: Call, answer: Answer): TaskInfo {
+  const body = parseJSON(answer.text);
+  if (isFine(answer) && isTaskInfo(body) && (call.uuid === null || body.uuid === call.uuid)) return body;
+  throw refusalOf(call, answer);
 }
 
-const FIELDS = ["task", "inputs", "many", "non_field_errors", "Idempotency-Key"]; // that a refusal may name
+const isFine = ({ status }: Answer): boolean => status >= 200 && status < 300;
+
+/** The error that an answer amounts to, if it is not what the call has asked for. */
+export function refusalOf(call: Call, answer: Answer): RequestError {
+  const { status, type, text, redirected } = answer;
+  const body = parseJSON(text);
+  const came = [status, type, JSON.stringify(text.slice(0, 80))].join(" ");
+  if (call.uuid === null && !redirected && isElsewhere(status, text, body)) return noAPI(call.url, status, came);
+  if (!isFine(answer) && !redirected && isRefusal(status, body)) {
+    return new RequestError(status, detailOf(body), typeof body.code === "string" ? body.code : undefined);
+  }
+  return new StrangeAnswer(status, `Expected an answer of the task API from ${call.url}; got ${came}.`);
+}
+
+const FIELDS = ["task", "inputs", "many", "file", "non_field_errors", "Idempotency-Key"]; // that a refusal may name
 
 /** Whether this API has refused, and not a proxy, a portal or another API in between. */
 const isRefusal = (status: number, body: unknown): body is Record<string, unknown> =>
@@ -193,18 +210,19 @@ export class Watchdog {
 }
 
 /** One exchange; a RequestError with status 0 if it fails, any other error if the request could not be made. */
-async function exchange({ url, init }: Call, watchdog: Watchdog): Promise<Answer> {
+export async function exchange({ url, init, size = 0 }: Call, watchdog: Watchdog): Promise<Answer> {
   const whole = { ...init, redirect: watchdog.redirect, signal: watchdog.signal };
   // `new Request` throws if a header is wrong; a rejected `fetch` would look like a lost answer
   const asking = typeof Request === "function" ? fetch(new Request(url, whole)) : fetch(url, whole);
-  watchdog.begin(init.body?.length ?? 0);
+  watchdog.begin(size);
   try {
     const response = await Promise.race([asking, watchdog.ended]);
     watchdog.heard();
     const text = await Promise.race([textOf(response, watchdog), watchdog.ended]);
     const status = response.type === "opaqueredirect" ? 302 : response.status; // the browser hides the exact status
     const { headers, redirected } = response;
-    return { status, type: headers.get("Content-Type") ?? "", text, tag: headers.get("ETag"), redirected };
+    const type = headers.get("Content-Type") ?? "";
+    return { status, type, text, tag: headers.get("ETag"), retryAfter: headers.get("Retry-After"), redirected };
   } catch {
     throw noAnswer();
   } finally {

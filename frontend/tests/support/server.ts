@@ -3,7 +3,7 @@
 import { randomUUID } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { Duplex } from "node:stream";
+import { type Duplex, Readable } from "node:stream";
 import { type WebSocket, WebSocketServer } from "ws";
 import { isFinal, type JSONObject, type JSONValue, type Status, type TaskInfo } from "../../src/protocol.js";
 
@@ -14,6 +14,15 @@ export interface Received {
   url: string;
   headers: IncomingMessage["headers"];
   body: string;
+}
+
+/** A file that was uploaded. */
+export interface ServerUpload {
+  reference: string;
+  name: string;
+  type: string;
+  text: string;
+  headers: IncomingMessage["headers"];
 }
 
 export interface Frame extends JSONObject {
@@ -94,6 +103,7 @@ export class TestServer {
   handshakes = 0;
   readonly runs: ServerRun[] = [];
   readonly sockets = new Set<WebSocket>();
+  readonly uploads: ServerUpload[] = [];
 
   /** A test may change how the server behaves. */
   handshake: "accept" | 404 | "hang" = "accept";
@@ -105,6 +115,9 @@ export class TestServer {
   onCancel: (run: ServerRun) => void = () => {};
   /** Gets each REST call first; returns true if it has handled the call. */
   onCall: (call: Received, response: ServerResponse) => boolean = () => false;
+
+  /** Gets each upload before its body is read; returns true if it has handled the upload. */
+  onUpload: (request: IncomingMessage, response: ServerResponse) => boolean = () => false;
 
   private readonly byKey = new Map<string, ServerRun>();
   private readonly upgrades = new Set<Duplex>();
@@ -238,7 +251,24 @@ export class TestServer {
     };
   }
 
+  private async upload(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { headers } = request;
+    const form = await new Response(Readable.toWeb(request) as ReadableStream, {
+      headers: { "Content-Type": String(headers["content-type"]) },
+    }).formData();
+    const file = form.get("file") as File;
+    const { name, type, size } = file;
+    const text = await file.text();
+    const reference = `ref-${this.uploads.length}`;
+    this.uploads.push({ reference, name, type, text, headers });
+    json(response, 201, { upload: reference, name, size, content_type: type });
+  }
+
   private async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (request.method === "POST" && request.url === "/tasks/uploads/") {
+      if (!this.onUpload(request, response)) await this.upload(request, response).catch(() => response.destroy());
+      return;
+    }
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk as Buffer);
     const { method = "", url = "", headers } = request;
