@@ -1,6 +1,9 @@
 """The demo's tasks. The first is a real job on real input; the other two are the samples of the 1.x documentation."""
 
+from __future__ import annotations
+
 import json
+from datetime import timedelta
 from importlib.resources import files
 from pathlib import PurePath
 from time import sleep
@@ -31,6 +34,7 @@ class ProfileCsv(Task):
     """Profile a CSV file column by column, and report the rows that do not parse."""
 
     name = "profile-csv"
+    retain = timedelta(days=1)  # the file goes with its run
 
     inputs = {
         "file": FileParameter(required=False, max_bytes=MAX_BYTES, help_text="Without it: the bundled airports."),

@@ -42,6 +42,8 @@ def in_its_file(receive: Receive, send: Any) -> Receive:
     content = getattr(request, "content", None)
     if content is None or isinstance(content, BytesIO) or not hasattr(content, "read"):
         return receive
+    if content.tell() > 0:  # too late: something around the application is a coroutine, and daphne has read the file
+        return receive
     request.content = BytesIO()  # type: ignore[union-attr]  # it has `content`: it is daphne's
     return Body(content, receive)
 
