@@ -74,8 +74,10 @@ class ProfileCsv(Task):
         if profile.problems > MAX_MESSAGES:
             self.add_message({"text": f"… and {profile.problems - MAX_MESSAGES:,} more rows with problems."})
         summary = profile.summary()
-        report = ContentFile(json.dumps(summary, indent=2, ensure_ascii=False).encode(), report_name(file))
-        return {**summary, "report": report}
+        report = json.dumps(
+            {name: summary[name] for name in summary if name != "charts"}, indent=2, ensure_ascii=False
+        ).encode()
+        return {**summary, "report": ContentFile(report, report_name(file))}
 
 
 def report_name(file: File[bytes] | None) -> str:

@@ -37,9 +37,14 @@ class Style(enum.Enum):
     def to_numbers(self, cells: Sequence[str]) -> list[float | None]:
         """Return the number in each cell, or None."""
         text = "\n" + "\n".join(cells)
-        if self is Style.COMMA and "." not in text:
-            text = text.replace(",", ".")
-        if PLAIN.fullmatch(text) and not LEADING_ZERO.search(text) and max(map(len, cells), default=0) < LONGEST_PLAIN:
+        if self is Style.COMMA:
+            text = text.replace(",", ".") if "." not in text else ""  # with a point, it takes a closer look
+        if (
+            text
+            and PLAIN.fullmatch(text)
+            and not LEADING_ZERO.search(text)
+            and max(map(len, cells), default=0) < LONGEST_PLAIN
+        ):
             try:
                 return list(map(float, text.split("\n")[1:]))
             except ValueError:

@@ -15,9 +15,10 @@ TOLD = 3  # problems of one row, or names of columns; the others are only counte
 MAX_HASHES = 250_000  # of rows: 25 MB
 FIRST_PICTURE = 1_000  # rows; a smaller file is done before anyone could look at a picture
 MORE_FOR_PICTURE = 1.5  # times as many rows make the next picture: 20 pictures of a million rows
-PICTURE_COLUMNS = 4
+SCALES = ("number", "date")  # kinds of columns
+PICTURE_SCALES = 3  # columns of a picture
+PICTURE_OTHERS = 1
 MOSTLY_DIFFERENT = 0.9  # of the values: names, numbers of rows
-ORDER = ("number", "date", "boolean", "text")  # of columns in a picture
 
 STYLES = {
     Style.COMMA: "Decimal commas: “1.234,5” is read as 1234.5 in {}.",
@@ -108,20 +109,23 @@ class Profile:
         if self.rows < self.next_picture:
             return None
         self.next_picture = math.ceil(self.rows * MORE_FOR_PICTURE)
-        columns = sorted(filter(lambda column: column.count, self.columns), key=interest)[:PICTURE_COLUMNS]
+        columns = sorted((column for column in self.columns if column.count), key=is_different_in_each_row)
+        scales = [column for column in columns if column.kind in SCALES]
+        others = [column for column in columns if column.kind not in SCALES]
         return {
             "rows": self.rows,
             "columns": [
                 {"name": column.name, "kind": column.kind, "total": column.count + column.missing + column.invalid}
                 | column.chart()
-                for column in columns
+                for column in [*scales[:PICTURE_SCALES], *others[:PICTURE_OTHERS]]
             ],
         }
 
 
-def interest(column: Column[Any]) -> tuple[bool, int]:
-    """Return a key that sorts columns: numbers and dates first, and last what is different in (almost) each row."""
-    return len(column.seen) > MOSTLY_DIFFERENT * min(column.count, column.max_distinct), ORDER.index(column.kind)
+def is_different_in_each_row(column: Column[Any]) -> bool:
+    """Say whether a column has names or numbers of rows: no picture shows them. Measurements have fractions."""
+    is_measured = isinstance(column, NumberColumn) and not column.integers
+    return not is_measured and len(column.seen) > MOSTLY_DIFFERENT * min(column.count, column.max_distinct)
 
 
 def count(amount: int, noun: str) -> str:
@@ -155,6 +159,6 @@ def first_scale(columns: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the first column of numbers (or else dates) with repeated values: row numbers would be a flat line."""
     for kind in ("number", "date"):
         for column in columns:
-            if column["kind"] == kind and column["distinct"] < column["count"]:
+            if column["kind"] == kind and column["distinct"] < column["count"] and not column["distinct_is_bound"]:
                 return column
     return next((column for column in columns if "histogram" in column), None)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import BinaryIO, TextIO
 
-from demo.profiling.encoding import Survey, survey
+from demo.profiling.encoding import HEAD, Survey, survey
 
 DELIMITERS = ",;\t|"
 SNIFFED_LINES = 20  # a header and some rows; more would only cost time
@@ -103,10 +103,18 @@ def read(file: BinaryIO) -> Table:
 
 
 def sample_rows(found: Survey, delimiter: str, width: int) -> list[list[str]]:
-    """Return rows of the file from its beginning and from all over it, as far as they have that many cells."""
-    head = islice(split(io.StringIO(found.head), delimiter), 1, SNIFFED_LINES)
+    """Return rows of the file from its beginning and from all over it, as far as they have that many cells.
+
+    Of a small file, these are all rows.
+    """
+    head = islice(split(io.StringIO(found.head), delimiter), 1, None if len(found.head) < HEAD else SNIFFED_LINES)
     lines = (record for line in found.sample for record in split([line], delimiter))
-    return [cells for records in (head, lines) for _, cells, problem in records if not problem and len(cells) == width]
+    return [
+        cells
+        for records in (head, lines if len(found.head) == HEAD else ())
+        for _, cells, problem in records
+        if not problem and len(cells) == width
+    ]
 
 
 def sniff_delimiter(text: str) -> str:

@@ -106,7 +106,7 @@ function gist(column) {
   if ("min" in column) return `${scaleValue(column.min)} to ${scaleValue(column.max)}`;
   if (isUnique(column) && column.count > 1) return "no value twice";
   const [[value, amount]] = column.top;
-  if (amount < total(column) / 20) return `${number(column.distinct)} different values`;
+  if (amount < total(column) / 20) return `${column.distinct_is_bound ? "more than " : ""}${number(column.distinct)} different values`;
   return `${value}, ${percent(amount / total(column))}`;
 }
 

@@ -151,6 +151,7 @@ export class RunPanel {
       ? [`${sent} sent`]
       : [sent, rate ? `${size(rate)} a second` : null, rate && eta !== null ? `${seconds(eta)} left` : null];
     this.upload.hidden = false;
+    this.upload.toggleAttribute("data-sent", isSent);
     this.uploadBar.setAttribute("aria-valuenow", Math.floor(fraction * 100));
     this.uploadBar.setAttribute("aria-valuetext", sent);
     this.uploadBar.firstElementChild.style.transform = `scaleX(${fraction})`;
