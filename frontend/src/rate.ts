@@ -1,18 +1,27 @@
-/** How fast something advances, over the last seconds. Pure. */
+/** How fast something is sent, over the last seconds. Pure. */
 
+const WARM_UP = 1_000; // ms: what leaves first goes into buffers of the system, and says nothing about the line
+const LEAST = 1_000; // ms between two samples that say something
 const WINDOW = 5_000; // ms: long enough to be calm, short enough to follow a line that becomes slower
-const LEAST = 1_000; // ms: what comes first goes into buffers, and tells nothing
+
+interface Sample {
+  readonly at: number;
+  readonly value: number;
+}
 
 export class Rate {
-  private readonly samples: { at: number; value: number }[] = [];
+  private begin: number | null = null;
+  private samples: Sample[] = [];
 
-  /** At the time `at`, in ms, it had come to `value`. */
+  /** At the time `at`, in ms, so much had been sent. */
   add(at: number, value: number): void {
+    this.begin ??= at;
+    if (at - this.begin < WARM_UP) this.samples = [];
     this.samples.push({ at, value });
-    while (this.samples.length > 2 && (this.samples[1] as { at: number }).at <= at - WINDOW) this.samples.shift();
+    while (this.samples.length > 2 && (this.samples[1] as Sample).at <= at - WINDOW) this.samples.shift();
   }
 
-  /** A second; null until it is known. */
+  /** So much a second; null until it is known. */
   get value(): number | null {
     const [first] = this.samples;
     const last = this.samples[this.samples.length - 1];

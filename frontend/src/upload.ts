@@ -61,9 +61,9 @@ export class Upload {
     if (this.state === "waiting") this.state = "sending";
     const { inputs, files } = this.separated;
     for (const file of files) {
-      if (this.state !== "sending") throw noAnswer();
       this.rate.add(now(), this.loaded);
       this.report(file);
+      if (this.state !== "sending") throw noAnswer(); // a listener may have stopped it
       place(inputs, file, await this.sendOne(file));
       this.before += file.blob.size;
       this.loaded = this.before;
@@ -97,7 +97,7 @@ export class Upload {
   /** So many bytes of this file have left. */
   private advance(file: InputFile, bytes: number): void {
     if (this.state !== "sending") return;
-    const loaded = this.before + Math.min(Math.max(bytes, 0), file.blob.size);
+    const loaded = this.before + bytes; // the head of the form leaves before the file: `bytes` may be negative
     if (loaded <= this.loaded) return;
     this.loaded = loaded;
     this.rate.add(now(), loaded);

@@ -5,6 +5,7 @@ import { createContext, runInContext } from "node:vm";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { clientOf, setWebSocket } from "./support/client.js";
 import { type ServerRun, TestServer } from "./support/server.js";
+import { stubXHR } from "./support/xhr.js";
 
 const PAGE = readFileSync(new URL("../../docs/javascript.md", import.meta.url), "utf8");
 const SAMPLES = [...PAGE.matchAll(/^```js\n(.*?)^```$/gms)].map(([, code]) => String(code));
@@ -13,6 +14,7 @@ let server: TestServer;
 
 beforeEach(async () => {
   setWebSocket(true);
+  stubXHR();
   server = await TestServer.start();
   server.onRun = (run) => void setTimeout(() => work(run), 5);
   server.onCancel = (run) => run.finish({ status: "cancelled" });
@@ -60,7 +62,14 @@ test.each(SAMPLES)("%s", async (code) => {
     setItem: (name: string, value: string) => stored.set(name, value),
     removeItem: (name: string) => stored.delete(name),
   };
-  const window = createContext({ TaskAPI: client, tasks: client, console: { log }, sessionStorage, AbortController });
+  const window = createContext({
+    TaskAPI: client,
+    tasks: client,
+    console: { log },
+    sessionStorage,
+    AbortController,
+    File,
+  });
   const script = code.replace(/^(import|var tasks|\/\/ or).*$/gm, ""); // how it is loaded: tests/package.test.ts
   await runInContext(`(async () => {${script}})()`, window);
   await Promise.allSettled(runs);

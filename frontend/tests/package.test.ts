@@ -77,16 +77,23 @@ const USE = `
   // @ts-expect-error attach takes no key
   tasks.attach("a", { idempotencyKey: "a" });
   tasks.options.baseURL = "/task-api/tasks/";
+  const upload = tasks.run("import", { file: new File(["a"], "a.csv"), photo: new Blob(), files: [new File([], "b")] });
+  upload.on("upload", ({ input, file, loaded, total, fraction, rate, eta }: UploadEvent) =>
+    [input, file].concat([loaded, total, fraction, rate ?? 0, eta ?? 0].map((number) => number.toFixed())));
   // @ts-expect-error there is no such event
   handle.on("sneeze", () => uuid);
 `;
 
 test.each([
-  ["an ES module", "use.mts", `import tasks, { type RunOptions, type TransportEvent } from "django-task-api";`],
+  [
+    "an ES module",
+    "use.mts",
+    `import tasks, { type RunOptions, type TransportEvent, type UploadEvent } from "django-task-api";`,
+  ],
   [
     "CommonJS",
     "use.cts",
-    `import type { RunOptions, TransportEvent } from "django-task-api";
+    `import type { RunOptions, TransportEvent, UploadEvent } from "django-task-api";
     import api = require("django-task-api");
     const tasks = api.default;
     api.run("sum", {});`,

@@ -281,6 +281,37 @@ describe.each(TRANSPORTS)("over %s", (transport) => {
     expect([server.calls.length, server.handshakes]).toEqual([0, 0]);
   });
 
+  test("a listener of the first event of a file may cancel: the file is not sent", async () => {
+    const handle = client.run("import", { files: [csv("1"), csv("2", "b.csv")] });
+    const outcome = handle.catch((error: Error) => error);
+    handle.on("upload", ({ file }) => {
+      if (file === "b.csv") void handle.cancel();
+    });
+    expect(await outcome).toMatchObject({ name: "AbortError" });
+    await settled();
+    expect(server.uploads.map(({ text }) => text)).toEqual(["1"]);
+    expect([server.calls.length, server.handshakes]).toEqual([0, 0]);
+  });
+
+  test("a `cancel` in the moment of the answer ends it, and no run is started", async () => {
+    vi.stubGlobal(
+      "XMLHttpRequest",
+      class extends XMLHttpRequest {
+        override getAllResponseHeaders(): string {
+          void handle.cancel();
+          return super.getAllResponseHeaders();
+        }
+      },
+    );
+    const handle: TaskHandle = client.run("import", { file: csv() });
+    const events = heard(handle);
+    expect(await handle.catch((error: Error) => error)).toMatchObject({ name: "AbortError" });
+    await settled();
+    expect(server.uploads).toHaveLength(1);
+    expect(events.every(({ eta }) => eta === null)).toBe(true);
+    expect([server.calls.length, server.handshakes]).toEqual([0, 0]);
+  });
+
   test("after the upload `cancel` is a request to cancel the run", async () => {
     server.onCancel = (run) => run.finish({ status: "cancelled" });
     const handle = client.run("import", { file: csv() });
@@ -371,6 +402,20 @@ test("a silent server is given up", async () => {
   timing.uploadRate = 1e6;
   stall();
   await expect(client.run("import", { file: huge() })).rejects.toMatchObject({ name: "RequestError", status: 0 });
+});
+
+test("an upload of which nothing ever leaves is given up", async () => {
+  timing.request = 50;
+  timing.uploadRate = 1e6;
+  vi.stubGlobal(
+    "XMLHttpRequest",
+    class extends XMLHttpRequest {
+      override send(): void {}
+    },
+  );
+  const error = await client.run("import", { file: csv() }).catch((error: Error) => error);
+  expect(error).toMatchObject({ name: "RequestError", status: 0 });
+  expect(String(error)).toContain("0 bytes of it had left");
 });
 
 test("an option that cannot be used rejects before anything is sent", async () => {

@@ -5,6 +5,7 @@ A changed attribute also applies to open connections, from their next bytes on.
 
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Literal, Self
 CHUNK = 65536
 # Bytes that the system may buffer for a connection: few, so that its other end feels a slow or stalled proxy.
 BUFFER = 65536
+RESET = struct.pack("ii", 1, 0)
 PATIENCE = 0.01  # seconds between two looks whether a stall is over
 TICK = 0.05  # seconds: a slow connection passes on the bytes of so long at once
 
@@ -66,6 +68,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         self._clients: set[socket.socket] = set()
+        self._cut: set[socket.socket] = set()  # of them: what they have sent and is not passed on yet is lost
         self._lock = threading.Lock()
         self._closed = False
 
@@ -82,10 +85,19 @@ class Proxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
 
+    @property
+    def connections(self) -> int:
+        """How many are open, other than WebSockets."""
+        with self._lock:
+            return len(self._clients - self.websockets)
+
     def cut(self) -> None:
         """End every connection, without the closing words of its protocol."""
         with self._lock:
+            self._cut |= self._clients
             for client in self._clients:
+                # a reset follows, once it is closed: a browser that sends would not notice the end alone
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 _end(client)
 
     def cut_websockets(self) -> None:
@@ -155,7 +167,7 @@ class Proxy:
         """Pass everything on until either ends; then end both."""
         with suppress(OSError):
             data = first or source.recv(CHUNK)
-            while data:
+            while data and source not in self._cut:
                 time.sleep(self.delay)
                 self._send(data, sink, way)
                 data = source.recv(CHUNK)
@@ -183,6 +195,7 @@ class Proxy:
         finally:
             with self._lock:
                 self._clients.remove(client)
+                self._cut.discard(client)
 
 
 def _head(client: socket.socket) -> bytes:

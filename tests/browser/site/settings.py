@@ -9,4 +9,8 @@ TASK_API_BACKGROUND_TASKS = [
     "tests.browser.site.tasks.Unserved",
     "tests.browser.site.tasks.Mark",
     "tests.browser.site.tasks.Chatter",
+    "tests.browser.site.tasks.ImportPeople",
+    "tests.project.filed.Digest",
 ]
+UPLOAD_BYTES = 101 * 2**20
+TASK_API_LIMITS = {"upload_bytes": UPLOAD_BYTES}

@@ -1,11 +1,12 @@
 """Tasks that run until a test lets them end, and add messages meanwhile."""
 
 import asyncio
+import hashlib
 import time
 from pathlib import Path
 
 from taskapi.exceptions import TaskError
-from taskapi.params import FloatParameter, IntParameter, StringParameter
+from taskapi.params import FileParameter, FloatParameter, IntParameter, StringParameter
 from taskapi.tasks import Task
 
 PATIENCE = 120.0  # seconds that a task waits for its gate, so that it does not outlive its test by much
@@ -76,3 +77,19 @@ class Chatter(Task):
     def run(self, count):
         for number in range(count):
             self.add_message(number)
+
+
+class ImportPeople(Task):
+    """Count the bytes of a file: the task of a sample in docs/javascript.md."""
+
+    name = "import-people"
+    inputs = {"file": FileParameter()}
+    outputs = {"imported": IntParameter(), "digest": StringParameter()}
+
+    def run(self, file):
+        self.set_target(file.size)
+        digest = hashlib.sha256()
+        for part in file.chunks():
+            digest.update(part)
+            self.inc_progress(len(part))
+        return {"imported": file.size, "digest": digest.hexdigest()}
