@@ -35,14 +35,15 @@ def leave_forms_to_django() -> None:
 def in_its_file(receive: Receive, send: Any) -> Receive:
     """The `receive` of a request, of which a large body stays in the file where daphne has it.
 
-    Call it before daphne reads the file: from a plain function that daphne calls, not from a coroutine.
+    It has to be called before daphne reads the file: by a plain function that daphne calls, and not by a coroutine. If
+    the project has ASGI middleware, say, it comes too late: then the body is in memory, and is left there.
     """
     arguments = getattr(send, "args", ())  # a partial of a method of its server, with the protocol
     request = arguments[0] if arguments else None
     content = getattr(request, "content", None)
     if content is None or isinstance(content, BytesIO) or not hasattr(content, "read"):
         return receive
-    if content.tell() > 0:  # too late: something around the application is a coroutine, and daphne has read the file
+    if content.tell() != 0:  # daphne has read it: all of it is on its way already
         return receive
     request.content = BytesIO()  # type: ignore[union-attr]  # it has `content`: it is daphne's
     return Body(content, receive)

@@ -7,10 +7,11 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from django.core.files import File
-from django.db import DatabaseError
+from django.db import DatabaseError, router, transaction
 from django.db.models import Q
 
 from taskapi.exceptions import InvalidInputs
@@ -37,6 +38,8 @@ class GivenFiles:
         self._values: list[StoredFile] = []  # large inputs
         self._used: set[int] = set()
         self._found: list[InputFile] = []
+        # Whether a transaction of the caller's goes on, in which the rows are written.
+        self._in_transaction = transaction.get_connection(router.db_for_write(StoredFile)).in_atomic_block
 
     def find(self, reference: str) -> InputFile | None:
         """The upload, if the user may use it: it is the user's, or was sent by nobody who is known."""
@@ -84,10 +87,17 @@ class GivenFiles:
         _close(self._found)
 
     def discard(self) -> None:
-        """Delete what was stored here: there is no new run."""
+        """Delete what was stored here: there is no new run.
+
+        What was there before the transaction that goes on now is deleted when it is committed: a start that was rolled
+        back may be tried again. If it is not, a sweep finds what is left.
+        """
         stored = [*self._values, *(file.row for _, file in self._stored.values())]
-        self._values, self._stored = [], {}
         if not stored:
+            return
+        if not self._in_transaction:
+            delete = partial(drop, [row.pk for row in stored])
+            transaction.on_commit(delete, using=router.db_for_write(StoredFile), robust=True)
             return
         try:
             drop([row.pk for row in stored])

@@ -77,6 +77,8 @@ class ModelParameter(Parameter):
         except Exception:  # noqa: BLE001 - the project's own function, which may need a user
             return ""
         meta, field = model._meta, self._key_field(model)  # noqa: SLF001 - Django's public name for it
+        if field.column is None:
+            return f"the {self.field} of {meta.label} has several columns"
         constraints = [constraint.fields for constraint in meta.constraints if hasattr(constraint, "fields")]
         is_unique = getattr(field, "unique", False) or (field.name,) in map(tuple, constraints)
         return "" if is_unique else f"several rows of {meta.label} may have the same {self.field}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.db import router
@@ -15,6 +16,7 @@ from django.db.models import Case, F, QuerySet, Sum, Value, When
 from django.db.models.functions import Coalesce, Length
 
 from taskapi.backends.attendance import hint_for
+from taskapi.exceptions import StorageUnavailable
 from taskapi.models import JSONTextField, TaskInfo, TaskMessage
 from taskapi.protocol import OMITTABLE, represent
 from taskapi.protocol.states import FINAL
@@ -79,12 +81,20 @@ def read_again(infos: Sequence[TaskInfo]) -> list[TaskInfo]:
 
 def represent_all(infos: Sequence[TaskInfo]) -> list[dict[str, Any]]:
     """The representations of these runs, which were `read`; `omitted` names what is left out."""
+    _load(infos)
     said = _messages([info for info in infos if info.message_count])
     return [_represent(info, said.get(info.pk) if info.message_count else []) for info in infos]
 
 
+def _load(infos: Iterable[TaskInfo]) -> None:
+    """Load what is in the storage and fits into a list. If the storage fails once, the list does without the rest."""
+    with suppress(StorageUnavailable):
+        for info in infos:
+            info.load(*(name for name in OMITTABLE if not _is_large(info, name)))
+
+
 def _represent(info: TaskInfo, messages: list[Any] | None) -> dict[str, Any]:
-    left_out = [name for name in OMITTABLE if _is_large(info, name)]
+    left_out = [name for name in OMITTABLE if _is_large(info, name) or not info.is_loaded(name)]
     for name in left_out:
         setattr(info, name, None)  # else it would be read now
     info.hint = hint_for(info)

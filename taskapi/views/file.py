@@ -30,8 +30,9 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 2**18  # bytes that are read at once
 LONGEST_WAIT = 60.0  # seconds for a reader that does not read
+# No `Range`: not each storage can seek, and docs/discussions.md says more.
 #: Content types that a browser might execute on the project's own pages.
-ACTIVE = re.compile(r"html|[/+]xml|xslt|svg|(java|ecma|live|j)script|multipart/|x-shockwave|pdf")
+ACTIVE = re.compile(r"html|[/+]xml|xsl|svg|(java|ecma|live|j)script|multipart/|x-shockwave|pdf")
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -28,7 +28,7 @@ from django.utils import timezone
 from rest_framework.exceptions import ValidationError
 
 from taskapi import runs
-from taskapi.exceptions import Interrupted, TaskError, UnknownTask
+from taskapi.exceptions import Interrupted, StorageUnavailable, TaskError, UnknownTask
 from taskapi.files import RunFiles
 from taskapi.models import TaskInfo
 from taskapi.params import ConversionContext, dump_outputs, misfit, parse_inputs
@@ -179,6 +179,10 @@ class TaskCall:
             return parse_inputs(task.inputs, task.info.inputs, self._context(task))
         except ValidationError as error:
             raise Unfit(_sentence(error)) from None
+        except StorageUnavailable as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            raise TaskError("The inputs of this run are not in the storage any more.") from error
 
     def _succeed(self, task: Task, result: Any) -> Outcome:
         """The outcome of a `run` that returned: its outputs as JSON, if they are what the task declares."""

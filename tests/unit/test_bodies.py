@@ -7,10 +7,13 @@ from io import BytesIO
 from tempfile import TemporaryFile
 from typing import Any
 
+import pytest
 from asgiref.compatibility import is_double_callable
 
-from taskapi.callers.bodies import Body, in_its_file
+from taskapi.callers.bodies import SWITCH, Body, in_its_file, leave_forms_to_django
 from tests.project.asgi import application
+
+# If an upgrade of daphne or Twisted moves what `bodies` looks into, the tests here fail, and so does that of 200 MB.
 
 
 class Request:
@@ -34,6 +37,23 @@ def test_a_server_sees_a_coroutine_function() -> None:
     assert not is_double_callable(application)
 
 
+def test_requests_of_daphne_leave_forms_to_django(monkeypatch: pytest.MonkeyPatch) -> None:
+    import daphne.http_protocol as daphne
+
+    monkeypatch.setattr(daphne, "WebRequest", getattr(daphne.WebRequest, "func", daphne.WebRequest))
+    leave_forms_to_django()
+    leave_forms_to_django()  # one application more changes nothing
+    assert isinstance(daphne.WebRequest, partial)
+    assert daphne.WebRequest.keywords == {SWITCH: False}
+    assert "WebRequest" in inspect.getsource(daphne.HTTPFactory.buildProtocol)
+
+
+def test_daphne_gives_its_applications_what_has_the_body() -> None:
+    from daphne.server import Server
+
+    assert "send=partial(self.handle_reply, protocol)" in inspect.getsource(Server.create_application)
+
+
 async def test_a_body_in_a_file_is_taken_away_before_daphne_reads_it() -> None:
     with TemporaryFile() as file:
         file.write(b"x" * 600_000)
@@ -48,6 +68,14 @@ async def test_a_body_in_a_file_is_taken_away_before_daphne_reads_it() -> None:
             size, more = size + len(message["body"]), message["more_body"]
         assert size == 600_000
         assert await receive() == await nothing()  # what the server says next
+
+
+def test_a_body_that_daphne_has_read_is_left_where_it_is() -> None:
+    with TemporaryFile() as file:
+        file.write(b"x" * 600_000)  # it is at its end, as after it was read
+        request = Request(file)
+        assert in_its_file(nothing, partial(reply, request)) is nothing
+        assert request.content is file
 
 
 def test_a_small_body_is_left_to_daphne_and_each_body_to_other_servers() -> None:

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.db import connection
-from django.test.utils import CaptureQueriesContext
+from django.db import connection, models
+from django.test.utils import CaptureQueriesContext, isolate_apps
 from jsonschema import Draft202012Validator
 from rest_framework.exceptions import ValidationError
 
@@ -250,3 +250,18 @@ def test_a_parameter_of_no_rows_is_refused(source: Any) -> None:
 def test_a_slice_is_refused() -> None:
     with pytest.raises(TypeError, match="slice"):
         ModelParameter(User.objects.all()[:5])
+
+
+def test_a_key_of_several_columns_is_nothing_that_names_a_row() -> None:
+    pair = pytest.importorskip("django.db.models.fields.composite").CompositePrimaryKey
+    with isolate_apps("tests"):
+
+        class Pair(models.Model):  # noqa: DJ008 - nobody prints it
+            pk = pair("first", "second")
+            first = models.IntegerField()
+            second = models.IntegerField()
+
+            class Meta:
+                app_label = "tests"
+
+        assert ModelParameter(Pair).problem() == "the pk of tests.Pair has several columns"

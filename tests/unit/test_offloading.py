@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage
-from django.db import connection
+from django.db import OperationalError, connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -24,6 +24,7 @@ from taskapi.management.checks.settings import check_settings
 from taskapi.models import StoredFile, TaskInfo
 from taskapi.params import FileParameter, JSONParameter, StringParameter
 from taskapi.storage import Kept
+from taskapi.store import rows
 from taskapi.tasks import Task
 from taskapi.testing import arun_task, run_task
 from taskapi.workers import upkeep
@@ -33,6 +34,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 LIMIT = 1_000  # bytes
 LARGE, SMALL = "x" * 2_000, "x" * 10
+LOST = "The inputs of this run are not in the storage any more."
 HUGE = "x" * 50_000  # too large for a list
 
 
@@ -148,6 +150,23 @@ def test_a_list_leaves_out_what_is_too_large_and_does_not_load_it(staff: User, m
     assert listed["omitted"] == ["inputs", "outputs", "messages"]
 
 
+def test_a_value_that_is_lost_is_left_out_of_a_list(staff: User, media: Path) -> None:
+    execute(Echo.start({"text": LARGE}, user=staff))
+    for path in in_storage(media):
+        path.unlink()
+    execute(Echo.start({"text": LARGE}, user=staff))
+    found, lost = client_of(staff).get("/tasks/").json()["results"]
+    assert found["inputs"] == found["outputs"] == {"text": LARGE}
+    assert lost["omitted"] == ["inputs", "outputs"]
+
+
+def test_a_run_whose_inputs_are_lost_fails_with_a_sentence(media: Path) -> None:
+    info = Echo.start({"text": LARGE})
+    for path in in_storage(media):
+        path.unlink()
+    assert execute(info).error == {"code": "task_error", "message": LOST}
+
+
 async def test_a_follower_gets_the_values(media: Path) -> None:
     from asgiref.sync import sync_to_async
 
@@ -209,6 +228,42 @@ def test_many_runs_and_keys_are_as_ever(media: Path) -> None:
     with pytest.raises(IdempotencyConflict):
         Echo.start({"text": HUGE}, idempotency_key="k")
     assert len(in_storage(media)) == before + 1
+
+
+def locked(info: TaskInfo) -> None:
+    raise OperationalError("database is locked")
+
+
+def test_a_start_that_is_written_again_has_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by the ledger of a socket, which repeats what was rolled back."""
+    draft = runs.draft(Echo, {"text": LARGE})
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "insert", locked)
+        with pytest.raises(OperationalError), transaction.atomic():
+            runs.save(draft)
+    info, created = runs.save(draft)
+    assert created
+    assert execute(info).outputs == {"text": LARGE}
+
+
+def test_a_start_whose_key_is_free_after_a_rollback_has_its_values() -> None:
+    first = Echo.start({"text": LARGE}, idempotency_key="k")
+    draft = runs.draft(Echo, {"text": LARGE}, idempotency_key="k")
+    with transaction.atomic():
+        assert runs.save(draft).info.pk == first.pk
+        transaction.set_rollback(True)  # a neighbour in the transaction has failed
+    first.delete()
+    assert execute(runs.save(draft).info).outputs == {"text": LARGE}
+
+
+def test_a_start_that_is_refused_leaves_no_values(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "insert", locked)
+    with pytest.raises(OperationalError):
+        Echo.start({"text": LARGE})
+    with pytest.raises(OperationalError), transaction.atomic():
+        Echo.start({"text": LARGE})
+    assert not in_storage(media)
+    assert not StoredFile.objects.exists()
 
 
 def test_a_run_that_does_not_succeed_leaves_no_outputs_in_the_storage(media: Path) -> None:

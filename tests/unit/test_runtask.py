@@ -26,6 +26,7 @@ from taskapi.models import TaskInfo
 from taskapi.params import (
     BooleanParameter,
     DictParameter,
+    FileParameter,
     IntParameter,
     JSONParameter,
     ListParameter,
@@ -318,6 +319,50 @@ def test_an_unknown_input_is_told_of(project):
 def test_inputs_are_read_from_standard_input(engine, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO('{"n": 2}'))
     assert run("count", "--json", "-")[1] == "counted: 2\nhow: fast\n"
+
+
+class Weigh(Task):
+    name = "weigh"
+    inputs = {
+        "file": FileParameter(),
+        "more": ListParameter(FileParameter(), required=False),
+        "text": StringParameter(),
+    }
+    outputs = {"seen": JSONParameter()}
+
+    def run(self, file, text, more=()):
+        return [[one.name, one.size] for one in (file, *more)] + [text]
+
+
+@pytest.fixture
+def weighing(here, tmp_path):
+    here.TASK_API_BACKGROUND_TASKS = [Weigh]
+    here.MEDIA_ROOT = tmp_path / "media"
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_bytes(name.encode() * 10)
+    return tmp_path
+
+
+def test_files_are_given_by_their_paths(weighing):
+    a, b = f"@{weighing / 'a.csv'}", f"@{weighing / 'b.csv'}"
+    words = ["--input", f"file={a}", "--input", f"more={a}", "--input", f"more={b}", "--input", "text=@text"]
+    code, out, err = run("weigh", *words, "--output", "json")
+    assert code == 0, err
+    assert json.loads(out) == {"seen": [["a.csv", 10], ["a.csv", 10], ["b.csv", 10], "@text"]}
+
+
+def test_a_file_that_cannot_be_read_is_told_of(weighing):
+    code, _, err = run("weigh", "--input", f"file=@{weighing / 'c.csv'}", "--input", "text=x")
+    assert code == 2
+    assert "c.csv' cannot be read: " in err
+    assert not TaskInfo.objects.exists()
+
+
+def test_with_an_address_no_files_are_sent(weighing):
+    given = ["--input", f"file=@{weighing / 'a.csv'}", "--input", "text=x"]
+    code, _, err = run("weigh", *given, "--url", "http://127.0.0.1:1/")
+    assert code == 2
+    assert "Upload the file" in err
 
 
 class Colour(Parameter):

@@ -8,6 +8,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Mapping
+from contextlib import ExitStack
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,7 +18,7 @@ from taskapi.exceptions import InvalidInputs, UnknownTask
 from taskapi.management.running.display import as_text, choose
 from taskapi.management.running.following import LEFT, Run, RunGone, conduct
 from taskapi.management.running.here import RunHere
-from taskapi.management.running.inputs import Unreadable, read_inputs
+from taskapi.management.running.inputs import Unreadable, names_files, open_files, read_inputs
 from taskapi.management.running.remote import TOKEN, Refused, RemoteRun, Server
 from taskapi.protocol.states import Status
 from taskapi.tasks import Task
@@ -41,7 +42,7 @@ class Command(BaseCommand):
             default=[],
             metavar="NAME=VALUE",
             dest="inputs",
-            help="an input; repeat it for several, and for the items of a list",
+            help="an input; repeat it for several, and for the items of a list; NAME=@PATH for a file",
         )
         parser.add_argument(
             "--json", metavar="OBJECT", help="the inputs as one JSON object; with -, it is read from standard input"
@@ -112,16 +113,22 @@ def _start(options: Mapping[str, Any]) -> Run:
     try:
         inputs = read_inputs(None if task is None else task.inputs, options["inputs"], text)
         if options["url"] is not None:
-            return _start_there(options["url"], options["name"], inputs)
+            return _start_there(options["url"], options["name"], inputs, task)
         assert task is not None  # noqa: S101 - `_find` has raised otherwise
-        return RunHere(task, inputs)
+        with ExitStack() as opened:  # they are stored when the run is started
+            return RunHere(task, open_files(inputs, task.inputs, opened))
     except Unreadable as error:
         raise CommandError(str(error), returncode=MISUSED) from None
     except InvalidInputs as error:
         raise CommandError(_misfits(options["name"], error.detail), returncode=MISUSED) from None
 
 
-def _start_there(url: str, name: str, inputs: dict[str, Any]) -> Run:
+def _start_there(url: str, name: str, inputs: dict[str, Any], task: type[Task] | None) -> Run:
+    if task is not None and names_files(inputs, task.inputs):
+        raise Unreadable(
+            "With --url, this command sends no files. Upload the file (POST tasks/uploads/, with the field `file`), "
+            "and give what the server answers, as JSON: --input NAME=ANSWER."
+        )
     try:
         return RemoteRun(Server(url), name, inputs)
     except OSError as error:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
-from taskapi.params import DictParameter, FieldParameter, ListParameter, Parameter
+from django.core.files import File
+
+from taskapi.params import DictParameter, FieldParameter, FileParameter, ListParameter, Parameter
+
+FILE = "@"  # the first character of a value that names a file
 
 
 class Unreadable(Exception):
@@ -30,6 +36,44 @@ def read_inputs(spec: Mapping[str, Parameter] | None, pairs: Sequence[str], text
         # Of a name that the task does not have, the task itself says so.
         inputs[name] = _guess(values) if spec is None or name not in spec else _read(name, spec[name], values)
     return inputs
+
+
+def open_files(inputs: dict[str, Any], spec: Mapping[str, Parameter], opened: ExitStack) -> dict[str, Any]:
+    """The inputs, with a file for each ``@PATH`` that is given for one; `opened` closes them."""
+    return {name: _open(value, spec[name], opened) if name in spec else value for name, value in inputs.items()}
+
+
+def names_files(inputs: Mapping[str, Any], spec: Mapping[str, Parameter]) -> bool:
+    """Whether an input is given as the path of a file."""
+    return any(
+        _is_path(item) for name, value in inputs.items() if _takes_files(spec.get(name)) for item in _each(value)
+    )
+
+
+def _open(value: Any, parameter: Parameter, opened: ExitStack) -> Any:
+    if not _takes_files(parameter):
+        return value
+    if isinstance(value, list):
+        return [_open(item, parameter, opened) for item in value]
+    if not _is_path(value):
+        return value
+    path = Path(value.removeprefix(FILE))
+    try:
+        return File(opened.enter_context(path.open("rb")), path.name)
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"The file {str(path)!r} cannot be read: {error}") from None
+
+
+def _takes_files(parameter: Parameter | None) -> bool:
+    return isinstance(getattr(parameter, "child", parameter), FileParameter)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(FILE)
+
+
+def _each(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _read_object(text: str) -> dict[str, Any]:
