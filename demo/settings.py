@@ -35,6 +35,8 @@ CHANNEL_LAYERS = {  # carries progress and messages from the worker to the serve
     },
 }
 
+MEDIA_ROOT = DATA_DIR / "files"  # of tasks: what is uploaded for them, and what they return
+
 ASGI_APPLICATION = "demo.asgi.application"
 
 # --- Django ----------------------------------------------------------------------------------------------------------

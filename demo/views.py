@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.csrf import ensure_csrf_cookie
 
-from demo.background import AIRPORTS, ProfileCsv, SumNumbers, WaitTask
+from demo.background import AIRPORTS, MAX_BYTES, ProfileCsv, SumNumbers, WaitTask
 
 
 @ensure_csrf_cookie  # the JavaScript client sends it back if a visitor is logged in
@@ -24,6 +24,8 @@ def context() -> dict[str, Any]:
         airports = sum(1 for _ in lines) - 1  # the first line names the columns
     return {
         "airports": f"{airports:,}",
+        "max_bytes": MAX_BYTES,
+        "max_megabytes": MAX_BYTES // 10**6,
         "airports_version": version("airportsdata"),
         "sources": {task.__name__: getsource(task) for task in (ProfileCsv, SumNumbers, WaitTask)},
     }

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from demo.profiling.columns import Column, NumberColumn, to_number
+from demo.profiling.columns import Column, NumberColumn
 
 GRID_DEGREES = 2.5  # side of a cell: 144 across the world, about two pixels each on a phone
 
@@ -16,25 +16,38 @@ class Grid:
 
     NAMES = (("lat", "lon"), ("lat", "lng"), ("latitude", "longitude"))
 
-    def __init__(self, latitude: int, longitude: int) -> None:
+    def __init__(self, latitude: int, longitude: int, columns: tuple[NumberColumn, NumberColumn]) -> None:
         self.latitude = latitude
         self.longitude = longitude
+        self.columns = columns
         self.cells: Counter[tuple[int, int]] = Counter()
 
     @classmethod
-    def over(cls, columns: Sequence[Column]) -> Grid | None:
+    def over(cls, columns: Sequence[Column[Any]]) -> Grid | None:
         """Return a grid if the table has columns named as latitude and longitude, else None."""
-        numbers = {column.name.lower(): i for i, column in enumerate(columns) if isinstance(column, NumberColumn)}
-        pairs = (pair for pair in cls.NAMES if numbers.keys() >= set(pair))
-        return next((cls(numbers[latitude], numbers[longitude]) for latitude, longitude in pairs), None)
+        numbers = {
+            column.name.lower(): (i, column) for i, column in enumerate(columns) if isinstance(column, NumberColumn)
+        }
+        for names in cls.NAMES:
+            if numbers.keys() >= set(names):
+                (latitude, north), (longitude, east) = (numbers[name] for name in names)
+                return cls(latitude, longitude, (north, east))
+        return None
 
-    def add(self, cells: Sequence[str]) -> None:
-        latitude, longitude = to_number(cells[self.latitude].strip()), to_number(cells[self.longitude].strip())
-        if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:
+    def add(self, columns: Sequence[Sequence[str]]) -> None:
+        """Add some rows, as the cells of each column."""
+        given = zip(map(str.strip, columns[self.latitude]), map(str.strip, columns[self.longitude]), strict=True)
+        pairs = [pair for pair in given if all(pair)]
+        if not pairs:
             return
-        x = min(longitude + 180, 359.99) // GRID_DEGREES
-        y = min(90 - latitude, 179.99) // GRID_DEGREES
-        self.cells[int(x), int(y)] += 1
+        latitudes, longitudes = (
+            column.convert(cells) for column, cells in zip(self.columns, zip(*pairs, strict=True), strict=True)
+        )
+        self.cells.update(
+            (int(min(longitude + 180, 359.99) // GRID_DEGREES), int(min(90 - latitude, 179.99) // GRID_DEGREES))
+            for latitude, longitude in zip(latitudes, longitudes, strict=True)
+            if latitude is not None and longitude is not None and abs(latitude) <= 90 and abs(longitude) <= 180
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return each cell that has rows, as [x, y, count]."""

@@ -18,17 +18,24 @@ def bar_limit(values: int) -> int:
     return min(MAX_BINS, math.ceil(2 * math.cbrt(values)))
 
 
-def histogram(numbers: Sequence[float], *, integers: bool) -> list[dict[str, float]]:
-    """Return bars of one round width that contain all numbers; each includes `from` and excludes `to`."""
-    lowest, highest = min(numbers), max(numbers)
-    step = round_step((highest - lowest) / bar_limit(len(numbers)))
+def histogram(
+    spread: Counter[float], lowest: float, highest: float, *, integers: bool, total: int
+) -> list[dict[str, float]]:
+    """Return bars of one round width from the lowest to the highest number; each includes `from` and excludes `to`.
+
+    `spread` counts the numbers, or some of them: the bars show its shape, and hold `total` numbers together.
+    """
+    step = round_step((highest - lowest) / bar_limit(total))
     if integers:
         step = max(1, step)
     first = math.floor(lowest / step + ROUNDING)
-    counts = Counter(math.floor(number / step + ROUNDING) - first for number in numbers)
+    counts: Counter[int] = Counter()
+    for number, count in spread.items():
+        counts[math.floor(number / step + ROUNDING) - first] += count
+    scale = total / spread.total()
     return [
-        {"from": tidy((first + i) * step), "to": tidy((first + i + 1) * step), "count": counts[i]}
-        for i in range(max(counts) + 1)
+        {"from": tidy((first + i) * step), "to": tidy((first + i + 1) * step), "count": round(counts[i] * scale)}
+        for i in range(math.floor(highest / step + ROUNDING) - first + 1)
     ]
 
 

@@ -70,6 +70,14 @@ export function histogram(bins, { name, unit }) {
   return el("div", { class: "histogram-box" }, readout, plot, axis);
 }
 
+/** Draws a histogram of what is known so far: as a picture, since another one will replace it soon. */
+export function stillHistogram(bins, { name }) {
+  const [from, to] = [label(bins[0].from), label(bins.at(-1).to)];
+  const shape = histogramShape(bins, { class: "histogram", role: "img", "aria-label": `${name}: values from ${from} to ${to}` });
+  const axis = el("p", { class: "axis", "aria-hidden": "true" }, el("span", {}, from), el("span", {}, to));
+  return el("div", { class: "histogram-box" }, el("div", { class: "plot" }, shape), axis);
+}
+
 function histogramShape(bins, attributes) {
   const most = Math.max(...bins.map((bin) => bin.count));
   const bars = bins.map((bin, index) => {

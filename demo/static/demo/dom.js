@@ -45,7 +45,14 @@ export function duration(milliseconds) {
   return milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
 }
 
-/** "12 kB", "1.3 MB". */
+/** "9 s", "2 min 5 s", "3 min": of seconds that are an estimate, and so without fractions. */
+export function seconds(amount) {
+  const whole = Math.ceil(amount);
+  const rest = whole < 180 && whole % 60 > 0 ? ` ${whole % 60} s` : "";
+  return whole < 60 ? `${whole} s` : `${rest ? Math.floor(whole / 60) : Math.round(whole / 60)} min${rest}`;
+}
+
+/** "12 kB", "1.3 MB", "250 MB". */
 export function size(bytes) {
-  return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+  return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${bytes < 1e8 ? (bytes / 1e6).toFixed(1) : Math.round(bytes / 1e6)} MB`;
 }

@@ -3,6 +3,7 @@
 /** Returns the sentences for an error with which a handle, or its `cancel()`, rejected. */
 export function sentences(error) {
   if (error.name === "TaskFailed") return [error.message];
+  if (typeof error.detail?.detail === "string") return [error.message || error.detail.detail]; // of an upload that was refused
   const found = [...leaves(error.detail?.inputs ?? error.detail)];
   return found.length > 0 ? found : [error.message || "The server refused without saying why."];
 }

@@ -2,11 +2,9 @@
 
 import { el, number, size } from "./dom.js";
 import { refusedInputs } from "./errors.js";
-import { profileView } from "./profile-view.js";
+import { pictureView, profileView } from "./profile-view.js";
 import { RunPanel, transportName } from "./run-panel.js";
 import { ServerWatch } from "./server-watch.js";
-
-const MAX_FRAME = 1_000_000; // bytes: a file is sent in one WebSocket frame, and the server takes 1 MiB
 
 TaskAPI.options.transport = new URLSearchParams(location.search).get("transport") ?? "auto";
 
@@ -14,13 +12,15 @@ const connection = document.getElementById("connection");
 const watch = new ServerWatch(document.getElementById("server-gone"));
 
 class Card {
-  /** `inputs` reads the form, `result` draws the outputs, `unit` is what progress counts. */
-  constructor(id, { task, unit, inputs, result }) {
+  #picture = null; // what the run has found so far, until it is drawn
+
+  /** `inputs` reads the form, `result` draws the outputs, `unit` is what progress counts, and `hasRate` how fast. */
+  constructor(id, { task, unit, hasRate = false, inputs, result }) {
     this.element = document.getElementById(id);
     this.form = this.element.querySelector("form");
     this.button = this.form.querySelector("button");
     this.result = this.element.querySelector(".result");
-    this.panel = new RunPanel(this.element, unit);
+    this.panel = new RunPanel(this.element, unit, hasRate);
     this.key = `run of ${id}`; // in the tab's storage: the uuid of the run that this card shows
     Object.assign(this, { task, inputs, draw: result });
     this.form.addEventListener("submit", (event) => {
@@ -63,6 +63,7 @@ class Card {
   }
 
   #begin(state) {
+    this.#picture = null;
     this.button.ariaDisabled = "true"; // not `disabled`: the button would lose the keyboard's focus
     this.#markInputs([]);
     this.result.hidden = true;
@@ -80,6 +81,10 @@ class Card {
         this.panel.update(info);
       });
       this.panel.follow(handle);
+      handle.on("upload", () => watch.heard());
+      handle.on("message", ({ message }) => {
+        if ("picture" in message) this.#showPicture(message.picture);
+      });
       handle.on("transport", ({ transport }) => {
         connection.textContent = transportName(transport);
         connection.dataset.transport = transport;
@@ -90,10 +95,24 @@ class Card {
     }
   }
 
+  /** Draws the latest picture, at most once for each frame of the screen: after a reload, all of them come at once. */
+  #showPicture(picture) {
+    const isAwaited = this.#picture !== null;
+    this.#picture = picture;
+    if (isAwaited) return;
+    requestAnimationFrame(() => {
+      if (this.#picture === null) return;
+      this.result.replaceChildren(pictureView(this.#picture));
+      this.result.hidden = false;
+      this.#picture = null;
+    });
+  }
+
   #showResult(info) {
     this.panel.succeed(info);
+    this.#picture = null;
     const drawn = this.draw(info.outputs);
-    if (drawn) this.result.append(drawn);
+    this.result.replaceChildren(...(drawn ? [drawn] : []));
     this.result.hidden = drawn === null;
   }
 
@@ -106,16 +125,23 @@ class Card {
 
 // Profile a CSV file
 
+const profileForm = document.querySelector("#profile form");
+const picker = profileForm.querySelector("[type=file]");
+const hint = document.getElementById("own-file").textContent;
+
 new Card("profile", {
   task: "profile-csv",
-  unit: "row",
+  unit: "line",
+  hasRate: true,
   inputs: async (form) => {
     const source = form.elements.source.value;
     if (source === "airports") return {};
-    if (source === "mistakes") return { csv: await readText(await fetchFile(form.querySelector("[data-url]").dataset.url)) };
-    const [file] = form.querySelector("[type=file]").files;
+    if (source === "mistakes") return { file: await fetchFile(form.querySelector("[data-url]").dataset.url) };
+    const [file] = picker.files;
     if (!file) throw new Error("No file is chosen yet. Press “Choose …”.");
-    return { csv: await readText(file) };
+    const limit = Number(picker.dataset.maxBytes);
+    if (file.size > limit) throw new Error(`This file has ${size(file.size)}, and the demo takes up to ${size(limit)}. Nothing was sent.`);
+    return { file };
   },
   result: profileView,
 });
@@ -123,27 +149,12 @@ new Card("profile", {
 async function fetchFile(url) {
   const response = await fetch(url);
   if (!response.ok) throw new Error(`The file could not be loaded: the server answered ${response.status}.`);
-  return response.blob();
+  return new File([await response.blob()], url.split("/").at(-1), { type: "text/csv" });
 }
-
-/** Returns the text of a file. Bytes that are not UTF-8 become �, and the task reports them. */
-async function readText(file) {
-  const tooLarge = (bytes) => new Error(`This file is ${size(bytes)} as it would be sent, and the demo takes up to 1 MB: it sends a file as a single WebSocket message.`);
-  if (file.size > MAX_FRAME) throw tooLarge(file.size);
-  const bytes = new Uint8Array(await file.arrayBuffer());
-  const utf16 = { "255,254": "utf-16le", "254,255": "utf-16be" }[`${bytes[0]},${bytes[1]}`];
-  const text = new TextDecoder(utf16 ?? "utf-8").decode(bytes);
-  const sent = new TextEncoder().encode(JSON.stringify(text)).length;
-  if (sent > MAX_FRAME) throw tooLarge(sent);
-  return text;
-}
-
-const profileForm = document.querySelector("#profile form");
-const picker = profileForm.querySelector("[type=file]");
 
 function showPicked() {
   const [file] = picker.files;
-  document.getElementById("own-file").textContent = file ? `${file.name}, ${size(file.size)}` : "CSV, up to 1 MB";
+  document.getElementById("own-file").textContent = file ? `${file.name}, ${size(file.size)}` : hint;
   if (file) profileForm.elements.source.value = "own";
 }
 picker.addEventListener("change", showPicked);

@@ -1,24 +1,47 @@
 /** Draws the result of the task `profile-csv`: figures, charts, and a line for each column. */
 
-import { dotMap, histogram, spark, valueBars } from "./charts.js";
-import { count, el, number, percent } from "./dom.js";
+import { dotMap, histogram, spark, stillHistogram, valueBars } from "./charts.js";
+import { count, el, number, percent, size } from "./dom.js";
 
 /** Draws the outputs of `profile-csv` as one element. */
-export function profileView({ rows, problems, duplicates, columns, charts }) {
+export function profileView({ rows, problems, duplicates, duplicates_is_bound, columns, charts, report }) {
   const highlights = charts.highlights.map((name) => columns.find((column) => column.name === name));
   return el(
     "div",
     { class: "profile" },
     el("h3", { class: "hidden" }, "What the file holds"),
-    figures({ rows, problems, duplicates, columns }),
+    figures({ rows, problems, duplicates, duplicates_is_bound, columns }),
     charts.places?.cells.length > 0 ? map(charts.places) : null,
     el("div", { class: "highlights" }, ...highlights.map(highlight)),
-    el("h3", {}, count(columns.length, "column")),
+    el("div", { class: "columns-head" }, el("h3", {}, count(columns.length, "column")), download(report)),
     el("div", { class: "columns" }, ...columns.map((column) => columnLine(column, rows))),
   );
 }
 
-function figures({ rows, problems, duplicates, columns }) {
+/** Draws a picture that `profile-csv` sends before its end: what some columns hold so far. */
+export function pictureView({ rows, columns }) {
+  return el(
+    "div",
+    { class: "profile picture" },
+    el("h3", {}, `The first ${count(rows, "row")}`),
+    el("div", { class: "highlights" }, ...columns.map(pictureOf)),
+  );
+}
+
+function pictureOf(column) {
+  return el(
+    "figure",
+    { class: "chart" },
+    el("figcaption", {}, el("strong", {}, column.name), el("span", {}, "so far")),
+    "histogram" in column ? stillHistogram(column.histogram, column) : valueBars(column.top, column.total),
+  );
+}
+
+function download({ name, size: bytes, url }) {
+  return el("a", { class: "download", href: url, download: name }, `Download the profile (JSON, ${size(bytes)})`);
+}
+
+function figures({ rows, problems, duplicates, duplicates_is_bound, columns }) {
   const figure = (amount, words, mood = null) =>
     el("div", { "data-mood": mood }, el("dt", {}, words), el("dd", {}, number(amount)));
   return el(
@@ -27,7 +50,7 @@ function figures({ rows, problems, duplicates, columns }) {
     figure(rows, "rows"),
     figure(columns.length, "columns"),
     figure(problems, "rows with problems", problems === 0 ? "good" : "bad"),
-    figure(duplicates, "duplicate rows", duplicates === 0 ? "good" : "odd"),
+    figure(duplicates, duplicates_is_bound ? "duplicate rows found" : "duplicate rows", duplicates === 0 ? "good" : "odd"),
   );
 }
 
@@ -83,7 +106,7 @@ function gist(column) {
   if ("min" in column) return `${scaleValue(column.min)} to ${scaleValue(column.max)}`;
   if (isUnique(column) && column.count > 1) return "no value twice";
   const [[value, amount]] = column.top;
-  if (amount < total(column) / 20) return `${number(column.distinct)} different values`;
+  if (amount < total(column) / 20) return `${column.distinct_is_bound ? "more than " : ""}${number(column.distinct)} different values`;
   return `${value}, ${percent(amount / total(column))}`;
 }
 
@@ -111,6 +134,7 @@ function kindFacts(column) {
         ["Median", number(column.quartiles[1])],
         ["Middle half", `${number(column.quartiles[0])} to ${number(column.quartiles[2])}`],
         ["From, to", gist(column)],
+        ["Estimated", column.estimated_from ? `median, middle half and chart, from ${number(column.estimated_from)} values` : null],
       ];
     case "date":
       return [["From, to", gist(column)]];

@@ -1,11 +1,13 @@
-/** Shows one run: a bar, a line of facts, a button to cancel it, the messages, and the error if there is one. */
+/** Shows one run: a bar, another one while its file is sent, a line of facts, a button to cancel it, the messages, and the error if there is one. */
 
-import { count, duration, el, number } from "./dom.js";
+import { count, duration, el, number, seconds, size } from "./dom.js";
 import { sentences } from "./errors.js";
+import { Rate } from "./rate.js";
 
 const WORDS = {
   idle: "Not started yet. Progress and messages appear here.",
   starting: "Starting …",
+  uploading: "Sending the file …",
   finding: "Looking for the last run …",
   pending: "Waiting for a worker …",
   running: "Running …",
@@ -15,10 +17,11 @@ const WORDS = {
   failed: "Failed",
   cancelled: "Cancelled",
   refused: "Not started",
+  stopped: "Not sent: nothing was started", // the visitor has cancelled while the file was sent
 };
 
 const UNDER_WAY = new Set(["pending", "running", "asking", "cancelling"]);
-const BUSY = new Set(["starting", "finding", ...UNDER_WAY]);
+const BUSY = new Set(["starting", "uploading", "finding", ...UNDER_WAY]);
 
 const TRANSPORTS = { websocket: "WebSocket", sse: "server-sent events", polling: "polling" };
 
@@ -31,13 +34,17 @@ export class RunPanel {
   #asking = false; // a request to cancel is not answered yet
   #transport = null;
   #unit;
+  #rate;
 
-  /** `unit`: the thing that the progress counts, in the singular. */
-  constructor(card, unit) {
+  /** `unit`: the thing that the progress counts, in the singular. `hasRate`: how fast they go is of interest. */
+  constructor(card, unit, hasRate) {
     const template = document.getElementById("run-panel").content.cloneNode(true);
     this.element = template.querySelector(".run");
-    this.bar = this.element.querySelector(".bar");
-    this.fill = this.element.querySelector(".bar-fill");
+    this.bar = this.element.querySelector(".work");
+    this.fill = this.bar.querySelector(".bar-fill");
+    this.upload = this.element.querySelector(".upload");
+    this.uploadBar = this.upload.querySelector(".bar");
+    this.uploadFacts = this.upload.querySelector(".upload-facts");
     this.status = this.element.querySelector(".run-status");
     this.count = this.element.querySelector(".run-count");
     this.facts = this.element.querySelector(".run-facts");
@@ -47,9 +54,11 @@ export class RunPanel {
     this.messagesTitle = this.messages.querySelector("h3");
     this.log = this.messages.querySelector("ol");
     this.#unit = unit;
+    this.#rate = hasRate ? new Rate() : null;
 
     const title = card.querySelector("h2");
     this.bar.setAttribute("aria-labelledby", title.id);
+    this.uploadBar.setAttribute("aria-label", `Upload of “${title.textContent}”`);
     this.log.setAttribute("aria-label", `Messages of “${title.textContent}”`);
     this.cancel.setAttribute("aria-label", `Cancel “${title.textContent}”`);
     this.cancel.addEventListener("click", () => this.#requestCancel());
@@ -63,6 +72,8 @@ export class RunPanel {
     this.#handle = null;
     this.#transport = null;
     this.#show(state);
+    this.#rate?.clear();
+    this.upload.hidden = true;
     this.count.textContent = "";
     this.facts.replaceChildren();
     this.error.hidden = true;
@@ -72,11 +83,14 @@ export class RunPanel {
     for (const name of ["aria-valuenow", "aria-valuemax", "aria-valuetext"]) this.bar.removeAttribute(name);
   }
 
-  /** Shows the messages and the transport of the run; the handle also cancels it. */
+  /** Shows the upload, the messages and the transport of the run; the handle also cancels it. */
   follow(handle) {
     this.#handle = handle;
     this.#asking = false;
-    handle.on("message", (event) => this.#addMessage(event.message));
+    handle.on("upload", (event) => this.#showUpload(event));
+    handle.on("message", ({ message }) => {
+      if (!("picture" in message)) this.#addMessage(message);
+    });
     handle.on("transport", (event) => this.#showTransport(event.transport));
   }
 
@@ -95,6 +109,7 @@ export class RunPanel {
 
   /** Shows a run that failed, was cancelled, or was refused. `error`: what the promise rejected with. */
   fail(error) {
+    if (!error.uuid && error.name === "AbortError") return this.#show("stopped");
     if (!error.uuid) {
       this.#show("refused");
       return this.#showError(sentences(error));
@@ -105,6 +120,7 @@ export class RunPanel {
 
   async #requestCancel() {
     if (this.cancel.ariaDisabled === "true") return;
+    if (this.#state === "uploading") return this.#handle.cancel(); // ends at once: the handle rejects
     const handle = this.#handle;
     const before = this.#state;
     this.#asking = true;
@@ -128,6 +144,21 @@ export class RunPanel {
     if (isAtEnd) this.log.scrollTop = this.log.scrollHeight; // a visitor who has scrolled back is not moved
   }
 
+  #showUpload({ loaded, total, fraction, rate, eta }) {
+    const isSent = fraction === 1;
+    const sent = isSent ? size(total) : `${size(loaded)} of ${size(total)}`;
+    const facts = isSent
+      ? [`${sent} sent`]
+      : [sent, rate ? `${size(rate)} a second` : null, rate && eta !== null ? `${seconds(eta)} left` : null];
+    this.upload.hidden = false;
+    this.upload.toggleAttribute("data-sent", isSent);
+    this.uploadBar.setAttribute("aria-valuenow", Math.floor(fraction * 100));
+    this.uploadBar.setAttribute("aria-valuetext", sent);
+    this.uploadBar.firstElementChild.style.transform = `scaleX(${fraction})`;
+    this.uploadFacts.replaceChildren(...spans(facts));
+    this.#show(isSent ? "starting" : "uploading");
+  }
+
   #showProgress({ progress, target }) {
     if (progress === null || target === null) return;
     const text = target > 0 ? `${number(progress)} of ${count(target, this.#unit)}` : "";
@@ -136,11 +167,19 @@ export class RunPanel {
     this.bar.setAttribute("aria-valuetext", text);
     this.count.textContent = text;
     this.fill.style.transform = `scaleX(${target > 0 ? Math.min(1, progress / target) : 1})`;
+    this.#rate?.add(progress);
+    this.left = target - progress;
   }
 
   #showTransport(transport) {
     this.#transport = transport;
-    if (UNDER_WAY.has(this.#state)) this.#showFacts([`over ${transportName(transport)}`]);
+    if (!UNDER_WAY.has(this.#state)) return;
+    const rate = this.#rate?.perSecond ?? null;
+    this.#showFacts([
+      `over ${transportName(transport)}`,
+      rate && `${count(Number(rate.toPrecision(2)), this.#unit)} a second`,
+      rate && this.left > 0 ? `${seconds(this.left / rate)} left` : null,
+    ]);
   }
 
   #showError(lines) {
@@ -153,7 +192,7 @@ export class RunPanel {
     this.element.dataset.state = state;
     this.status.textContent = WORDS[state] ?? state;
     this.bar.toggleAttribute("aria-busy", BUSY.has(state));
-    this.#offerCancel(UNDER_WAY.has(state));
+    this.#offerCancel(state === "uploading" || UNDER_WAY.has(state));
     if (this.#transport) this.#showTransport(this.#transport);
   }
 
@@ -179,6 +218,8 @@ export class RunPanel {
   }
 
   #showFacts(facts) {
-    this.facts.replaceChildren(...facts.filter((fact) => fact !== null).map((fact) => el("span", {}, fact)));
+    this.facts.replaceChildren(...spans(facts));
   }
 }
+
+const spans = (facts) => facts.filter((fact) => fact !== null).map((fact) => el("span", {}, fact));
