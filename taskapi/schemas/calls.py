@@ -98,7 +98,7 @@ DEFINITIONS: dict[str, Schema] = {
                 **TEXT,
                 "anyOf": [
                     {"contentMediaType": JSON, "contentSchema": ref("TaskStreamEvent")},
-                    {"contentMediaType": "text/html", "pattern": "^\\s*<", "description": "With `format=html`."},
+                    {"contentMediaType": "text/html", "pattern": r"^\s*[^{\s]", "description": "With `format=html`."},
                 ],
             },
             "id": said(TEXT, "For `Last-Event-ID`."),

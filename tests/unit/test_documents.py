@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,6 +92,16 @@ def test_each_task_has_its_inputs_and_outputs_as_schemas() -> None:
     assert schemas["ReportInputs"] == Report.describe()["inputs"]
     assert schemas["ReportOutputs"] == Report.describe()["outputs"]
     assert schemas["ReportStart"]["description"] == "Write the report of a year."
+
+
+@pytest.mark.parametrize(
+    ("data", "is_html"), [("<p>", True), ("failed", True), ("\n <p>", True), ('{"type": 1}', False)]
+)
+def test_the_events_of_a_page_are_html_or_a_word_and_never_json(data: str, is_html: bool) -> None:
+    """A run that ends without outputs has nothing to show at its end: the event has its status."""
+    event = openapi_of()["components"]["schemas"]["TaskServerSentEvent"]
+    _, html = event["properties"]["data"]["anyOf"]
+    assert bool(re.search(html["pattern"], data)) is is_html
 
 
 def test_the_security_schemes_are_those_of_the_projects_authentication(settings: Any) -> None:
