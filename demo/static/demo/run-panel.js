@@ -52,7 +52,8 @@ export class RunPanel {
     this.error = this.element.querySelector(".run-error");
     this.messages = this.element.querySelector(".messages");
     this.messagesTitle = this.messages.querySelector("h3");
-    this.log = this.messages.querySelector("ol");
+    this.log = this.messages.querySelector("[role=log]");
+    this.list = this.log.querySelector("ol");
     this.#unit = unit;
     this.#rate = hasRate ? new Rate() : null;
 
@@ -78,7 +79,7 @@ export class RunPanel {
     this.facts.replaceChildren();
     this.error.hidden = true;
     this.messages.hidden = true;
-    this.log.replaceChildren();
+    this.list.replaceChildren();
     this.fill.style.transform = "";
     for (const name of ["aria-valuenow", "aria-valuemax", "aria-valuetext"]) this.bar.removeAttribute(name);
   }
@@ -138,8 +139,8 @@ export class RunPanel {
   #addMessage(message) {
     const isAtEnd = this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 1;
     const line = message.line === undefined ? null : el("b", {}, `line ${number(message.line)}`);
-    this.log.append(el("li", {}, line, line ? " " : null, message.text ?? JSON.stringify(message)));
-    this.messagesTitle.textContent = count(this.log.children.length, "message");
+    this.list.append(el("li", {}, line, line ? " " : null, message.text ?? JSON.stringify(message)));
+    this.messagesTitle.textContent = count(this.list.children.length, "message");
     this.messages.hidden = false;
     if (isAtEnd) this.log.scrollTop = this.log.scrollHeight; // a visitor who has scrolled back is not moved
   }
