@@ -417,6 +417,7 @@ def test_lines_are_counted_as_they_are_read(line_break, end):
         (b"a,b\n" + b"x" * (MAX_LINE + CHUNK), f"Line 2 has more than {MAX_LINE:,} characters"),
         (b"\xff\xfea\0,\0\xd8\xd8", "The file begins as UTF-16 does"),
     ],
+    ids=["empty", "xlsx", "gzip", "pdf", "png", "control", "zero", "long line", "utf-16"],
 )
 def test_what_is_no_csv_file_is_refused_with_a_sentence(content, sentence):
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole sentence is looked at below
