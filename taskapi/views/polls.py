@@ -53,8 +53,9 @@ class Handler(ASGIHandler):
     def __init__(self) -> None:
         super().__init__()
         self._sync_handler = BaseHandler()
-        self._sync_handler.load_middleware()
         self._is_open = _all_middleware_is_sync()
+        if self._is_open:
+            self._sync_handler.load_middleware()
         self._threads = ThreadPoolExecutor(_how_many_threads(), "taskapi-poll")
         self._waiting: dict[Future[HttpResponseBase], float] = {}  # since when, by the loop's clock
         self._look: asyncio.TimerHandle  # one for all who wait: a timer each would cost a tenth of the answer
@@ -85,9 +86,11 @@ class Handler(ASGIHandler):
         try:
             await super().handle({**scope, SERVING: serving}, receive, send)
         except asyncio.CancelledError:  # the server ends
-            for task in serving:
+            # Since Django 6.1 a response is made in the task of its request, which cannot wait for itself.
+            others = serving - {asyncio.current_task()}
+            for task in others:
                 task.cancel()
-            await asyncio.gather(*serving, return_exceptions=True)
+            await asyncio.gather(*others, return_exceptions=True)
             raise
 
     async def _answer_soon(self, scope: Any) -> HttpResponseBase | None:
