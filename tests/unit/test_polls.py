@@ -16,14 +16,12 @@ from django.utils import timezone, translation
 
 from taskapi.models import TaskInfo
 from taskapi.views import polls
-from taskapi.views.polls import Handler
 from tests.project.urls import urlpatterns as projects
 from tests.support.asgi import Exchange, get
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls(__name__), pytest.mark.usefixtures("queue")]
 
-HERE = __name__
 ROAD = "taskapi-poll"  # how the threads of the road are called
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
@@ -210,17 +208,6 @@ def nothing_seen():
 @pytest.fixture
 def info():
     return TaskInfo.objects.create(task="nothing", status="running", attempt=1, seq=7)
-
-
-@pytest.fixture
-def handler(settings):
-    """Makes the handler of a project with this middleware."""
-
-    def make(*middleware):
-        settings.MIDDLEWARE = [name if "." in name else f"{HERE}.{name}" for name in middleware]
-        return Handler()
-
-    return make
 
 
 async def poll(handler, info, query="", **options):

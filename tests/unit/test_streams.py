@@ -27,7 +27,6 @@ from taskapi.models import TaskInfo, TaskMessage
 from taskapi.protocol import Report, State, first_seq
 from taskapi.tasks import Task
 from taskapi.views import events as streams
-from taskapi.views import polls
 from taskapi.workers.executor import Executor
 from tests.integration.contract.guarantees import check_stream, messages
 from tests.support.asgi import Exchange, get
@@ -36,7 +35,6 @@ from tests.support.waiting import until, wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("in_process", "queue")]
 
-HERE = __name__
 ONE = first_seq(1)
 LOGIN = [
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -61,17 +59,6 @@ def in_process():
 @pytest.fixture
 def info():
     return TaskInfo.objects.create(task="talk", status="running", attempt=1, seq=ONE + 4)
-
-
-@pytest.fixture
-def handler(settings):
-    """Makes the handler of a project with this middleware."""
-
-    def make(*middleware):
-        settings.MIDDLEWARE = [name if "." in name else f"{HERE}.{name}" for name in middleware]
-        return polls.Handler()
-
-    return make
 
 
 # A reader, by what the WHATWG says of the format

@@ -20,7 +20,6 @@ from taskapi.events.hub import get_hub
 from taskapi.events.in_process import InProcessEvents
 from taskapi.models import TaskInfo
 from taskapi.protocol import Report, State
-from taskapi.views import polls
 from taskapi.views import waiting as answers
 from taskapi.views.waiting import until_final
 from tests.support.asgi import Exchange, get
@@ -28,7 +27,6 @@ from tests.support.waiting import until, wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("in_process", "queue")]
 
-HERE = __name__
 LONG = "wait=60"
 AUTHENTICATION = [
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -45,17 +43,6 @@ def in_process():
 @pytest.fixture
 def info():
     return TaskInfo.objects.create(task="nothing", status="running", attempt=1, seq=7, progress=1)
-
-
-@pytest.fixture
-def handler(settings):
-    """Makes the handler of a project with this middleware."""
-
-    def make(*middleware):
-        settings.MIDDLEWARE = [name if "." in name else f"{HERE}.{name}" for name in middleware]
-        return polls.Handler()
-
-    return make
 
 
 def change(info, *, publish=True, **fields):
