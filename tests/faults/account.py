@@ -86,7 +86,7 @@ class Account:
         storm = self.storm
         wrong = [f"a page raised {error}" for error in (storm.tabs.errors if storm.tabs is not None else [])]
         wrong += [f"a follower was refused: {refusal}" for refusal in self._refusals() if refusal != "unavailable"]
-        errors = ((asked, answer) for asked, answer in self._errors() if not self._database_was_away(asked))
+        errors = ((at, answer) for at, answer in self._errors() if not self._database_was_away(at))
         return wrong + [f"{answer}: {answer.text}" for _, answer in errors]
 
     def _late_takeovers(self) -> list[str]:

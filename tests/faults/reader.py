@@ -72,7 +72,7 @@ class Waiter:
         self.messages: list[Any] = []
         self.states: list[tuple[str, dict[str, Any]]] = []  # each with its tag
         self.refused = 0
-        self.errors: list[tuple[float, httpx.Response]] = []  # answers of 500 and above, and when they were asked for
+        self.errors: list[tuple[float, httpx.Response]] = []  # answers of 500 and above, and when they came
         self.begun = asyncio.Event()
 
     async def follow(self, limit: float = 60.0) -> dict[str, Any]:
@@ -85,7 +85,6 @@ class Waiter:
 
     async def _next(self, client: httpx.AsyncClient) -> dict[str, Any] | None:
         known = {"If-None-Match": self.states[-1][0], "Prefer": "wait=30"} if self.states else {}
-        asked = time.time()
         path = f"/tasks/{self.uuid}/?after={len(self.messages)}"
         try:
             answer = await client.get(self.url() + path, headers=known)
@@ -94,7 +93,7 @@ class Waiter:
         if answer is None or answer.status_code >= 500:
             self.refused += 1
             if answer is not None:
-                self.errors.append((asked, answer))
+                self.errors.append((time.time(), answer))  # it was asked for long before
             await asyncio.sleep(PAUSE)
             return None
         if answer.status_code == 304:
